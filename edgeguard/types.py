@@ -1,0 +1,378 @@
+"""The values that walk through the pipeline. Frozen, slotted, no behaviour beyond what a value needs.
+
+Conventions: axes follow REP-103 (x forward, y left, z up; camera optical frame x right, y down, z forward),
+frames REP-105. `T_cam_lidar` maps points in the lidar frame to the camera frame. `stamp_ns` is monotonic
+nanoseconds of the pipeline's clock; `device_stamp_ns` is what the sensor's own clock said, where it has one.
+Arrays inside values are never written after construction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+# The names of the five sensors of a road rig, used in trust tables and JSON.
+CAMERA = "camera"
+LIDAR = "lidar"
+GNSS = "gnss"
+IMU = "imu"
+WHEELS = "wheels"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Image:
+    """One camera frame. `pixels`: (H, W, 3) uint8, BGR."""
+
+    pixels: NDArray[np.uint8]
+    stamp_ns: int
+    sensor: str = CAMERA
+    device_stamp_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PointCloud:
+    """One lidar sweep in the sensor frame.
+
+    xyz: (N, 3) float32, metres. intensity: (N,) float32, 0..1 (reflectance as the sensor reports it).
+    ring: (N,) int16 beam number, or None where the source does not tell. time_offset_ns: (N,) int32 relative to
+    `stamp_ns`, or None.
+    """
+
+    xyz: NDArray[np.float32]
+    intensity: NDArray[np.float32]
+    stamp_ns: int
+    sensor: str = LIDAR
+    ring: NDArray[np.int16] | None = None
+    time_offset_ns: NDArray[np.int32] | None = None
+    device_stamp_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImuSample:
+    """Body-frame rates and specific force (x forward, y left, z up). At rest accel is (0, 0, +9.81)."""
+
+    stamp_ns: int
+    gyro_rad_s: tuple[float, float, float]
+    accel_m_s2: tuple[float, float, float]
+    sensor: str = IMU
+    device_stamp_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GnssFix:
+    """One position fix. Course is degrees clockwise from true north; None where the receiver gave no value."""
+
+    stamp_ns: int
+    latitude_deg: float
+    longitude_deg: float
+    altitude_m: float | None = None
+    speed_m_s: float | None = None
+    course_deg: float | None = None
+    satellites: int | None = None
+    hdop: float | None = None
+    fix_quality: int = 1
+    sensor: str = GNSS
+    device_stamp_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WheelOdometry:
+    """Wheel speeds in m/s, order front-left, front-right, rear-left, rear-right; `speed_m_s` is their mean
+    signed forward speed. `steering_rad` is the road-wheel angle, left positive, where it is known."""
+
+    stamp_ns: int
+    speed_m_s: float
+    wheel_speeds_m_s: tuple[float, float, float, float] | None = None
+    steering_rad: float | None = None
+    sensor: str = WHEELS
+    device_stamp_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scan2d:
+    """One revolution of a planar lidar. `range_m`, `angle_rad`, `intensity`: (N,) float32, sensor frame."""
+
+    range_m: NDArray[np.float32]
+    angle_rad: NDArray[np.float32]
+    intensity: NDArray[np.float32]
+    stamp_ns: int
+    sensor: str = "scan2d"
+    device_stamp_ns: int | None = None
+
+
+Sample = Image | PointCloud | ImuSample | GnssFix | WheelOdometry | Scan2d
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """What a source is: its sensor name, the kind of sample it gives, its nominal period, where it reads from."""
+
+    sensor: str
+    kind: type
+    period_ns: int
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class LineStats:
+    """Running totals of a byte stream, for the serial checks. All zero for sources that are no byte stream."""
+
+    bytes_received: int = 0
+    frames: int = 0
+    checksum_failures: int = 0
+    bytes_skipped: int = 0
+    sequence_gaps: int = 0
+
+
+class Source(Protocol):
+    """Where samples come from: a device, a recording or the simulator, all behind these four.
+
+    `read` returns the next sample, or None when none arrived within `timeout_s` (0 asks without waiting). It raises
+    `SensorDisconnectedError` when the device is gone and `EndOfStream` never: a recording that is over just keeps
+    returning None and has `exhausted` set. Use as a context manager.
+    """
+
+    @property
+    def info(self) -> SourceInfo: ...
+
+    @property
+    def exhausted(self) -> bool: ...
+
+    @property
+    def line_stats(self) -> LineStats: ...
+
+    def open(self) -> None: ...
+
+    def read(self, timeout_s: float) -> Sample | None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StreamHealth:
+    """How one stream has behaved up to a tick.
+
+    `received` counts samples accepted so far, `dropped` counts per reason code, `age_ns` is how old the newest
+    accepted sample is at the tick (None before the first), `period_ns` the nominal period.
+    """
+
+    sensor: str
+    period_ns: int
+    received: int
+    age_ns: int | None
+    rate_hz: float
+    dropped: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    line: LineStats = LineStats()
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """One moment at which the pipeline decides.
+
+    `frame` counts ticks, or is the recording's own frame number. `recording_gap` names sensors for which the
+    recording itself has nothing here (a fact about the file, not a fault of the sensor); `discontinuity` says that
+    time jumped since the previous tick, so that history must not be bridged.
+    """
+
+    frame: int
+    stamp_ns: int
+    discontinuity: bool = False
+    recording_gap: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SyncedSet:
+    """All sensors at one tick; built at every tick, even when streams are silent.
+
+    samples: per sensor, the sample that belongs to the tick, or None. series: per sensor, every sample accepted
+    since the previous tick, oldest first. health: per sensor.
+    """
+
+    tick: Tick
+    samples: Mapping[str, Sample | None]
+    series: Mapping[str, Sequence[Sample]]
+    health: Mapping[str, StreamHealth]
+
+    @property
+    def stamp_ns(self) -> int:
+        return self.tick.stamp_ns
+
+
+class Level(Enum):
+    """What a check found. No evidence is NOT_OBSERVABLE, never OK."""
+
+    OK = "OK"
+    ANOMALY = "ANOMALY"
+    NOT_OBSERVABLE = "NOT_OBSERVABLE"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """One check at one tick.
+
+    check: stable name such as ``X8.speed``. sensors: who the evidence is about: one for a self-check, several for a
+    cross-check. statistic and threshold share a unit; ANOMALY means statistic > threshold. power: the smallest
+    change the check could have seen now, in `power_unit`; inf when it is blind. quantity: what is compared
+    ("speed", "yaw_rate", "position", ...); two checks of one quantity can exonerate each other's sensors.
+    """
+
+    check: str
+    sensors: tuple[str, ...]
+    level: Level
+    statistic: float
+    threshold: float
+    power: float = float("inf")
+    power_unit: str = ""
+    quantity: str = ""
+    reason: str = ""
+
+
+class Check(Protocol):
+    """One consistency check. Holds its own history; gets every tick, in order, exactly once."""
+
+    name: str
+    sensors: tuple[str, ...]
+
+    def evaluate(self, synced: SyncedSet) -> CheckResult: ...
+
+
+class TrustState(Enum):
+    TRUSTED = "TRUSTED"
+    SUSPECT = "SUSPECT"
+    REJECTED = "REJECTED"
+
+
+@dataclass(frozen=True, slots=True)
+class SensorTrust:
+    """Belief in one sensor. `log_odds` > 0 favours honest."""
+
+    sensor: str
+    state: TrustState
+    log_odds: float
+
+
+class Verdict(Enum):
+    """What may leave the device. Ordered: each is stricter than the one before."""
+
+    PASS = "PASS"  # noqa: S105 - a verdict, not a password
+    DEGRADE = "DEGRADE"
+    HOLD = "HOLD"
+    STOP = "STOP"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RegisteredDepth:
+    """Lidar depth on the camera's pixel grid. `depth_m`: (H, W) float32, NaN where no return; `points` is the number
+    of returns inside the image."""
+
+    depth_m: NDArray[np.float32]
+    points: int
+
+
+@dataclass(frozen=True, slots=True)
+class EgoState:
+    """Where the vehicle is, in a local east-north plane that starts at the first fix (or at 0,0 without GNSS).
+
+    `yaw_rad` counter-clockwise from east. `sigma_m` is the 1-sigma position uncertainty. `sources` are the sensors
+    that were used at this tick.
+    """
+
+    east_m: float
+    north_m: float
+    yaw_rad: float
+    speed_m_s: float
+    sigma_m: float
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FusedState:
+    """What fusion makes of one tick: whom to believe, and the product."""
+
+    trust: Mapping[str, SensorTrust]
+    registered: RegisteredDepth | None
+    ego: EgoState | None
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """One detected object. `box_xyxy` in pixels of the original frame (left, top, right, bottom)."""
+
+    label: str
+    score: float
+    box_xyxy: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Restoration:
+    """What a restorer did to one sample: `changed_share` in 0..1 of its pixels or points."""
+
+    restorer: str
+    sensor: str
+    changed_share: float
+
+
+class Restorer(Protocol):
+    """Repairs a sample without inventing: images keep shape and dtype, clouds may only lose points up to a cap.
+
+    `apply` is pure: the same sample and seed give the same result. `cost_ms_per_mpx` is declared for budgeting.
+    """
+
+    name: str
+    sensor: str
+    cost_ms_per_mpx: float
+
+    def apply(self, sample: Sample, seed: int) -> tuple[Sample, Restoration]: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameResult:
+    """Everything the pipeline decided at one tick; the audit log, the console and the report are made of these.
+
+    stage_ns: wall time spent per stage. model_id is empty when no model is loaded.
+    """
+
+    synced: SyncedSet
+    results: tuple[CheckResult, ...]
+    fused: FusedState
+    restorations: tuple[Restoration, ...]
+    detections: tuple[Detection, ...]
+    verdict: Verdict
+    verdict_reason: str
+    stage_ns: Mapping[str, int]
+    model_id: str = ""
+
+    @property
+    def anomalies(self) -> tuple[CheckResult, ...]:
+        return tuple(r for r in self.results if r.level is Level.ANOMALY)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RigCalibration:
+    """Geometry of a camera-lidar rig. camera_matrix: (3, 3) float64. T_cam_lidar: (4, 4) float64, rigid.
+    image_size_px: (width, height). `lidar_height_m` above ground."""
+
+    camera_matrix: NDArray[np.float64]
+    T_cam_lidar: NDArray[np.float64]
+    image_size_px: tuple[int, int]
+    lidar_height_m: float = 1.73
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """Simulator ground truth of one attack: who, what, from when to when."""
+
+    attack: str
+    sensor: str
+    start_ns: int
+    end_ns: int
+    size: str

@@ -53,7 +53,9 @@ class LazyVerbs(click.Group):
             formatter.write_dl(list(VERBS.items()))
 
 
-@click.command(cls=LazyVerbs, context_settings={"auto_envvar_prefix": "EDGEGUARD", "help_option_names": ["-h", "--help"]})
+@click.command(
+    cls=LazyVerbs, context_settings={"auto_envvar_prefix": "EDGEGUARD", "help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, prog_name="edgeguard")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
@@ -90,7 +92,9 @@ def run(group: click.Command, prog_name: str, argv: list[str] | None = None) -> 
     except Exception as error:
         if debug:
             traceback.print_exc()
-        _complain(prog_name, f"internal error: {type(error).__name__}", "run again with --debug and report what it prints")
+        _complain(
+            prog_name, f"internal error: {type(error).__name__}", "run again with --debug and report what it prints"
+        )
         return EXIT_INTERNAL
     return outcome if isinstance(outcome, int) else 0
 

@@ -1,0 +1,71 @@
+"""Options and console pieces that several verbs share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def format_option(verb: F) -> F:
+    """Add `--format text|json`."""
+    return click.option(
+        "--format", "output", type=click.Choice(["text", "json"]), default="text", show_default=True,
+        envvar="EDGEGUARD_FORMAT", help="How the result is printed to stdout.",
+    )(verb)  # fmt: skip
+
+
+def config_option(verb: F) -> F:
+    """Add `--config FILE`."""
+    return click.option(
+        "--config", "config_path", type=click.Path(path_type=Path), envvar="EDGEGUARD_CONFIG",
+        help="TOML configuration; the defaults without it.",
+    )(verb)  # fmt: skip
+
+
+def model_options(verb: F) -> F:
+    """Add the four options that open a protected model."""
+    for option in (
+        click.option("--bundle", type=click.Path(path_type=Path), envvar="EDGEGUARD_BUNDLE",
+                     help="Protected model to run on the camera frames."),
+        click.option("--trust", "trust_path", type=click.Path(path_type=Path), envvar="EDGEGUARD_TRUST",
+                     help="Folder with the pinned trust metadata; needed with --bundle."),
+        click.option("--key", "key_path", type=click.Path(path_type=Path), envvar="EDGEGUARD_KEY",
+                     help="The device's private key; needed with --bundle."),
+        click.option("--model-id", envvar="EDGEGUARD_MODEL_ID", default="",
+                     help="The model that is expected in the bundle; needed with --bundle."),
+        click.option("--board", envvar="EDGEGUARD_BOARD", default="", help="The board this is, for the signed policy."),
+    ):  # fmt: skip
+        verb = option(verb)
+    return verb
+
+
+def progress_bar() -> Progress:
+    """Return a progress bar on stderr; it shows nothing unless stderr is a terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True,
+    )  # fmt: skip
+
+
+def say(line: str) -> None:
+    """Print to stderr: news, not results."""
+    click.echo(line, err=True)

@@ -1,0 +1,250 @@
+"""`edgeguard replay`: the same pipeline over a recording of real sensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import click
+
+from edgeguard.cli.options import config_option, format_option, model_options, progress_bar, say
+from edgeguard.errors import EXIT_FINDING, EXIT_OK, ConfigError
+
+if TYPE_CHECKING:
+    from edgeguard.clock import Clock
+    from edgeguard.infer.adapter import ImageModel
+    from edgeguard.report.model import ReportBuilder
+    from edgeguard.types import FrameResult, RigCalibration, Source, Tick
+
+
+class Recording(Protocol):
+    """What replay needs of a recording: its geometry, its sources, its ticks, and notes about its state."""
+
+    @property
+    def calibration(self) -> RigCalibration | None: ...
+
+    @property
+    def notes(self) -> list[dict[str, Any]]: ...
+
+    def ticks(self) -> Iterator[Tick]: ...
+
+    def sources(self, clock: Clock) -> Mapping[str, Source]: ...
+
+
+@click.command("replay")
+@click.option("--kitti", type=click.Path(path_type=Path), help="Folder in KITTI raw or flat layout: camera and lidar.")
+@click.option("--car", type=click.Path(path_type=Path), help="npz file with gnss, wheel speeds and imu.")
+@model_options
+@config_option
+@click.option("--limit", type=click.IntRange(min=1), help="Stop after this many frames.")
+@click.option("--report", "report_path", type=click.Path(path_type=Path), help="Write the HTML report here.")
+@click.option(
+    "--depth",
+    "depth_dir",
+    type=click.Path(path_type=Path),
+    help="Write each depth-registered image here: 16-bit PNG, metres x 256, 0 where no return.",
+)
+@click.option("--audit", "audit_dir", type=click.Path(path_type=Path), help="Write the tamper-evident log here.")
+@format_option
+def command(
+    kitti: Path | None,
+    car: Path | None,
+    bundle: Path | None,
+    trust_path: Path | None,
+    key_path: Path | None,
+    model_id: str,
+    board: str,
+    config_path: Path | None,
+    limit: int | None,
+    report_path: Path | None,
+    depth_dir: Path | None,
+    audit_dir: Path | None,
+    output: str,
+) -> int:  # fmt: skip
+    """Run the pipeline over a recording; exit 0 when it is clean, 1 when anything was found.
+
+    \b
+    edgeguard replay --kitti drive/
+    edgeguard replay --car drive.npz --report report.html
+    """
+    from edgeguard.clock import ManualClock
+    from edgeguard.config import load_config
+    from edgeguard.report.model import ReportBuilder
+    from edgeguard.runtime.pipeline import Pipeline
+
+    config = load_config(config_path)
+    recording, origin = _open_recording(kitti, car)
+    ticks = list(recording.ticks())[:limit]
+    clock = ManualClock(start_ns=ticks[0].stamp_ns - 1 if ticks else 0)
+    summary = Summary(origin)
+    report = ReportBuilder(f"Replay of {origin}", {"recording": origin, "frames": str(len(ticks))})
+    with ExitStack() as stack:
+        model = None
+        if bundle is not None:
+            model = stack.enter_context(_open_image_model(bundle, trust_path, key_path, model_id, board))
+        audit = _open_audit(stack, audit_dir, clock) if audit_dir else None
+        pipeline = Pipeline(
+            config, recording.sources(clock), clock, calibration=recording.calibration, model=model, audit=audit
+        )
+        stack.enter_context(pipeline)
+        bar = stack.enter_context(progress_bar())
+        task = bar.add_task("replay", total=len(ticks))
+        for frame in pipeline.run(ticks):
+            summary.add(frame)
+            report.add(frame)
+            if depth_dir is not None:
+                _write_depth(depth_dir, frame)
+            _print_frame(frame, output)
+            bar.advance(task)
+    summary.notes = recording.notes
+    for note in recording.notes:
+        report.add_note(json.dumps(note))
+        say(f"note: {json.dumps(note)}")
+    if report_path is not None:
+        _write_report(report_path, report)
+    _print_summary(summary, output)
+    return EXIT_OK if summary.clean else EXIT_FINDING
+
+
+class Summary:
+    """Counts over a run."""
+
+    def __init__(self, origin: str) -> None:
+        self.origin = origin
+        self.frames = 0
+        self.verdicts: dict[str, int] = {}
+        self.anomalies: dict[str, int] = {}
+        self.blamed: set[str] = set()
+        self.notes: list[dict[str, Any]] = []
+        self._stage_ns: dict[str, list[int]] = {}
+
+    def add(self, frame: FrameResult) -> None:
+        from edgeguard.types import TrustState
+
+        self.frames += 1
+        self.verdicts[frame.verdict.value] = self.verdicts.get(frame.verdict.value, 0) + 1
+        for result in frame.anomalies:
+            self.anomalies[result.check] = self.anomalies.get(result.check, 0) + 1
+        self.blamed |= {n for n, trust in frame.fused.trust.items() if trust.state is not TrustState.TRUSTED}
+        for stage, spent_ns in frame.stage_ns.items():
+            self._stage_ns.setdefault(stage, []).append(spent_ns)
+
+    @property
+    def clean(self) -> bool:
+        return not self.anomalies and set(self.verdicts) <= {"PASS"}
+
+    def record(self) -> dict[str, Any]:
+        """Return the object behind the key `summary` of the last JSON line."""
+        return {
+            "recording": self.origin,
+            "frames": self.frames,
+            "clean": self.clean,
+            "verdicts": self.verdicts,
+            "anomalies": self.anomalies,
+            "sensors_blamed": sorted(self.blamed),
+            "notes": self.notes,
+            "stage_ms_median": {
+                stage: round(sorted(spent)[len(spent) // 2] / 1e6, 3) for stage, spent in self._stage_ns.items()
+            },
+        }
+
+
+def _open_recording(kitti: Path | None, car: Path | None) -> tuple[Recording, str]:
+    if (kitti is None) == (car is None):
+        raise ConfigError(
+            "give exactly one recording", code="EG-C020", hint="edgeguard replay --kitti DIR | --car FILE"
+        )
+    if kitti is not None:
+        from edgeguard.sensors.kitti import KittiRecording
+
+        return KittiRecording(kitti), kitti.resolve().name
+    from edgeguard.sensors.car import CarRecording
+
+    assert car is not None  # noqa: S101 - for the type checker; the first line made sure
+    return CarRecording(car), car.name
+
+
+def _open_image_model(
+    bundle: Path, trust_path: Path | None, key_path: Path | None, model_id: str, board: str
+) -> ImageModel:
+    from edgeguard.clock import SystemClock
+    from edgeguard.infer.adapter import ImageModel
+    from edgeguard.infer.session import InferenceSession
+    from edgeguard.keys.file import FileKeyProvider
+    from edgeguard.trust.store import TrustStore
+
+    missing = [
+        option
+        for option, value in (("--trust", trust_path), ("--key", key_path), ("--model-id", model_id))
+        if not value
+    ]
+    if trust_path is None or key_path is None or not model_id:
+        raise ConfigError(
+            f"--bundle also needs {', '.join(missing)}: there is no default trust", code="EG-C021",
+            hint="edgeguard inspect BUNDLE shows its model id; edgeguard-provision makes trust and key",
+        )  # fmt: skip
+    wall_ns = SystemClock().wall_ns()
+    session = InferenceSession(
+        bundle, trust=TrustStore.load(trust_path, wall_ns), key=FileKeyProvider(key_path),
+        expect_model=model_id, board=board,
+    )  # fmt: skip
+    return ImageModel.of(session)
+
+
+def _open_audit(stack: ExitStack, directory: Path, clock: Clock) -> Any:
+    from edgeguard.audit.log import AuditLog
+
+    return stack.enter_context(AuditLog(directory, clock=clock, mac_key=None))
+
+
+def _print_frame(frame: FrameResult, output: str) -> None:
+    from edgeguard.runtime.record import public_record
+
+    if output == "json":
+        click.echo(json.dumps(public_record(frame)))
+        return
+    registered = frame.fused.registered
+    depth = f"{registered.points:6d} px" if registered is not None else "     -   "
+    spent_ms = sum(spent for stage, spent in frame.stage_ns.items() if stage != "sensors") / 1e6
+    found = ", ".join(f"{a.check} {'/'.join(a.sensors)}" for a in frame.anomalies) or "-"
+    click.echo(
+        f"frame {frame.synced.tick.frame:6d}  {frame.verdict.value:7s}  depth {depth}  {spent_ms:6.1f} ms  {found}"
+    )
+
+
+def _print_summary(summary: Summary, output: str) -> None:
+    record = summary.record()
+    if output == "json":
+        click.echo(json.dumps({"summary": record}))
+        return
+    verdicts = ", ".join(f"{count} {name}" for name, count in record["verdicts"].items())
+    click.echo(f"{record['frames']} frames: {verdicts}; {'clean' if summary.clean else 'NOT clean'}")
+    for check, count in record["anomalies"].items():
+        click.echo(f"  {check}: {count} frames")
+
+
+def _write_depth(directory: Path, frame: FrameResult) -> None:
+    """Write one registered image the way KITTI's depth benchmark stores them."""
+    import cv2
+    import numpy as np
+
+    if frame.fused.registered is None:
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    depth = np.nan_to_num(frame.fused.registered.depth_m, nan=0.0) * 256.0
+    cv2.imwrite(str(directory / f"{frame.synced.tick.frame:010d}.png"), np.clip(depth, 0, 65535).astype(np.uint16))
+
+
+def _write_report(path: Path, report: ReportBuilder) -> None:
+    from edgeguard.report.html import render_html
+
+    try:
+        path.write_text(render_html(report.build()), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write {path}: {error.strerror}", code="EG-C022", hint="choose another path"
+        ) from None
+    say(f"report: {path}")

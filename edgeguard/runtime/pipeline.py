@@ -1,0 +1,181 @@
+"""`Pipeline`: sensors -> sync -> checks -> fusion -> restore -> infer -> guard -> audit, one tick at a time.
+
+The pipeline owns no algorithm and no thread. Time is injected: on a device `SystemClock` sleeps to the next poll;
+under `ManualClock` waiting is what moves a simulation or a replay on, so a run is a function of its inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from edgeguard.clock import Clock, Stopwatch
+from edgeguard.config import Config
+from edgeguard.errors import SensorError
+from edgeguard.fusion.fusion import Fusion
+from edgeguard.guard.policy import Guard
+from edgeguard.restore.chain import RestoreChain, build_restorers
+from edgeguard.runtime.record import frame_record
+from edgeguard.runtime.stages import build_checks
+from edgeguard.sync.synchronizer import Synchronizer
+from edgeguard.types import (
+    CAMERA,
+    Check,
+    CheckResult,
+    Detection,
+    FrameResult,
+    Image,
+    Restorer,
+    RigCalibration,
+    Sample,
+    Source,
+    SyncedSet,
+    Tick,
+    TrustState,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from edgeguard.audit.log import AuditLog
+    from edgeguard.infer.adapter import ImageModel
+
+NS_PER_MS = 1_000_000
+
+# Samples taken from one source per poll. A flood on one line must not starve the others: the rest waits for the
+# next poll, where the source's own bounded buffer counts what overflows.
+MAX_SAMPLES_PER_POLL = 256
+
+
+class Pipeline:
+    """Builds the stages from `config` and runs them.
+
+    Args:
+        config: the whole configuration.
+        sources: sensor name -> source; opened and closed with the pipeline.
+        clock: injected time.
+        calibration: geometry of camera and lidar, where the rig has both.
+        model: the verified model to run on camera frames, or None to guard sensors only.
+        audit: log that gets one record a tick, or None.
+        extra_checks, extra_restorers: a user's own, run after the built-in ones.
+
+    Use as a context manager. Raises what the sources raise on open; during a run a failing source becomes evidence
+    against its sensor, never an exception.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        sources: Mapping[str, Source],
+        clock: Clock,
+        *,
+        calibration: RigCalibration | None = None,
+        model: ImageModel | None = None,
+        audit: AuditLog | None = None,
+        extra_checks: Sequence[Check] = (),
+        extra_restorers: Sequence[Restorer] = (),
+    ) -> None:
+        self.config = config
+        self.sources = dict(sources)
+        self.clock = clock
+        self.model = model
+        self.audit = audit
+        self._sync = Synchronizer([source.info for source in self.sources.values()])
+        self._checks = [*build_checks(config.checks, self.sources, calibration), *extra_checks]
+        self._fusion = Fusion(tuple(self.sources), calibration)
+        self._restore = RestoreChain([*build_restorers(config.restore), *extra_restorers], seed=config.pipeline.seed)
+        self._guard = Guard(config.guard)
+        self._opened = ExitStack()
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """Names of the checks that run, in order."""
+        return tuple(check.name for check in self._checks)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as opening:
+            for source in self.sources.values():
+                source.open()
+                opening.callback(source.close)
+            self._opened = opening.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._opened.close()
+
+    def run(self, ticks: Iterable[Tick]) -> Iterator[FrameResult]:
+        """Run one tick after the other, lazily."""
+        for tick in ticks:
+            yield self.step(tick)
+
+    def step(self, tick: Tick) -> FrameResult:
+        """Collect until the tick, then take the whole way from samples to verdict."""
+        watch = Stopwatch()
+        self._collect(tick.stamp_ns)
+        watch.lap("sensors")
+        synced = self._sync.tick(tick, {name: source.line_stats for name, source in self.sources.items()})
+        watch.lap("sync")
+        results: tuple[CheckResult, ...] = tuple(check.evaluate(synced) for check in self._checks)
+        watch.lap("checks")
+        fused = self._fusion.update(synced, results)
+        watch.lap("fusion")
+        samples, restorations = self._restore.apply(synced.samples, tick.frame)
+        watch.lap("restore")
+        detections = self._infer(samples, fused.trust[CAMERA].state if CAMERA in fused.trust else None)
+        watch.lap("infer")
+        verdict, reason = self._guard.decide(synced, results, fused, model_loaded=self.model is not None)
+        released = detections if verdict in (Verdict.PASS, Verdict.DEGRADE) else ()
+        watch.lap("guard")
+        frame = FrameResult(
+            synced=_with_samples(synced, samples),
+            results=results,
+            fused=fused,
+            restorations=restorations,
+            detections=released,
+            verdict=verdict,
+            verdict_reason=reason,
+            stage_ns=watch.lap_ns,
+            model_id=self.model.model_id if self.model is not None else "",
+        )
+        if self.audit is not None:
+            self.audit.append("frame", frame_record(frame))
+            watch.lap("audit")
+        return frame
+
+    def _collect(self, until_ns: int) -> None:
+        """Poll all sources until the clock reaches the tick; what they deliver goes to sync at once."""
+        poll_ns = self.config.pipeline.poll_ms * NS_PER_MS
+        while True:
+            now_ns = self.clock.now_ns()
+            # A recording may jump far ahead: polling through the gap would only burn time.
+            next_ns = until_ns if until_ns - now_ns > 100 * poll_ns else min(now_ns + poll_ns, until_ns)
+            self.clock.wait_until_ns(next_ns)
+            for name, source in self.sources.items():
+                self._drain(name, source)
+            if next_ns >= until_ns:
+                return
+
+    def _drain(self, name: str, source: Source) -> None:
+        for _ in range(MAX_SAMPLES_PER_POLL):
+            try:
+                sample = source.read(0.0)
+            except SensorError as error:
+                self._sync.drop(name, error.code)
+                return
+            if sample is None:
+                return
+            self._sync.push(sample)
+
+    def _infer(self, samples: Mapping[str, Sample | None], camera_state: TrustState | None) -> tuple[Detection, ...]:
+        """Run the model on the restored frame; a camera that is not believed is not shown to it."""
+        image = samples.get(CAMERA)
+        if self.model is None or not isinstance(image, Image) or camera_state is TrustState.REJECTED:
+            return ()
+        return self.model.detect(image)
+
+
+def _with_samples(synced: SyncedSet, samples: Mapping[str, Sample | None]) -> SyncedSet:
+    return SyncedSet(tick=synced.tick, samples=samples, series=synced.series, health=synced.health)

@@ -1,0 +1,56 @@
+"""What the audit log and `--format json` say about one tick.
+
+The log never holds frames, only their digests: a stolen log must not be a recording of the street.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+from edgeguard.types import CheckResult, FrameResult, Image, PointCloud
+
+
+def public_record(frame: FrameResult) -> dict[str, Any]:
+    """Return the object printed per frame: frame, stamp_ns, verdict, trust, anomalies."""
+    return {
+        "frame": frame.synced.tick.frame,
+        "stamp_ns": frame.synced.stamp_ns,
+        "verdict": frame.verdict.value,
+        "trust": {name: trust.state.value for name, trust in frame.fused.trust.items()},
+        "anomalies": [anomaly_record(result) for result in frame.anomalies],
+    }
+
+
+def anomaly_record(result: CheckResult) -> dict[str, Any]:
+    """Return one anomaly as plain JSON values; an infinite statistic becomes the largest float."""
+    return {
+        "check": result.check,
+        "sensors": list(result.sensors),
+        "statistic": _finite(result.statistic),
+        "threshold": _finite(result.threshold),
+    }
+
+
+def frame_record(frame: FrameResult) -> dict[str, Any]:
+    """Return the audit body of one tick: the public record, the reason, the model, and digests of what was seen."""
+    return {
+        **public_record(frame),
+        "reason": frame.verdict_reason,
+        "model_id": frame.model_id,
+        "detections": len(frame.detections),
+        "seen_sha256": {
+            name: hashlib.sha256(_payload(sample)).hexdigest()
+            for name, sample in frame.synced.samples.items()
+            if isinstance(sample, Image | PointCloud)
+        },
+    }
+
+
+def _payload(sample: Image | PointCloud) -> bytes:
+    return sample.pixels.tobytes() if isinstance(sample, Image) else sample.xyz.tobytes()
+
+
+def _finite(value: float) -> float:
+    return float(value) if math.isfinite(value) else math.copysign(1.7e308, value)

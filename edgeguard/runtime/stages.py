@@ -1,0 +1,31 @@
+"""Which checks and restorers a rig gets: the registries of the rooms, joined, minus what the config leaves out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+
+from edgeguard.checks.geometry import build_geometry_checks
+from edgeguard.checks.motion import build_motion_checks
+from edgeguard.config import ChecksConfig
+from edgeguard.errors import ConfigError
+from edgeguard.types import Check, RigCalibration, Source
+
+
+def build_checks(
+    config: ChecksConfig, sources: Mapping[str, Source], calibration: RigCalibration | None
+) -> Sequence[Check]:
+    """Build every check that the rig's sensors can feed.
+
+    Raises:
+        ConfigError: EG-C010 when `disabled` names a check that does not exist on this rig.
+    """
+    infos = [source.info for source in sources.values()]
+    checks = [*build_motion_checks(infos), *build_geometry_checks(calibration, list(sources))]
+    names = {check.name for check in checks}
+    for name in config.disabled:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"this rig has: {', '.join(sorted(names))}"
+            raise ConfigError(f"checks.disabled names no check of this rig: {name}", code="EG-C010", hint=hint)
+    return [check for check in checks if check.name not in config.disabled]

@@ -1,0 +1,142 @@
+"""manifest.json: what the payloads are and how the model is fed. docs/formats/bundle.md sections 4 and 5.
+
+The structs are the schema: unknown fields, wrong types and values outside the bounds are refused. The manifest is
+signed through the statement, so what runs is what was evaluated, pre-processing included.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+MANIFEST_SCHEMA = "edgeguard/manifest/v1"
+CIPHER_AES_256_GCM = "aes-256-gcm-c2sp"
+CIPHER_CHACHA20_RESERVED = "chacha20-poly1305-c2sp"  # the name is taken; this version refuses it
+
+CHUNK_BYTES = 16 * 1024  # plaintext bytes per AEAD chunk, fixed by C2SP chunked-encryption
+TAG_BYTES = 16
+HEADER_BYTES = 56  # salt (24) and commitment (32) at the start of every payload file
+SPAN_BYTES = 4 * 1024 * 1024  # unit of read, hash and resume: large enough for fast calls, small enough to lock
+
+MAX_PAYLOADS = 64  # a model is a graph and a few weight files
+MAX_PAYLOAD_BYTES = 16 * 1024**3  # no supported board has more memory than this for a model
+MAX_LABELS = 4096
+
+Hex32 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+Hex48 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{48}\Z")]
+Hex64 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+# Identifiers appear in file names, tables and log lines: ASCII, no separators, no leading dot.
+Identifier = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
+Location = Annotated[str, msgspec.Meta(pattern=r"\A([A-Za-z0-9_][A-Za-z0-9._-]{0,127})?\Z")]
+Label = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+Pixels = Annotated[int, msgspec.Meta(ge=1, le=16384)]
+Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+
+
+class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How an image becomes the model's input tensor: tensor = (pixel * scale - mean) / std, per channel.
+
+    `size_px` is (width, height). `mean` and `std` are in the channel order that `color` names.
+    """
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    layout: Literal["NCHW", "NHWC"]
+    size_px: tuple[Pixels, Pixels]
+    color: Literal["RGB", "BGR"]
+    scale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resize: Literal["stretch", "letterbox", "shorter-side-crop"]
+
+    def __post_init__(self) -> None:
+        if self.scale == 0.0 or any(s <= 0.0 for s in self.std):
+            raise ValueError("scale must not be zero and std must be above zero")
+
+
+class DecoderSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How output tensors become detections. `raw` hands the tensors on and uses none of the other fields."""
+
+    kind: Literal["grid-detector/v1", "raw"]
+    labels: Annotated[tuple[Label, ...], msgspec.Meta(max_length=MAX_LABELS)] = ()
+    stride_px: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 0
+    score_threshold: Share = 0.0
+    iou_threshold: Share = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind == "grid-detector/v1" and (not self.labels or self.stride_px < 1):
+            raise ValueError("a grid detector needs labels and a stride of at least one pixel")
+
+
+class ModelIo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What goes in and how to read what comes out."""
+
+    input: InputSpec
+    decoder: DecoderSpec
+
+
+class Cipher(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The one cipher of all payloads of a bundle."""
+
+    name: Literal["aes-256-gcm-c2sp"]
+    chunk_bytes: Literal[16384]
+    span_bytes: Literal[4194304]
+
+
+class Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One encrypted file under payload/.
+
+    `location` is the external-data location that the graph names (weights only). `spans` are SHA-256 digests of the
+    ciphertext, one per started 4 MiB. `plaintext_hmac` binds the plaintext without publishing a digest of it.
+    """
+
+    name: Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{3}\.egc\Z")]
+    role: Literal["graph", "weights"]
+    location: Location
+    plaintext_bytes: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAYLOAD_BYTES)]
+    ciphertext_bytes: Annotated[int, msgspec.Meta(ge=1, le=2 * MAX_PAYLOAD_BYTES)]
+    salt: Hex48
+    commitment: Hex64
+    spans: tuple[Hex64, ...]
+    plaintext_hmac: Hex64
+
+    def __post_init__(self) -> None:
+        if self.ciphertext_bytes != ciphertext_size(self.plaintext_bytes):
+            raise ValueError("ciphertext_bytes does not belong to plaintext_bytes")
+        if len(self.spans) != -(-self.ciphertext_bytes // SPAN_BYTES):
+            raise ValueError("there must be one span digest per started 4 MiB of ciphertext")
+        if (self.role == "graph") != (self.location == ""):
+            raise ValueError("weights have a location, the graph has none")
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The whole of manifest.json."""
+
+    schema: Literal["edgeguard/manifest/v1"]
+    bundle_id: Hex32
+    fleet_id: Hex64
+    model_id: Identifier
+    cipher: Cipher
+    payloads: Annotated[tuple[Payload, ...], msgspec.Meta(min_length=1, max_length=MAX_PAYLOADS)]
+    io: ModelIo | None = None
+
+    def __post_init__(self) -> None:
+        if [p.name for p in self.payloads] != [f"{i:03d}.egc" for i in range(len(self.payloads))]:
+            raise ValueError("payloads are named 000.egc, 001.egc, ... in order")
+        if [p.role for p in self.payloads].count("graph") != 1:
+            raise ValueError("there is exactly one graph")
+        locations = [p.location.casefold() for p in self.payloads if p.role == "weights"]
+        if len(set(locations)) != len(locations):
+            raise ValueError("weight locations must differ, also when case is ignored")
+        if sum(p.plaintext_bytes for p in self.payloads) > MAX_PAYLOAD_BYTES:
+            raise ValueError("the payloads together are larger than any supported board's memory")
+
+    @property
+    def graph(self) -> Payload:
+        """The payload that holds the ONNX graph."""
+        return next(p for p in self.payloads if p.role == "graph")
+
+
+def ciphertext_size(plaintext_bytes: int) -> int:
+    """Return the size of the payload file: header, full chunks, and a last chunk that is always short."""
+    return HEADER_BYTES + plaintext_bytes + TAG_BYTES * (plaintext_bytes // CHUNK_BYTES + 1)

@@ -1,0 +1,1 @@
+"""Hardening of the process itself: locked memory and, later, the process seal."""

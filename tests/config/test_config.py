@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,5 @@ def test_a_missing_or_huge_file_is_refused(tmp_path: Path) -> None:
 @given(st.binary(max_size=200))
 def test_no_bytes_raise_anything_but_a_config_error(raw: bytes) -> None:
     """The parser is a border."""
-    try:
-        parse_toml(raw, Config, origin="fuzz")
-    except ConfigError as error:
-        assert error.code.startswith("EG-C")
+    with suppress(ConfigError):
+        assert isinstance(parse_toml(raw, Config, origin="fuzz"), Config)

@@ -1,0 +1,1 @@
+"""Consistency checks: one class per check, each turning a SyncedSet into a CheckResult."""

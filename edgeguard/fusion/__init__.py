@@ -1,0 +1,1 @@
+"""Sequential statistics, attribution, sensor trust and the fused product."""

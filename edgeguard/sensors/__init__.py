@@ -1,0 +1,1 @@
+"""Everything that opens a device or a recording, behind one Source protocol."""

@@ -1,0 +1,243 @@
+"""A street that a seed describes completely: geometry, road users and the drive of the ego vehicle, at any time.
+
+There is no state and no clock: every question names its time, in seconds since the start. The same primitives feed
+camera and lidar, so their edges agree. Frames: world x east, y north, z up; the vehicle's own frame sits at the
+centre of the rear axle on the ground, x forward, y left, z up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import cos, pi, sin
+
+import numpy as np
+
+from edgeguard.errors import ScenarioError
+from edgeguard.sim.actors import BARRIER, CAR, CYCLIST, PEDESTRIAN, Look, add_actor, draw_look
+from edgeguard.sim.primitives import PrimitiveList, Primitives, joined
+from edgeguard.sim.road import Road, make_road
+from edgeguard.sim.street import add_street
+
+EGO_OFFSET_M = -1.75  # right-hand traffic: the middle of the right lane
+MAX_DURATION_S = 600.0  # ten minutes is 8 km of street, about 12 000 primitives: still a few megabytes
+MAX_REACH_M = 200.0  # beyond every sensor of the rig
+_BEHIND_M = 130.0
+_AHEAD_M = 160.0
+_MEAN_SPEED_M_S = 9.5
+_SPEED_WAVES = ((2.9, 19.0), (1.4, 8.7))  # m/s and seconds: 5.2 to 13.8 m/s, at most 2 m/s^2
+
+
+@dataclass(frozen=True, slots=True)
+class EgoTruth:
+    """The ego vehicle at one moment. Accelerations are of the rear axle, in the vehicle's frame."""
+
+    time_s: float
+    east_m: float
+    north_m: float
+    yaw_rad: float
+    speed_m_s: float
+    yaw_rate_rad_s: float
+    accel_forward_m_s2: float
+    accel_left_m_s2: float
+    curvature_1_m: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorldObject:
+    """A labelled road user. `size_m` is full length, width, height; (x, y) is the middle of its footprint."""
+
+    number: int
+    label: str
+    x_m: float
+    y_m: float
+    yaw_rad: float
+    speed_m_s: float
+    size_m: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Actor:
+    """A road user on rails: arc length s0 + v*t (or the ego's own drive, `lead_s` seconds ahead of it)."""
+
+    look: Look
+    s0_m: float
+    offset_m: float
+    speed_m_s: float
+    turned: bool
+    phase_rad: float
+    lead_s: float = 0.0
+
+
+class World:
+    """One street and one drive.
+
+    Args:
+        seed: any non-negative integer; equal seeds give equal worlds.
+        duration_s: how long the ego vehicle drives; times outside 0..duration_s are refused.
+
+    Raises:
+        ScenarioError: EG-X001 when the duration is not in 1..600 s.
+    """
+
+    def __init__(self, seed: int, duration_s: float = 60.0) -> None:
+        if not 1.0 <= duration_s <= MAX_DURATION_S:
+            raise ScenarioError(
+                f"a world lasts 1 to {MAX_DURATION_S:.0f} seconds, not {duration_s:g}",
+                code="EG-X001",
+                hint="choose a shorter duration",
+            )
+        self.seed = seed
+        self.duration_s = duration_s
+        rng = np.random.default_rng([seed, 0x77])
+        self._phases = (float(rng.uniform(0, 2 * pi)), float(rng.uniform(0, 2 * pi)))
+        self.sun_azimuth_rad = float(rng.uniform(-pi, pi))
+        self.sun_elevation_rad = float(rng.uniform(0.65, 1.0))
+        self.exposure = float(rng.uniform(0.92, 1.12))
+        end_m = self._progress(duration_s + 6.0) + _AHEAD_M
+        self.road: Road = make_road(rng, -_BEHIND_M, float(np.ceil(end_m)))
+        scenery = PrimitiveList()
+        add_street(scenery, self.road, rng)
+        self._still, self._moving = self._draw_actors(rng)
+        for number, actor in enumerate(self._still):
+            add_actor(scenery, actor.look, self._pose(actor, 0.0), actor.phase_rad, number)
+        self._static = scenery.arrays()
+
+    # ---- the drive -------------------------------------------------------------------------------------------
+
+    def ego(self, time_s: float) -> EgoTruth:
+        """Return where the ego vehicle is and how it moves.
+
+        Raises:
+            ScenarioError: EG-X002 when `time_s` is outside the drive.
+        """
+        self._require(time_s)
+        return self._drive(time_s)
+
+    def arc_of_ego(self, time_s: float) -> float:
+        """Return how far along the centreline the ego vehicle is, metres."""
+        return self._progress(time_s)
+
+    def _drive(self, time_s: float) -> EgoTruth:
+        s, u, du = self._progress(time_s), self._rate(time_s), self._rate_change(time_s)
+        x, y, yaw = self.road.place(s, EGO_OFFSET_M)
+        kappa, dkappa = self.road.curvature(s), self.road.curvature_rate(s)
+        shrink = 1.0 - kappa * EGO_OFFSET_M
+        speed, yaw_rate = u * shrink, kappa * u
+        forward = du * shrink - u * u * dkappa * EGO_OFFSET_M
+        return EgoTruth(time_s, x, y, yaw, speed, yaw_rate, forward, speed * yaw_rate, kappa / shrink)
+
+    def _progress(self, t: float) -> float:
+        total = _MEAN_SPEED_M_S * t
+        for (amplitude, period), phase in zip(_SPEED_WAVES, self._phases, strict=True):
+            w = 2 * pi / period
+            total -= amplitude / w * (cos(w * t + phase) - cos(phase))
+        return total
+
+    def _rate(self, t: float) -> float:
+        waves = zip(_SPEED_WAVES, self._phases, strict=True)
+        return _MEAN_SPEED_M_S + sum(a * sin(2 * pi / period * t + phase) for (a, period), phase in waves)
+
+    def _rate_change(self, t: float) -> float:
+        waves = zip(_SPEED_WAVES, self._phases, strict=True)
+        return sum(a * 2 * pi / period * cos(2 * pi / period * t + phase) for (a, period), phase in waves)
+
+    def _require(self, time_s: float) -> None:
+        if not 0.0 <= time_s <= self.duration_s:
+            raise ScenarioError(
+                f"time {time_s:g} s is outside the drive of {self.duration_s:g} s",
+                code="EG-X002",
+                hint="make the world with a longer duration",
+            )
+
+    # ---- what is around it -----------------------------------------------------------------------------------
+
+    def objects(self, time_s: float) -> tuple[WorldObject, ...]:
+        """Return every labelled road user on the street; `number` is what id buffers and boxes refer to."""
+        self._require(time_s)
+        found = []
+        for number, actor in enumerate((*self._still, *self._moving)):
+            if not self._on_road(actor, time_s):
+                continue
+            x, y, yaw = self._pose(actor, time_s)
+            found.append(
+                WorldObject(number, actor.look.label, x, y, yaw, self._speed(actor, time_s), actor.look.size_m)
+            )
+        return tuple(found)
+
+    def primitives(self, time_s: float, reach_m: float = MAX_REACH_M) -> Primitives:
+        """Return the solids in the world frame at `time_s`; object numbers as in `objects`.
+
+        Moving road users further from the ego vehicle than `reach_m` are left out.
+        """
+        self._require(time_s)
+        ego_s = self._progress(time_s)
+        moving = PrimitiveList()
+        for index, actor in enumerate(self._moving):
+            if not self._on_road(actor, time_s) or abs(self._arc(actor, time_s) - ego_s) > reach_m:
+                continue
+            stride = actor.phase_rad + 2.2 * abs(actor.speed_m_s) * time_s
+            add_actor(moving, actor.look, self._pose(actor, time_s), stride, len(self._still) + index)
+        return joined(self._static, moving.arrays())
+
+    def label_of(self, number: int) -> str:
+        """Return the label of the road user with this object number."""
+        still = len(self._still)
+        return (self._still[number] if number < still else self._moving[number - still]).look.label
+
+    def _arc(self, actor: _Actor, time_s: float) -> float:
+        if actor.lead_s:
+            return self._progress(time_s + actor.lead_s)
+        return actor.s0_m + actor.speed_m_s * time_s
+
+    def _on_road(self, actor: _Actor, time_s: float) -> bool:
+        return self.road.start_m < self._arc(actor, time_s) < self.road.end_m - 1.0
+
+    def _pose(self, actor: _Actor, time_s: float) -> tuple[float, float, float]:
+        x, y, yaw = self.road.place(self._arc(actor, time_s), actor.offset_m)
+        return x, y, yaw + (pi if actor.turned else 0.0)
+
+    def _speed(self, actor: _Actor, time_s: float) -> float:
+        return self._rate(time_s + actor.lead_s) if actor.lead_s else abs(actor.speed_m_s)
+
+    def _draw_actors(self, rng: np.random.Generator) -> tuple[tuple[_Actor, ...], tuple[_Actor, ...]]:
+        end = self.road.end_m
+        still = [*self._parked(rng, 1.0, end), *self._parked(rng, -1.0, end)]
+        moving = [_Actor(draw_look(rng, CAR), 0.0, EGO_OFFSET_M, 0.0, False, 0.0, lead_s=float(rng.uniform(1.9, 2.8)))]
+        s = 40.0
+        while s < 2.1 * end:  # oncoming: they meet the ego at about twice its own speed
+            speed = 9.0  # one speed for all, so that none drives through another
+            moving.append(_Actor(draw_look(rng, CAR), s, 1.75, -speed, True, 0.0))
+            s += float(rng.uniform(28.0, 90.0))
+        for side in (1.0, -1.0):
+            s = 15.0
+            while s < end + 60.0:
+                speed = -side * 4.3
+                moving.append(
+                    _Actor(draw_look(rng, CYCLIST), s, side * 3.55, speed, side > 0, float(rng.uniform(0, 6)))
+                )
+                s += float(rng.uniform(45.0, 110.0))
+            s = -20.0
+            while s < end:
+                back = rng.random() < 0.5
+                speed = float(rng.uniform(0.9, 1.6)) * (-1 if back else 1)
+                offset = side * (7.4 if back else 8.3) + float(rng.uniform(-0.25, 0.25))
+                moving.append(_Actor(draw_look(rng, PEDESTRIAN), s, offset, speed, back, float(rng.uniform(0, 6))))
+                s += float(rng.uniform(7.0, 24.0))
+        return tuple(still), tuple(moving)
+
+    def _parked(self, rng: np.random.Generator, side: float, end_m: float) -> list[_Actor]:
+        found, s = [], -60.0
+        while s < end_m - 5.0:
+            draw = rng.random()
+            if draw < 0.62:
+                found.append(_Actor(draw_look(rng, CAR), s, side * 4.85, 0.0, side > 0, 0.0))
+                s += float(rng.uniform(6.2, 8.5))
+            elif draw < 0.74:
+                found.append(_Actor(draw_look(rng, BARRIER), s, side * 4.8, 0.0, side > 0, 0.0))
+                s += float(rng.uniform(3.0, 7.0))
+            elif draw < 0.86:
+                found.append(_Actor(draw_look(rng, PEDESTRIAN), s, side * 5.2, 0.0, side > 0, float(rng.uniform(0, 6))))
+                s += float(rng.uniform(4.0, 8.0))
+            else:
+                s += float(rng.uniform(8.0, 22.0))
+        return found

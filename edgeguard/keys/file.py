@@ -37,38 +37,23 @@ POP_LABEL = "edgeguard/v1/enrol-pop"
 
 
 class FileKeyProvider:
-    """KeyProvider on a key file. Make one with `load` or `generate`."""
+    """KeyProvider on a key file."""
 
     key_class = "file"
     suite = SUITE_X25519
 
-    def __init__(self, private_key: X25519PrivateKey) -> None:
-        self._private_key = private_key
-        self._public_der = spki_der(private_key.public_key())
-        self.kid = kid_of(self._public_der)
-
-    @classmethod
-    def load(cls, path: Path, passphrase: bytes | None = None) -> Self:
+    def __init__(self, path: Path | str, passphrase: bytes | None = None) -> None:
         """Read the key file.
 
         Raises:
             KeyUnavailableError: EG-K001 missing, unreadable, not X25519 or wrong passphrase; EG-K002 open to others.
         """
-        pem = _read_private_file(Path(path))
-        try:
-            key = serialization.load_pem_private_key(pem, passphrase)
-        except Exception:  # OpenSSL raises whatever it likes on hostile PEM
-            key = None
-        if not isinstance(key, X25519PrivateKey):
-            raise KeyUnavailableError(
-                f"{path} holds no X25519 private key that can be read",
-                code="EG-K001",
-                hint="check the passphrase, or make a new key with: edgeguard-provision keygen",
-            )
-        return cls(key)
+        self._private_key = _parse_private_key(Path(path), passphrase)
+        self._public_der = spki_der(self._private_key.public_key())
+        self.kid = kid_of(self._public_der)
 
     @classmethod
-    def generate(cls, path: Path, passphrase: bytes | None = None) -> Self:
+    def generate(cls, path: Path | str, passphrase: bytes | None = None) -> Self:
         """Create a new key in a new file of mode 0600; an existing file is never overwritten.
 
         Raises:
@@ -80,7 +65,7 @@ class FileKeyProvider:
             encryption = serialization.BestAvailableEncryption(passphrase)
         pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
         write_private_file(Path(path), pem)
-        return cls(key)
+        return cls(path, passphrase)
 
     def public_key(self) -> bytes:
         return self._public_der
@@ -157,6 +142,22 @@ def write_private_file(path: Path, content: bytes) -> None:
         reason = error.strerror or "unknown"
     if reason:
         raise KeyUnavailableError(f"cannot write {path}: {reason.lower()}", code="EG-K001")
+
+
+def _parse_private_key(path: Path, passphrase: bytes | None) -> X25519PrivateKey:
+    pem = _read_private_file(path)
+    key: object = None
+    try:
+        key = serialization.load_pem_private_key(pem, passphrase)
+    except Exception:  # noqa: S110 - OpenSSL raises whatever it likes on hostile PEM
+        pass
+    if not isinstance(key, X25519PrivateKey):
+        raise KeyUnavailableError(
+            f"{path} holds no X25519 private key that can be read",
+            code="EG-K001",
+            hint="check the passphrase, or make a new key with: edgeguard-provision keygen",
+        )
+    return key
 
 
 def _read_private_file(path: Path) -> bytes:

@@ -1,0 +1,185 @@
+"""Steps 1 to 6 of loading: who signed it, for whom, and do the files belong together. No key is needed.
+
+docs/formats/bundle.md section 8. `verify_bundle` adds the digests of the payload files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import edgeguard
+from edgeguard.bundle.manifest import Manifest
+from edgeguard.bundle.payload import check_payload_digests
+from edgeguard.bundle.signature import read_release_signed
+from edgeguard.bundle.statement import MAX_ATTESTATIONS, Policy, Statement, parse_statement
+from edgeguard.bundle.storage import BundleStorage, DirectoryStorage
+from edgeguard.clock import SystemClock
+from edgeguard.errors import BundleFormatError, SignatureError, TrustError
+from edgeguard.keys.provider import PROVEN, VerifiedStatement
+from edgeguard.trust.dates import date_to_ns
+from edgeguard.trust.store import TrustStore
+from edgeguard.trust.strict_json import convert, parse
+
+MAX_MANIFEST_BYTES = 8 * 1024 * 1024  # span digests of 16 GiB are 0.3 MiB; the rest is labels and room
+MAX_ATTESTATION_BYTES = 1024 * 1024
+_MAX_TOP_ENTRIES = 16  # there are six
+_TOP_FILES = frozenset({"model.sig", "manifest.json", "payload/"})
+_TOP_OPTIONAL = frozenset({"attestations/", "recipients/", "signatures/"})
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedBundle:
+    """A bundle whose signed parts are verified. `digests`: signed SHA-256 (hex) by file name."""
+
+    statement: VerifiedStatement
+    manifest: Manifest
+    digests: Mapping[str, str]
+
+
+def verify_bundle(
+    path: Path | str,
+    trust: TrustStore,
+    *,
+    expect_model: str | None = None,
+    board: str | None = None,
+    wall_ns: int | None = None,
+) -> VerifiedBundle:
+    """Verify signature, policy and every digest of a bundle; needs no device key and decrypts nothing.
+
+    Args:
+        expect_model: model id that the caller expects; None accepts any model of the fleet.
+        board: board it is meant for; None does not check boards.
+        wall_ns: nanoseconds since 1970 UTC; None asks the machine.
+
+    Raises:
+        ModelError: see section 9 of the format.
+    """
+    with DirectoryStorage(path) as storage:
+        verified = verify_signed_parts(storage, trust, expect_model=expect_model, board=board, wall_ns=wall_ns)
+        for payload in verified.manifest.payloads:
+            check_payload_digests(storage, payload, verified.digests[f"payload/{payload.name}"])
+    return verified
+
+
+def verify_signed_parts(
+    storage: BundleStorage,
+    trust: TrustStore,
+    *,
+    expect_model: str | None,
+    board: str | None,
+    wall_ns: int | None,
+) -> VerifiedBundle:
+    """Verify everything but the payload files; raises as `verify_bundle`."""
+    now_ns = SystemClock().wall_ns() if wall_ns is None else wall_ns
+    trust.require_valid(now_ns)
+    payload_bytes, signers = read_release_signed(storage, trust)
+    statement = parse_statement(payload_bytes)
+    verified = VerifiedStatement(
+        identity=hashlib.sha256(payload_bytes).digest(),
+        bundle_id=statement.policy.bundle_id,
+        fleet_id=statement.policy.fleet_id,
+        model_id=statement.policy.model_id,
+        release=statement.policy.release,
+        channel=statement.policy.channel,
+        boards=statement.policy.boards,
+        counter=statement.policy.security_counter.value,
+        min_revocation_version=int(statement.policy.min_revocation_version),
+        confidentiality=statement.policy.confidentiality,
+        min_key_class=statement.policy.min_key_class,
+        valid_from_ns=date_to_ns(statement.policy.valid_from, what="valid_from"),
+        expires_ns=date_to_ns(statement.policy.expires, what="expires"),
+        signers=tuple(key.keyid for key in signers),
+        proof=PROVEN,
+    )
+    _require_policy(verified, trust, expect_model, board, now_ns)
+    _require_runtime(statement.policy)
+    manifest = _read_manifest(storage, statement.policy)
+    _require_one_to_one(storage, statement, manifest)
+    _check_attestations(storage, statement.digests)
+    return VerifiedBundle(verified, manifest, statement.digests)
+
+
+def _require_policy(
+    statement: VerifiedStatement, trust: TrustStore, expect_model: str | None, board: str | None, wall_ns: int
+) -> None:
+    """Step 4: is this bundle for this fleet, model, channel, board and moment?"""
+    if statement.fleet_id != trust.fleet_id:
+        raise TrustError("the model belongs to another fleet", code="EG-T010")
+    if expect_model is not None and statement.model_id != expect_model:
+        raise TrustError(
+            f"the bundle holds model {statement.model_id}, not {expect_model}",
+            code="EG-T011",
+            hint="name the model that belongs in this place",
+        )
+    if statement.channel not in trust.policy.channels:
+        raise TrustError(f"channel {statement.channel} is not accepted by this fleet", code="EG-T012")
+    if board is not None and statement.boards and board not in statement.boards:
+        raise TrustError(
+            f"the model is for {', '.join(statement.boards)} and this board is {board or 'not stated'}",
+            code="EG-T013",
+            hint="state the board in the configuration, or pack the model for it",
+        )
+    now_ns = trust.effective_ns(wall_ns)
+    if now_ns < statement.valid_from_ns:
+        raise TrustError("the model is not yet valid", code="EG-T014", hint="check the clock of this device")
+    if now_ns >= statement.expires_ns:
+        raise TrustError("the model has expired", code="EG-T014", hint="install a newer release")
+    if statement.counter < trust.floor(statement.model_id):
+        raise TrustError("the model is older than the fleet allows", code="EG-T015", hint="install a newer release")
+    if statement.min_revocation_version > trust.revocation_version:
+        raise TrustError("the model needs a newer revocation list than this device has", code="EG-T016")
+
+
+def _require_runtime(policy: Policy) -> None:
+    if _version(policy.min_runtime) > _version(edgeguard.__version__):
+        raise TrustError(
+            f"the model needs EdgeGuard {policy.min_runtime} or newer", code="EG-T017", hint="update EdgeGuard"
+        )
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:3])
+
+
+def _read_manifest(storage: BundleStorage, policy: Policy) -> Manifest:
+    raw = storage.read_small("manifest.json", MAX_MANIFEST_BYTES)
+    if hashlib.sha256(raw).hexdigest() != policy.manifest:
+        raise SignatureError("manifest.json is not the signed one", code="EG-S004")
+    manifest = convert(parse(raw, what="manifest.json"), Manifest, what="manifest.json")
+    same = (manifest.bundle_id, manifest.fleet_id, manifest.model_id)
+    if same != (policy.bundle_id, policy.fleet_id, policy.model_id):
+        raise BundleFormatError("manifest.json is about another bundle than the statement", code="EG-B006")
+    return manifest
+
+
+def _require_one_to_one(storage: BundleStorage, statement: Statement, manifest: Manifest) -> None:
+    """Step 5: files, signed resources and manifest entries are the same set of names."""
+    signed = frozenset(statement.digests)
+    payloads = frozenset(f"payload/{p.name}" for p in manifest.payloads)
+    attestations = frozenset(n for n in signed if n.startswith("attestations/"))
+    if signed != payloads | attestations | {"manifest.json"}:
+        raise BundleFormatError("the statement and manifest.json list different payloads", code="EG-B006")
+    top = storage.entries("", _MAX_TOP_ENTRIES) or frozenset()
+    _refuse_difference("the bundle", top - _TOP_OPTIONAL, _TOP_FILES)
+    for folder, names in (("payload", payloads), ("attestations", attestations)):
+        found = storage.entries(folder, len(names) + 1) or frozenset()
+        _refuse_difference(folder, found, frozenset(n.partition("/")[2] for n in names))
+
+
+def _refuse_difference(where: str, found: frozenset[str], listed: frozenset[str]) -> None:
+    for name in sorted(found - listed):
+        raise BundleFormatError(f"{where} holds {name!a}, which is not signed", code="EG-B005", hint="remove the file")
+    for name in sorted(listed - found):
+        raise BundleFormatError(f"{where} lacks {name}", code="EG-B005", hint="copy the bundle again")
+
+
+def _check_attestations(storage: BundleStorage, digests: Mapping[str, str]) -> None:
+    names = [n for n in digests if n.startswith("attestations/")]
+    if len(names) > MAX_ATTESTATIONS:
+        raise BundleFormatError(f"more than {MAX_ATTESTATIONS} attestations", code="EG-B004")
+    for name in names:
+        if hashlib.sha256(storage.read_small(name, MAX_ATTESTATION_BYTES)).hexdigest() != digests[name]:
+            raise SignatureError(f"{name} is not the signed one", code="EG-S004")

@@ -1,0 +1,85 @@
+"""From a camera frame to a model's input tensor, and back from tensor pixels to frame pixels.
+
+`tensor = (pixel * scale - mean) / std` per channel, after the resize that the signed `InputSpec` names:
+
+* stretch: each axis on its own, so the aspect ratio may change.
+* letterbox: the largest size that fits, centred, the rest grey.
+* shorter-side-crop: the usual evaluation of image classifiers: cover 1/0.875 of the input, keep its centre.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeguard.bundle.manifest import InputSpec
+
+LETTERBOX_GREY: Final = 114  # what detectors of the YOLO family are trained with
+CROP_SHARE: Final = 0.875  # 224 of 256 pixels, the ImageNet evaluation rule
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the frame lies in the model's input: input = frame * scale + offset, per axis, in pixels."""
+
+    scale_x: float
+    scale_y: float
+    offset_x: float
+    offset_y: float
+
+    def to_frame(self, boxes_xyxy: NDArray[np.float64], frame_size_px: tuple[int, int]) -> NDArray[np.float64]:
+        """Map (N, 4) boxes from input pixels to frame pixels, clipped to a frame of (width, height)."""
+        scale = np.array([self.scale_x, self.scale_y] * 2)
+        offset = np.array([self.offset_x, self.offset_y] * 2)
+        limit = np.array([*frame_size_px, *frame_size_px], dtype=np.float64)
+        return np.clip((boxes_xyxy - offset) / scale, 0.0, limit)
+
+
+def place(frame_size_px: tuple[int, int], spec: InputSpec) -> Placement:
+    """Return where a frame of (width, height) pixels goes in the input that `spec` describes."""
+    (width, height), (input_width, input_height) = frame_size_px, spec.size_px
+    if spec.resize == "stretch":
+        return Placement(input_width / width, input_height / height, 0.0, 0.0)
+    ratios = (input_width / width, input_height / height)
+    scale = min(ratios) if spec.resize == "letterbox" else max(ratios) / CROP_SHARE
+    inner_width, inner_height = max(1, round(width * scale)), max(1, round(height * scale))
+    return Placement(
+        inner_width / width,
+        inner_height / height,
+        float((input_width - inner_width) // 2),
+        float((input_height - inner_height) // 2),
+    )
+
+
+def image_tensor(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.float32]:
+    """Return the input tensor, float32, (1, 3, H, W) or (1, H, W, 3), of an (h, w, 3) uint8 BGR frame."""
+    resized = _resize(pixels, spec)
+    if spec.color == "RGB":
+        resized = resized[:, :, ::-1]
+    gain = np.array([spec.scale / s for s in spec.std], dtype=np.float32)
+    bias = np.array([-m / s for m, s in zip(spec.mean, spec.std, strict=True)], dtype=np.float32)
+    tensor = resized.astype(np.float32) * gain + bias
+    if spec.layout == "NCHW":
+        tensor = tensor.transpose(2, 0, 1)
+    return np.ascontiguousarray(tensor[None])
+
+
+def _resize(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
+    height, width = pixels.shape[:2]
+    at = place((width, height), spec)
+    inner = max(1, round(width * at.scale_x)), max(1, round(height * at.scale_y))
+    # Averaging is the only interpolation that does not alias when an image shrinks.
+    method = cv2.INTER_AREA if at.scale_x < 1.0 and at.scale_y < 1.0 else cv2.INTER_LINEAR
+    scaled = pixels if inner == (width, height) else cv2.resize(pixels, inner, interpolation=method)
+    input_width, input_height = spec.size_px
+    if inner == (input_width, input_height):
+        return np.asarray(scaled, dtype=np.uint8)
+    canvas = np.full((input_height, input_width, 3), LETTERBOX_GREY, dtype=np.uint8)
+    left, top = int(at.offset_x), int(at.offset_y)
+    cut = scaled[max(-top, 0) : max(-top, 0) + input_height, max(-left, 0) : max(-left, 0) + input_width]
+    canvas[max(top, 0) : max(top, 0) + cut.shape[0], max(left, 0) : max(left, 0) + cut.shape[1]] = cut
+    return canvas

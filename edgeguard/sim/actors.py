@@ -13,8 +13,15 @@ CAR, PEDESTRIAN, CYCLIST, BARRIER = "car", "pedestrian", "cyclist", "barrier"
 LABELS = (CAR, PEDESTRIAN, CYCLIST, BARRIER)
 
 _PAINTS: tuple[Colour, ...] = (
-    (205, 208, 210), (60, 62, 66), (150, 155, 160), (172, 34, 34), (38, 66, 128), (235, 235, 230), (46, 92, 70), (196, 160, 60),
-)  # fmt: skip
+    (205, 208, 210),
+    (60, 62, 66),
+    (150, 155, 160),
+    (172, 34, 34),
+    (38, 66, 128),
+    (235, 235, 230),
+    (46, 92, 70),
+    (196, 160, 60),
+)
 _CLOTHES: tuple[Colour, ...] = (
     (190, 50, 45),
     (50, 80, 150),
@@ -45,8 +52,11 @@ def draw_look(rng: np.random.Generator, label: str) -> Look:
     skin = _SKIN[int(rng.integers(len(_SKIN)))]
     if label == CAR:
         van = rng.random() < 0.15
-        size = (rng.uniform(4.6, 5.2), rng.uniform(1.85, 2.0), rng.uniform(2.0, 2.3)) if van else (
-            rng.uniform(3.8, 4.7), rng.uniform(1.70, 1.85), rng.uniform(1.42, 1.60))  # fmt: skip
+        size = (
+            (rng.uniform(4.6, 5.2), rng.uniform(1.85, 2.0), rng.uniform(2.0, 2.3))
+            if van
+            else (rng.uniform(3.8, 4.7), rng.uniform(1.70, 1.85), rng.uniform(1.42, 1.60))
+        )
         paint = _PAINTS[int(rng.integers(len(_PAINTS)))]
         return Look(label, (float(size[0]), float(size[1]), float(size[2])), paint, paint, skin, grain)
     if label == BARRIER:
@@ -74,13 +84,31 @@ def _car(out: PrimitiveList, look: Look, pose: tuple[float, float, float], strid
     del stride
     length, width, height = look.size_m
     belt = 0.56 * height if height < 1.8 else 0.5 * height
-    out.box(pose, (0.0, belt), (length, width), look.colour, material=CAR_BODY, taper=(0.10, 0.06),
-            reflectance=0.45, grain=look.grain, owner=owner)  # fmt: skip
+    out.box(
+        pose,
+        (0.0, belt),
+        (length, width),
+        look.colour,
+        material=CAR_BODY,
+        taper=(0.10, 0.06),
+        reflectance=0.45,
+        grain=look.grain,
+        owner=owner,
+    )
     van = height > 1.8
     share, back = (0.86, 0.04) if van else (0.62, 0.10)
     taper = (0.55, 0.06) if van else (0.95, 0.55)
-    out.box(_ahead(pose, -back * length, 0.0), (belt, height), (share * length, 0.90 * width), look.colour,
-            material=CAR_CABIN, taper=taper, reflectance=0.25, grain=look.grain, owner=owner)  # fmt: skip
+    out.box(
+        _ahead(pose, -back * length, 0.0),
+        (belt, height),
+        (share * length, 0.90 * width),
+        look.colour,
+        material=CAR_CABIN,
+        taper=taper,
+        reflectance=0.25,
+        grain=look.grain,
+        owner=owner,
+    )
 
 
 def _pedestrian(out: PrimitiveList, look: Look, pose: tuple[float, float, float], stride: float, owner: int) -> None:
@@ -92,8 +120,17 @@ def _pedestrian(out: PrimitiveList, look: Look, pose: tuple[float, float, float]
         out.cylinder(
             (x, y), (0.0, hip), 0.085, look.second, material=CLOTH, reflectance=0.3, grain=look.grain, owner=owner
         )
-    out.box(pose, (hip, neck), (0.26, 0.44), look.colour, material=CLOTH, taper=(-0.04, 0.05), reflectance=0.5,
-            grain=look.grain, owner=owner)  # fmt: skip
+    out.box(
+        pose,
+        (hip, neck),
+        (0.26, 0.44),
+        look.colour,
+        material=CLOTH,
+        taper=(-0.04, 0.05),
+        reflectance=0.5,
+        grain=look.grain,
+        owner=owner,
+    )
     for side in (0.26, -0.26):
         x, y, _ = _ahead(pose, -0.5 * swing if side > 0 else 0.5 * swing, side)
         out.cylinder(
@@ -126,8 +163,17 @@ def _cyclist(out: PrimitiveList, look: Look, pose: tuple[float, float, float], s
             owner=owner,
         )
     # A rider leans forward: the back plane follows the front one.
-    out.box(_ahead(pose, -0.16, 0.0), (0.92, height - 0.25), (0.30, 0.42), look.colour, material=CLOTH, taper=(-0.55, 0.45),
-            reflectance=0.5, grain=look.grain, owner=owner)  # fmt: skip
+    out.box(
+        _ahead(pose, -0.16, 0.0),
+        (0.92, height - 0.25),
+        (0.30, 0.42),
+        look.colour,
+        material=CLOTH,
+        taper=(-0.55, 0.45),
+        reflectance=0.5,
+        grain=look.grain,
+        owner=owner,
+    )
     x, y, _ = _ahead(pose, 0.16, 0.0)
     out.ellipsoid((x, y), (height - 0.27, height), 0.12, look.skin, reflectance=0.4, owner=owner)
 

@@ -68,12 +68,12 @@ class Road:
 
 
 def _heading(
-    s_m: NDArray[np.float64] | np.float64,
+    s_m: NDArray[np.floating] | np.float64,
     heading0_rad: float,
     amplitudes: tuple[float, ...],
     lengths: tuple[float, ...],
     phases: tuple[float, ...],
-) -> NDArray[np.float64] | np.float64:
+) -> NDArray[np.floating] | np.float64:
     total = s_m * 0.0 + heading0_rad
     for a, length, phase in zip(amplitudes, lengths, phases, strict=True):
         total = total + a * np.sin(2 * pi * s_m / length + phase)
@@ -95,6 +95,6 @@ def make_road(rng: np.random.Generator, start_m: float, end_m: float) -> Road:
     table = np.zeros((count, 4))
     table[1:, :2] = np.cumsum(steps, axis=0)
     table[:, 2], table[:, 3] = np.cos(node_heading), np.sin(node_heading)
-    at_zero = int(round(-start_m / STEP_M))
+    at_zero = round(-start_m / STEP_M)
     table[:, :2] -= table[at_zero, :2]  # the origin of the map is where arc length is zero
     return Road(start_m, end_m, heading0, amplitudes, lengths, phases, table)

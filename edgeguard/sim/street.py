@@ -15,8 +15,15 @@ WALK_M = 9.4  # outer edge of the pavement
 _KERB_STONE_M = 4.0  # long enough to be few, short enough to follow a 60 m radius within 4 cm
 
 _FACADES: tuple[Colour, ...] = (
-    (196, 178, 150), (178, 120, 96), (208, 200, 188), (150, 150, 152), (186, 160, 120), (168, 96, 78), (214, 206, 170), (140, 152, 160),
-)  # fmt: skip
+    (196, 178, 150),
+    (178, 120, 96),
+    (208, 200, 188),
+    (150, 150, 152),
+    (186, 160, 120),
+    (168, 96, 78),
+    (214, 206, 170),
+    (140, 152, 160),
+)
 
 
 def add_street(out: PrimitiveList, road: Road, rng: np.random.Generator) -> None:
@@ -47,8 +54,15 @@ def _buildings(out: PrimitiveList, road: Road, rng: np.random.Generator, side: f
         tint = rng.uniform(0.9, 1.08)
         base = _FACADES[int(rng.integers(len(_FACADES)))]
         colour = (base[0] * tint, base[1] * tint, base[2] * tint)
-        out.box(place, (0.0, 3.2 * floors + 0.9), (length, depth), colour, material=BUILDING, reflectance=0.4,
-                grain=float(rng.integers(1, 1 << 20)))  # fmt: skip
+        out.box(
+            place,
+            (0.0, 3.2 * floors + 0.9),
+            (length, depth),
+            colour,
+            material=BUILDING,
+            reflectance=0.4,
+            grain=float(rng.integers(1, 1 << 20)),
+        )
         gap = 0.0 if rng.random() < 0.6 else float(rng.uniform(3.0, 14.0))
         s += length + gap
 
@@ -61,8 +75,15 @@ def _trees_and_lamps(out: PrimitiveList, road: Road, rng: np.random.Generator, s
             top, crown = float(rng.uniform(4.8, 7.0)), float(rng.uniform(1.3, 1.9))
             green = float(rng.uniform(0.85, 1.15))
             out.cylinder((x, y), (0.0, top - crown), 0.14, (92, 74, 58), reflectance=0.3)
-            out.ellipsoid((x, y), (2.4, top), crown, (70 * green, 104 * green, 48 * green), material=FOLIAGE,
-                          reflectance=0.35, grain=float(rng.integers(1, 1 << 20)))  # fmt: skip
+            out.ellipsoid(
+                (x, y),
+                (2.4, top),
+                crown,
+                (70 * green, 104 * green, 48 * green),
+                material=FOLIAGE,
+                reflectance=0.35,
+                grain=float(rng.integers(1, 1 << 20)),
+            )
         else:
             out.cylinder((x, y), (0.0, 6.5), 0.08, (95, 98, 102), reflectance=0.45)
             reach = -side * 0.9

@@ -13,12 +13,16 @@ from numba import njit
 
 from edgeguard.sim.primitives import BICYCLE, BOX, CYLINDER, FOLIAGE
 
+# The array types of the kernels' signatures.
+RAYS, TABLE, CODES = "float32[:,:,::1]", "float64[:,::1]", "int64[:,::1]"
+GRID_F4, GRID_I4, GRID_U1 = "float32[:,::1]", "int32[:,::1]", "uint8[:,::1]"
+
 EPSILON = 1e-4  # metres of ray: nearer hits are the surface the ray starts on
 CROWN_CELL_M = 0.28  # size of a tuft of leaves
 CROWN_GAP = 0.30  # share of tufts that are sky
 
 
-@njit("int64(int64, int64, int64)", cache=True, nogil=True)
+@njit("int64(int64, int64, int64)", cache=True, nogil=True, error_model="numpy")
 def hash3(a: int, b: int, c: int) -> int:
     """Mix three integers into 0..2^32-1 (multiply-xorshift; fine for texture and noise, not for secrets)."""
     h = ((a & 0xFFFFFF) * 374761393 + (b & 0xFFFFFF) * 668265263 + (c & 0xFFFFFFFF) * 974711) & 0xFFFFFFFF
@@ -27,7 +31,7 @@ def hash3(a: int, b: int, c: int) -> int:
     return h ^ (h >> 16)
 
 
-@njit("float64(float64[:], int64, float64, float64, float64)", cache=True, nogil=True)
+@njit("float64(float64[:], int64, float64, float64, float64)", cache=True, nogil=True, error_model="numpy")
 def opaque(p: np.ndarray, material: int, lx: float, ly: float, z: float) -> float:
     """Return 1 where a surface with holes (spokes, leaves) is solid, else 0; local x, y, height above its base."""
     if material == BICYCLE:
@@ -43,15 +47,20 @@ def opaque(p: np.ndarray, material: int, lx: float, ly: float, z: float) -> floa
         return 1.0 if bar or post or top or fork or down else 0.0
     if material == FOLIAGE:
         cell = hash3(
-            int(floor(lx / CROWN_CELL_M)) + 4096,
-            int(floor(ly / CROWN_CELL_M)) + 4096,
-            int(p[14]) * 31 + int(floor(z / CROWN_CELL_M)),
+            floor(lx / CROWN_CELL_M) + 4096,
+            floor(ly / CROWN_CELL_M) + 4096,
+            int(p[14]) * 31 + floor(z / CROWN_CELL_M),
         )
         return 0.0 if cell < CROWN_GAP * 4294967296.0 else 1.0
     return 1.0
 
 
-@njit("float64(float64[:], int64, int64, float64, float64, float64, float64, float64, float64)", cache=True, nogil=True)
+@njit(
+    "float64(float64[:], int64, int64, float64, float64, float64, float64, float64, float64)",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
 def intersect(
     p: np.ndarray, kind: int, material: int, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float
 ) -> float:
@@ -90,7 +99,7 @@ def intersect(
             return inf
         if material == BICYCLE and opaque(p, material, px + near * ex, 0.0, pz + near * dz) == 0.0:
             return inf
-        return near
+        return float(near)
     if kind == CYLINDER:
         a = dx * dx + dy * dy
         b = rx * dx + ry * dy
@@ -99,9 +108,7 @@ def intersect(
             return inf
         t = (-b - sqrt(q)) / a
         z = oz + t * dz
-        if t <= EPSILON or z < p[2] or z > p[3]:
-            return inf
-        return t
+        return float(t) if t > EPSILON and p[2] <= z <= p[3] else inf
     half = 0.5 * (p[3] - p[2])
     k = p[4] / half  # squash the ellipsoid to a sphere of its radius in plan
     rz, ez = (oz - 0.5 * (p[2] + p[3])) * k, dz * k
@@ -115,15 +122,53 @@ def intersect(
         t = (-b + side * root) / a
         if t > EPSILON:
             if material != FOLIAGE:
-                return t if side < 0.0 else inf
-            if opaque(p, material, rx + t * dx, ry + t * dy, oz + t * dz - p[2]) > 0.0:
-                return t
+                return float(t) if side < 0.0 else inf
+            hx, hy = rx + t * dx, ry + t * dy  # a tree stands still while the frame turns with the vehicle
+            if opaque(p, material, p[6] * hx + p[7] * hy, p[6] * hy - p[7] * hx, oz + t * dz - p[2]) > 0.0:
+                return float(t)
     return inf
 
 
 @njit(
-    "void(float32[:,:,::1], float64, float64[:,::1], int64[:,::1], int64[:,::1], float32[:,::1], int32[:,::1], int32[:,::1], int64[::1])",
+    "Tuple((int64, float64, float64, float64))(float64[:], int64, float64, float64, float64)",
     cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def surface(p: np.ndarray, kind: int, x: float, y: float, z: float) -> tuple[int, float, float, float]:
+    """Return the face and the outward unit normal of primitive `p` at a point on its surface.
+
+    Faces of a box: 0 left, 1 right, 2 front, 3 back, 4 top or bottom; -1 for round solids.
+    """
+    if kind != BOX:
+        half = 0.5 * (p[3] - p[2])
+        nx, ny = (x - p[0]) / (p[4] * p[4]), (y - p[1]) / (p[4] * p[4])
+        nz = 0.0 if kind == CYLINDER else (z - p[2] - half) / (half * half)
+        scale = 1.0 / sqrt(nx * nx + ny * ny + nz * nz + 1e-30)
+        return -1, nx * scale, ny * scale, nz * scale
+    c, s, h = p[6], p[7], z - p[2]
+    lx, ly = c * (x - p[0]) + s * (y - p[1]), c * (y - p[1]) - s * (x - p[0])
+    face, best = 0, abs(p[5] - ly)
+    if abs(p[5] + ly) < best:
+        face, best = 1, abs(p[5] + ly)
+    if abs(p[4] - p[8] * h - lx) < best:
+        face, best = 2, abs(p[4] - p[8] * h - lx)
+    if abs(p[4] - p[9] * h + lx) < best:
+        face, best = 3, abs(p[4] - p[9] * h + lx)
+    if min(abs(p[3] - z), abs(h)) < best:
+        return 4, 0.0, 0.0, 1.0 if abs(p[3] - z) < abs(h) else -1.0
+    if face <= 1:
+        side = 1.0 if face == 0 else -1.0
+        return face, -s * side, c * side, 0.0
+    lean, side = (p[8], 1.0) if face == 2 else (p[9], -1.0)
+    scale = 1.0 / sqrt(1.0 + lean * lean)
+    return face, c * side * scale, s * side * scale, lean * scale
+
+
+@njit(
+    f"void({RAYS}, float64, {TABLE}, {CODES}, {CODES}, {GRID_F4}, {GRID_I4}, {GRID_I4}, int64[::1])",
+    cache=True,
+    error_model="numpy",
     nogil=True,
 )
 def cast(
@@ -171,8 +216,9 @@ def cast(
 
 
 @njit(
-    "void(float32[:,:,::1], float32[:,::1], int32[:,::1], float64[:,::1], int64[:,::1], int64[:,::1], float64, float64, float64, uint8[:,::1])",
+    f"void({RAYS}, {GRID_F4}, {GRID_I4}, {TABLE}, {CODES}, {CODES}, float64, float64, float64, {GRID_U1})",
     cache=True,
+    error_model="numpy",
     nogil=True,
 )
 def cast_shadows(
@@ -200,3 +246,37 @@ def cast_shadows(
                 x, y, z = t * rays[i, j, 0], t * rays[i, j, 1], t * rays[i, j, 2]
                 if intersect(p, kind, material, x, y, z, sun_x, sun_y, sun_z) < inf:
                     shadow[i, j] = 1
+
+
+@njit(
+    f"void({RAYS}, {GRID_F4}, {GRID_I4}, {TABLE}, {CODES}, float64, {GRID_F4}, {GRID_F4})",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def reflect(
+    rays: np.ndarray,
+    distance: np.ndarray,
+    hit: np.ndarray,
+    values: np.ndarray,
+    codes: np.ndarray,
+    ground_reflectance: float,
+    reflectance: np.ndarray,
+    cosine: np.ndarray,
+) -> None:
+    """Fill reflectance and cosine of incidence (both (H, W) float32) for unit rays; zero where nothing was hit."""
+    rows, columns = distance.shape
+    for i in range(rows):
+        for j in range(columns):
+            index = hit[i, j]
+            reflectance[i, j] = 0.0
+            cosine[i, j] = 0.0
+            if index == -1:
+                reflectance[i, j] = ground_reflectance
+                cosine[i, j] = -rays[i, j, 2]
+            elif index >= 0:
+                p, t = values[index], distance[i, j]
+                dx, dy, dz = rays[i, j, 0], rays[i, j, 1], rays[i, j, 2]
+                _, nx, ny, nz = surface(p, codes[index, 0], t * dx, t * dy, t * dz)
+                reflectance[i, j] = p[13]
+                cosine[i, j] = abs(nx * dx + ny * dy + nz * dz)

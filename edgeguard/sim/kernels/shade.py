@@ -7,7 +7,7 @@ from math import exp, floor, sqrt
 import numpy as np
 from numba import njit
 
-from edgeguard.sim.kernels.cast import hash3
+from edgeguard.sim.kernels.cast import CODES, GRID_F4, GRID_I4, GRID_U1, RAYS, TABLE, hash3, surface
 from edgeguard.sim.primitives import (
     BICYCLE,
     BOX,
@@ -25,19 +25,29 @@ HAZE_M = 260.0  # clear town air: contrast falls to 1/e here
 AMBIENT = 0.50
 SUN = 0.62
 
+# 16 KiB of noise stay in the first-level cache; four hashes per look-up cost twice as much.
+_TILE = np.random.default_rng(0x711E).random((64, 64), dtype=np.float32)
 
-@njit("float64(float64, float64, int64)", cache=True, nogil=True)
+
+@njit("float64(float64, float64, int64)", cache=True, nogil=True, error_model="numpy")
 def noise2(x: float, y: float, seed: int) -> float:
-    """Value noise in 0..1, smooth between the integers."""
-    ix, iy = int(floor(x)), int(floor(y))
+    """Value noise in 0..1, smooth between the integers; repeats every 64, shifted by `seed`."""
+    ix, iy = floor(x), floor(y)
     u, v = x - ix, y - iy
     u, v = u * u * (3.0 - 2.0 * u), v * v * (3.0 - 2.0 * v)
-    a, b = hash3(ix, iy, seed), hash3(ix + 1, iy, seed)
-    c, d = hash3(ix, iy + 1, seed), hash3(ix + 1, iy + 1, seed)
-    return ((a * (1 - u) + b * u) * (1 - v) + (c * (1 - u) + d * u) * v) / 4294967296.0
+    left, low = (ix + seed * 17) & 63, (iy + seed * 29 + (seed >> 5)) & 63
+    right, high = (left + 1) & 63, (low + 1) & 63
+    a, b, c, d = _TILE[low, left], _TILE[low, right], _TILE[high, left], _TILE[high, right]
+    return float((a * (1 - u) + b * u) * (1 - v) + (c * (1 - u) + d * u) * v)
 
 
-@njit("float64(float64, float64, float64, float64)", cache=True, nogil=True)
+@njit("float64(float64, float64)", cache=True, nogil=True, error_model="numpy")
+def wrap(x: float, period: float) -> float:
+    """x modulo period, 0 <= result < period; several times faster than the exact `%`."""
+    return x - period * floor(x / period)
+
+
+@njit("float64(float64, float64, float64, float64)", cache=True, nogil=True, error_model="numpy")
 def band(x: float, low: float, high: float, blur: float) -> float:
     """1 inside low..high, 0 outside, with edges `blur` wide: stripes that do not alias when a pixel gets large."""
     rise = min(max((x - low) / blur + 0.5, 0.0), 1.0)
@@ -45,27 +55,28 @@ def band(x: float, low: float, high: float, blur: float) -> float:
     return rise * fall
 
 
-@njit("UniTuple(float64, 3)(float64, float64, float64, float64, float64)", cache=True, nogil=True)
+@njit("UniTuple(float64, 3)(float64, float64, float64, float64, float64)", cache=True, nogil=True, error_model="numpy")
 def ground_colour(x: float, y: float, s: float, d: float, footprint: float) -> tuple[float, float, float]:
     """Colour of the ground at world (x, y), arc length s, offset d; `footprint` is a pixel's length there in metres."""
     fade = min(1.0, 0.03 / footprint)
     coarse = noise2(x * 0.45, y * 0.45, 11) - 0.5
-    fine = (noise2(x * 16.0, y * 16.0, 12) - 0.5) * fade
+    fine = (noise2(x * 16.0, y * 16.0, 12) - 0.5) * fade if fade > 0.1 else 0.0
     side = abs(d)
     if side < 6.0:  # asphalt: worn tracks, patches, grain
         grey = 84.0 + 16.0 * coarse + 26.0 * fine
         track = band(abs(side - 1.75), 0.55, 1.0, 0.4)
         grey -= 5.0 * track
-        patch = hash3(int(floor(s / 7.0)), int(floor(d / 1.75)) + 64, 13)
+        patch = hash3(floor(s / 7.0), floor(d / 1.75) + 64, 13)
         if patch % 9 == 0:
-            grey -= 11.0 * band(s % 7.0, 0.8, 5.9, 0.15 + footprint)
+            grey -= 11.0 * band(wrap(s, 7.0), 0.8, 5.9, 0.15 + footprint)
         red, green, blue = grey * 1.0, grey * 1.0, grey * 1.02
         paint = 0.0
         if side < 0.5:  # broken centre line: 3 m dash, 3 m gap
-            paint = band(side, -1.0, 0.07, 0.02 + 0.35 * footprint) * band(s % 6.0, 0.0, 3.0, 0.05 + footprint)
+            paint = band(side, -1.0, 0.07, 0.02 + 0.35 * footprint) * band(wrap(s, 6.0), 0.0, 3.0, 0.05 + footprint)
         elif 3.0 < side < 4.0:
             paint = band(side, 3.43, 3.57, 0.02 + 0.35 * footprint)
-        paint *= 0.88 - 0.35 * max(0.0, noise2(x * 3.0, y * 3.0, 14) - 0.5)
+        if paint > 0.0:
+            paint *= 0.88 - 0.35 * max(0.0, noise2(x * 3.0, y * 3.0, 14) - 0.5)
         gutter = band(side, 5.55, 5.95, 0.1 + 0.3 * footprint)
         red += paint * (214.0 - red) - 14.0 * gutter
         green += paint * (214.0 - green) - 14.0 * gutter
@@ -73,13 +84,11 @@ def ground_colour(x: float, y: float, s: float, d: float, footprint: float) -> t
         return red, green, blue
     if side < 9.6:  # paving stones, 0.6 m
         joint = max(
-            1.0 - band(s % 0.6, 0.03, 0.57, 0.02 + footprint),
-            1.0 - band((side - 6.0) % 0.6, 0.03, 0.57, 0.02 + footprint),
+            1.0 - band(wrap(s, 0.6), 0.03, 0.57, 0.02 + footprint),
+            1.0 - band(wrap(side - 6.0, 0.6), 0.03, 0.57, 0.02 + footprint),
         )
         joint *= min(1.0, 0.08 / footprint)
-        stone = (hash3(int(floor(s / 0.6)), int(floor(side / 0.6)), 15) / 4294967296.0 - 0.5) * min(
-            1.0, 0.15 / footprint
-        )
+        stone = (hash3(floor(s / 0.6), floor(side / 0.6), 15) / 4294967296.0 - 0.5) * min(1.0, 0.15 / footprint)
         grey = 148.0 + 10.0 * coarse + 16.0 * stone + 14.0 * fine - 34.0 * joint
         return grey * 1.02, grey, grey * 0.95
     blade = (noise2(x * 7.0, y * 7.0, 16) - 0.5) * min(1.0, 0.1 / footprint)
@@ -90,7 +99,12 @@ def ground_colour(x: float, y: float, s: float, d: float, footprint: float) -> t
     )
 
 
-@njit("UniTuple(float64, 3)(float64[:], float64, float64, float64, float64, int64)", cache=True, nogil=True)
+@njit(
+    "UniTuple(float64, 3)(float64[:], float64, float64, float64, float64, int64)",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
 def facade_colour(
     p: np.ndarray, along: float, half: float, z: float, footprint: float, face: int
 ) -> tuple[float, float, float]:
@@ -98,16 +112,18 @@ def facade_colour(
     grain = int(p[14])
     red, green, blue = p[10], p[11], p[12]
     blotch = (noise2(along * 0.7, z * 0.7, grain) - 0.5) * 14.0
-    grit = (noise2(along * 9.0, z * 9.0, grain + 1) - 0.5) * 18.0 * min(1.0, 0.06 / footprint)
+    grit = 0.0
+    if footprint < 0.3:
+        grit = (noise2(along * 9.0, z * 9.0, grain + 1) - 0.5) * 18.0 * min(1.0, 0.06 / footprint)
     red, green, blue = red + blotch + grit, green + blotch + grit, blue + blotch + grit
-    u, floor_number = along + half, int(floor(z / 3.2))
+    u, floor_number = along + half, floor(z / 3.2)
     top = p[3] - p[2]
     if z > top - 0.9:
         shade = 0.82 if z < top - 0.7 else 1.08
         return red * shade, green * shade, blue * shade
-    column = int(floor(u / 2.8))
+    column = floor(u / 2.8)
     wide = grain % 3 == 0
-    if column >= int(floor(2 * half / 2.8)):
+    if column >= floor(2 * half / 2.8):
         return red, green, blue
     uu, zz = u - 2.8 * column, z - 3.2 * floor_number
     pick = hash3(column, floor_number, grain + 7 * face)
@@ -132,11 +148,16 @@ def facade_colour(
     return red, green, blue
 
 
-@njit("UniTuple(float64, 3)(float64[:], int64, float64, float64, float64, int64, float64)", cache=True, nogil=True)
+@njit(
+    "UniTuple(float64, 3)(float64[:], int64, float64, float64, float64, int64, float64)",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
 def car_colour(
     p: np.ndarray, material: int, lx: float, ly: float, z: float, face: int, footprint: float
 ) -> tuple[float, float, float]:
-    """Colour of a car: wheels and sills below, glass above, lamps and plates at the ends. Faces: 0 1 sides, 2 front, 3 back, 4 top."""
+    """Colour of a car: wheels and sills below, glass above, lamps and plates at the ends; faces as in `surface`."""
     red, green, blue = p[10], p[11], p[12]
     blur = 0.015 + 0.7 * footprint
     half, top = p[4], p[3] - p[2]
@@ -184,23 +205,23 @@ def car_colour(
     return red + plate * (232.0 - red), green + plate * (232.0 - green), blue + plate * (222.0 - blue)
 
 
-@njit("UniTuple(float64, 3)(float64, float64, float64, float64)", cache=True, nogil=True)
-def sky_colour(dx: float, dy: float, dz: float, azimuth: float) -> tuple[float, float, float]:
-    """Sky along a unit ray given in the body frame; `azimuth` is the body's heading, so clouds stay put."""
+@njit("UniTuple(float64, 3)(float64, float64, float64, float64, float64)", cache=True, nogil=True, error_model="numpy")
+def sky_colour(dx: float, dy: float, dz: float, c: float, s: float) -> tuple[float, float, float]:
+    """Sky along a unit ray in the body frame; `c`, `s` are of the body's heading, so that clouds stay put."""
     up = max(dz, 0.0)
     red, green, blue = 214.0 - 110.0 * up, 224.0 - 74.0 * up, 236.0 - 26.0 * up
-    c, s = np.cos(azimuth), np.sin(azimuth)
     wx, wy = c * dx - s * dy, s * dx + c * dy
     k = 1.0 / (up + 0.12)
-    cloud = 0.6 * noise2(wx * k * 1.1, wy * k * 1.1, 21) + 0.28 * noise2(wx * k * 2.7, wy * k * 2.7, 22)
-    cloud += 0.12 * noise2(wx * k * 6.0, wy * k * 6.0, 23)
+    cloud = 0.68 * noise2(wx * k * 1.1, wy * k * 1.1, 21) + 0.32 * noise2(wx * k * 3.1, wy * k * 3.1, 22)
     cover = min(max((cloud - 0.48) * 3.6, 0.0), 1.0) * min(1.0, up * 8.0)
     return red + cover * (240.0 - red), green + cover * (241.0 - green), blue + cover * (243.0 - blue)
 
 
 @njit(
-    "void(float32[:,:,::1], float32[:,::1], int32[:,::1], uint8[:,::1], float64[:,::1], int64[:,::1], float64[:,::1], float64, float64, float64[::1], float64[::1], float64, float32[:,:,::1])",
+    f"void({RAYS}, {GRID_F4}, {GRID_I4}, {GRID_U1}, {TABLE}, {CODES}, {TABLE}, float64, float64, float64[::1],"
+    f" float64[::1], float64, {RAYS})",
     cache=True,
+    error_model="numpy",
     nogil=True,
 )
 def shade(
@@ -229,14 +250,14 @@ def shade(
     rows, columns = depth.shape
     c, s = np.cos(pose[3]), np.sin(pose[3])
     last = table.shape[0] - 2
-    for j in range(columns):
-        arc = first_s_m
-        for i in range(rows - 1, -1, -1):  # upwards: arc length along a column grows smoothly, so Newton starts close
+    arcs = np.full(columns, first_s_m)
+    for i in range(rows - 1, -1, -1):  # upwards: arc length along a column grows smoothly, so Newton starts close
+        for j in range(columns):
             dx, dy, dz = rays[i, j, 0], rays[i, j, 1], rays[i, j, 2]
             norm = 1.0 / sqrt(dx * dx + dy * dy + dz * dz)
             index = hit[i, j]
             if index == -2:
-                red, green, blue = sky_colour(dx * norm, dy * norm, dz * norm, pose[3])
+                red, green, blue = sky_colour(dx * norm, dy * norm, dz * norm, c, s)
                 out[i, j, 0], out[i, j, 1], out[i, j, 2] = blue, green, red
                 continue
             t = depth[i, j]
@@ -246,7 +267,7 @@ def shade(
             if index == -1:
                 wx, wy = pose[0] + c * hx - s * hy, pose[1] + s * hx + c * hy
                 if t < 170.0:
-                    d = 0.0
+                    arc, d = arcs[j], 0.0
                     for _ in range(3):
                         node = min(max(int((arc - table_start_m) / STEP_M), 0), last)
                         f = arc - table_start_m - node * STEP_M
@@ -254,6 +275,7 @@ def shade(
                         rx, ry = wx - table[node, 0], wy - table[node, 1]
                         arc += rx * tx + ry * ty - f
                         d = ry * tx - rx * ty
+                    arcs[j] = arc
                     red, green, blue = ground_colour(wx, wy, arc, d, footprint * max(1.0, 0.35 * t / pose[2]))
                 else:
                     red, green, blue = 118.0, 124.0, 112.0
@@ -263,66 +285,35 @@ def shade(
                 kind, material = codes[index, 0], codes[index, 1]
                 red, green, blue = p[10], p[11], p[12]
                 z = hz - p[2]
+                face, nx, ny, nz = surface(p, kind, hx, hy, hz)
+                facing = nx * sun[0] + ny * sun[1] + nz * sun[2]
+                textured = True
                 if kind == BOX:
                     bc, bs = p[6], p[7]
                     lx, ly = bc * (hx - p[0]) + bs * (hy - p[1]), bc * (hy - p[1]) - bs * (hx - p[0])
-                    face, best = 0, abs(p[5] - ly)
-                    for k in range(1, 5):
-                        if k == 1:
-                            off = abs(p[5] + ly)
-                        elif k == 2:
-                            off = abs(p[4] - p[8] * z - lx)
-                        elif k == 3:
-                            off = abs(p[4] - p[9] * z + lx)
-                        else:
-                            off = abs(p[3] - hz)
-                        if off < best:
-                            face, best = k, off
-                    nx, ny, nz = 0.0, 0.0, 1.0
-                    if face == 0 or face == 1:
-                        ny, nz = 1.0 if face == 0 else -1.0, 0.0
-                    elif face == 2:
-                        scale = 1.0 / sqrt(1.0 + p[8] * p[8])
-                        nx, nz = scale, p[8] * scale
-                    elif face == 3:
-                        scale = 1.0 / sqrt(1.0 + p[9] * p[9])
-                        nx, nz = -scale, p[9] * scale
                     if material == BUILDING:
                         along, half = (lx, p[4]) if face <= 1 else (ly, p[5])
                         red, green, blue = facade_colour(p, along, half, z, footprint, face)
-                    elif material == CAR_BODY or material == CAR_CABIN:
+                        textured = False
+                    elif material in (CAR_BODY, CAR_CABIN):
                         red, green, blue = car_colour(p, material, lx, ly, z, face, footprint)
+                        textured = False
                     elif material == STRIPES:
-                        stripe = band((ly + z + 40.0) % 0.5, 0.0, 0.25, 0.02 + footprint)
-                        red, green, blue = (
-                            red + stripe * (240.0 - red),
-                            green + stripe * (240.0 - green),
-                            blue + stripe * (238.0 - blue),
-                        )
+                        stripe = band(wrap(ly + z, 0.5), 0.0, 0.25, 0.02 + footprint)
+                        red += stripe * (240.0 - red)
+                        green += stripe * (240.0 - green)
+                        blue += stripe * (238.0 - blue)
                     elif material == KERB:
                         grit = (noise2(lx * 8.0, z * 8.0, index) - 0.5) * 20.0 * min(1.0, 0.05 / footprint)
                         red, green, blue = red + grit, green + grit, blue + grit
-                    wnx, wny = bc * nx - bs * ny, bs * nx + bc * ny
-                    facing = wnx * sun[0] + wny * sun[1] + nz * sun[2]
-                else:
-                    half_z = 0.5 * (p[3] - p[2])
-                    nx, ny = (hx - p[0]) / p[4], (hy - p[1]) / p[4]
-                    nz = 0.0 if kind == CYLINDER else (hz - p[2] - half_z) / half_z
-                    scale = 1.0 / sqrt(nx * nx + ny * ny + nz * nz)
-                    facing = (nx * sun[0] + ny * sun[1] + nz * sun[2]) * scale
-                    if material == FOLIAGE:
-                        tuft = noise2(
-                            hx * 5.0 + hz * 3.0 - 5.0 * p[0], hy * 5.0 - 5.0 * p[1] + hz * 4.0 - 4.0 * p[2], int(p[14])
-                        )
-                        gain = 0.62 + 0.76 * tuft
-                        red, green, blue = red * gain, green * gain, blue * gain
-                if (
-                    material != BUILDING
-                    and material != CAR_BODY
-                    and material != CAR_CABIN
-                    and material != BICYCLE
-                    and kind != CYLINDER
-                ):
+                    elif material == BICYCLE:
+                        textured = False
+                elif material == FOLIAGE:
+                    ux = 5.0 * (p[6] * (hx - p[0]) + p[7] * (hy - p[1]))
+                    uy, uz = 5.0 * (p[6] * (hy - p[1]) - p[7] * (hx - p[0])), z
+                    gain = 0.62 + 0.76 * noise2(ux + 3.0 * uz, uy + 4.0 * uz, int(p[14]))
+                    red, green, blue = red * gain, green * gain, blue * gain
+                if textured and kind != CYLINDER and footprint < 0.2:
                     fold = (
                         (noise2(hy * 6.0 - 6.0 * p[1] + p[14], z * 7.0, 31) - 0.5) * 0.22 * min(1.0, 0.05 / footprint)
                     )
@@ -336,11 +327,16 @@ def shade(
             out[i, j, 2] = red * lit * haze + 214.0 * (1.0 - haze)
 
 
-@njit("void(float32[:,:,::1], float64, float64, float64, float64, int64, uint8[:,:,::1])", cache=True, nogil=True)
+@njit(
+    "void(float32[:,:,::1], float64, float64, float64, float64, int64, uint8[:,:,::1])",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
 def expose(
     light: np.ndarray, gain: float, vignette: float, read_dn: float, shot_dn: float, key: int, out: np.ndarray
 ) -> None:
-    """Turn light into digital numbers: gain, vignetting (cos^4-like, `vignette` lost in the corners), shot and read noise.
+    """Turn light into digital numbers: gain, vignetting (share `vignette` lost in the corners), shot and read noise.
 
     Noise is a sum of the four bytes of a hash of (key, pixel): counter-based, so a frame does not depend on which
     frames were made before it. Variance is read_dn^2 + shot_dn * signal, in digital numbers squared.

@@ -1,0 +1,1 @@
+"""Input restoration: repairs what a diagnosis finds and touches nothing else (ATLAS AML.M0010)."""

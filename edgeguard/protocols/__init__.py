@@ -1,0 +1,1 @@
+"""Bytes to records: framers and decoders without I/O, bounded, fed piece by piece."""

@@ -13,7 +13,7 @@ import io
 import tokenize
 import zipfile
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -143,8 +143,8 @@ def _table(
     return _Table(t[fresh], values[fresh]) if fresh.any() else None
 
 
-def _plausible(table: _Table | None, name: str, keep: NDArray[np.bool_] | None, notes: list[str]) -> _Table | None:
-    if table is None or keep is None or keep.all():
+def _plausible(table: _Table | None, name: str, keep: NDArray[Any], notes: list[str]) -> _Table | None:
+    if table is None or keep.all():
         return table
     notes.append(f"{name}: {int((~keep).sum())} rows outside physical limits dropped")
     return _Table(table.t[keep], table.rows[keep]) if keep.any() else None

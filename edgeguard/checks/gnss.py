@@ -1,0 +1,279 @@
+"""GNSS against itself, the wheels and the gyro: G1.doppler, X8.speed, X9.course, X10.displacement.
+
+A deployed autopilot fused a 5 m/s GNSS drift for 34 s because its innovation followed the drift (PX4 #27340). Here the
+reference is dead reckoning from wheels and gyro, which a GNSS attacker does not own, and the statistics are sequential.
+"""
+
+from __future__ import annotations
+
+import cmath
+import itertools
+import math
+from typing import TYPE_CHECKING, ClassVar
+
+from edgeguard.checks.motion_check import MotionCheck
+from edgeguard.checks.motion_history import COURSE_MIN_SPEED_M_S, LEVER_ARM_M, wrap
+from edgeguard.checks.motion_statistics import DEAD_BAND_SIGMA, ResidualMonitor
+from edgeguard.types import GNSS, IMU, WHEELS
+
+if TYPE_CHECKING:
+    from edgeguard.checks.motion_history import Fix, MotionHistory
+
+# Below this neither sensor shows motion that the other could contradict.
+MOVING_M_S = 0.5
+# A turn that both a gyro and a course must show: facts of a straight road say nothing about turning.
+TURNING_RAD_S = math.radians(2.0)
+# Courses that must have been seen before the learned heading is held against a new one.
+HEADING_SAMPLES = 10
+# Lag of the receiver is known to about this much once calibrated.
+LAG_SD_S = 0.05
+
+
+class DopplerCheck(MotionCheck):
+    """G1: displacement between fixes against the receiver's own velocity, over 1 s and 5 s. Blames GNSS alone."""
+
+    name: str = "G1.doppler"
+    quantity: ClassVar[str] = "position"
+    power_unit: ClassVar[str] = "m"
+    power_limit: ClassVar[float] = 15.0
+
+    def __init__(self, history: MotionHistory) -> None:
+        # Receivers differ: 0.04 m where the position is carrier-smoothed, above 1 m where each fix stands alone. The
+        # floor leaves room for a smoothed position that is pulled back after a bridge, at some 0.5 m/s.
+        super().__init__(
+            (GNSS,), history, {"1 s": ResidualMonitor(0.25, 1.5, 1.0), "5 s": ResidualMonitor(0.5, 2.0, 5.0)}
+        )
+
+    def _observe(self) -> None:
+        for fix in self.history.fresh:
+            for span in (1.0, 5.0):
+                before = self.history.earlier(fix, span)
+                if before is not None:
+                    self._compare(before, fix, span)
+
+    def _compare(self, before: Fix, fix: Fix, span: float) -> None:
+        if fix.speed_m_s is None or before.speed_m_s is None:
+            return
+        expected = self._doppler_path(before, fix)
+        if expected is None:
+            return
+        moved = complex(fix.east_m - before.east_m, fix.north_m - before.north_m)
+        change = abs(fix.speed_m_s - before.speed_m_s)
+        fastest = max(fix.speed_m_s, before.speed_m_s)
+        if isinstance(expected, complex):
+            residual = abs(moved - expected)
+            turn = abs(wrap((fix.heading_rad or 0.0) - (before.heading_rad or 0.0)))
+        else:
+            residual, turn = abs(abs(moved) - expected), 0.0
+        # Position and velocity may be filtered differently inside the receiver: 0.1 s of the velocity change.
+        dead_band = 0.1 + 0.005 * abs(moved) + 0.1 * (change + fastest * min(turn, 1.0))
+        self._moving = fastest > MOVING_M_S or abs(moved) > MOVING_M_S
+        self._push(f"{span:.0f} s", fix.t, residual, dead_band)
+
+    def _doppler_path(self, before: Fix, fix: Fix) -> complex | float | None:
+        """Integral of the reported velocity between two fixes: a vector where every course is known, else a length."""
+        path: list[Fix] = []
+        for candidate in reversed(self.history.fixes):
+            if candidate.t > fix.t:
+                continue
+            path.append(candidate)
+            if candidate is before:
+                break
+        vector, length, courses = 0j, 0.0, True
+        for late, early in itertools.pairwise(path):
+            if late.speed_m_s is None or early.speed_m_s is None:
+                return None
+            # Differences of one clock: the receiver's own where both fixes carry it.
+            own = late.device_s is not None and early.device_s is not None
+            dt = (late.device_s or 0.0) - (early.device_s or 0.0) if own else late.host_s - early.host_s
+            length += dt * (late.speed_m_s + early.speed_m_s) / 2
+            if late.heading_rad is None or early.heading_rad is None or min(late.speed_m_s, early.speed_m_s) < 2.0:
+                courses = False
+            else:
+                velocities = (
+                    cmath.rect(late.speed_m_s, late.heading_rad),
+                    cmath.rect(early.speed_m_s, early.heading_rad),
+                )
+                vector += dt * sum(velocities) / 2
+        return vector if courses else length
+
+
+class GnssWheelSpeedCheck(MotionCheck):
+    """X8: GNSS speed against wheel speed, ``v_g(t) - k v_w(t - lag)``."""
+
+    name: str = "X8.speed"
+    quantity: ClassVar[str] = "speed"
+    power_unit: ClassVar[str] = "m/s"
+    power_limit: ClassVar[float] = 1.5
+    still_reason: ClassVar[str] = "standing still: a dead speed reads the same"
+
+    def __init__(self, history: MotionHistory) -> None:
+        # Doppler speed: below 0.1 m/s under open sky, 0.3 m/s beside buildings.
+        super().__init__((GNSS, WHEELS), history, {"speed": ResidualMonitor(0.1, 0.3, 0.3)})
+
+    def _observe(self) -> None:
+        history = self.history
+        for fix in history.fresh:
+            at = fix.t - history.lag_s
+            motion = history.wheel_motion(at)
+            if motion is None or fix.speed_m_s is None:
+                continue
+            v, a = abs(motion[0]), motion[1]
+            imu = history.imu.at(at)
+            dead_band = history.speed_dead_band(v, a, float(imu[1]) if imu is not None else 0.0)
+            self._moving = max(v, fix.speed_m_s) > MOVING_M_S
+            self._push("speed", fix.t, fix.speed_m_s - history.scale * v, dead_band)
+
+
+class CourseCheck(MotionCheck):
+    """X9: GNSS course against the integrated gyro, compared as velocity across track.
+
+    Three ways: change over 1 s and 3 s, and against the heading that gyro and *earlier* course give, where a coherent
+    drift to the side shows at once and stays.
+    """
+
+    name: str = "X9.course"
+    quantity: ClassVar[str] = "yaw_rate"
+    power_unit: ClassVar[str] = "deg/s"
+    power_limit: ClassVar[float] = 5.0
+    still_reason: ClassVar[str] = "too slow for a course, or a straight road: nobody turns"
+
+    def __init__(self, history: MotionHistory) -> None:
+        # Doppler velocity across track has the noise of the speed: sd 0.05..0.3 m/s, sqrt 2 for a difference.
+        monitors = {f"{s:.0f} s": ResidualMonitor(0.15, 0.45, s) for s in (1.0, 3.0)}
+        super().__init__((GNSS, IMU), history, monitors | {"heading": ResidualMonitor(0.1, 0.3, 0.3)})
+        self._spans = (1.0, 3.0)
+
+    def _observe(self) -> None:
+        history = self.history
+        for fix in history.fresh:
+            self._moving = False
+            self._compare_heading(fix)
+            for span in self._spans:
+                before = history.earlier(fix, span)
+                if before is not None:
+                    self._compare(before, fix, span)
+
+    def _compare_heading(self, fix: Fix) -> None:
+        history = self.history
+        imu, known = history.imu.at(fix.t - history.lag_s), history.heading.predict(fix.t)
+        v = fix.speed_m_s or 0.0
+        settled = known is not None and history.heading.learned >= HEADING_SAMPLES
+        if imu is None or known is None or not settled or fix.heading_rad is None or v < COURSE_MIN_SPEED_M_S:
+            return
+        rate = abs(float(imu[1]))
+        turned = abs(history.turned_rad(fix.t, 10.0))
+        dead_rad = math.hypot(
+            DEAD_BAND_SIGMA * known[1],
+            0.03 * turned,  # scale and mounting of the gyro, not yet in the learned heading
+            rate * LEVER_ARM_M / v,
+            DEAD_BAND_SIGMA * LAG_SD_S * rate,
+            0.004 * v * rate,
+        )
+        residual = wrap(fix.heading_rad - float(imu[0]) - known[0])
+        self._push("heading", fix.t, residual * v, 0.05 + dead_rad * v, math.degrees(1.0 / (v * self._spans[-1])))
+
+    def _compare(self, before: Fix, fix: Fix, span: float) -> None:
+        history = self.history
+        if fix.heading_rad is None or before.heading_rad is None:
+            return
+        v = min(fix.speed_m_s or 0.0, before.speed_m_s or 0.0)
+        late, early = history.imu.at(fix.t - history.lag_s), history.imu.at(before.t - history.lag_s)
+        if v < COURSE_MIN_SPEED_M_S or late is None or early is None:
+            return
+        dt = fix.t - before.t
+        turned = float(late[0] - early[0]) - history.heading.bias_rad_s * dt
+        course = wrap(fix.heading_rad - before.heading_rad)
+        rate_change = abs(float(late[1] - early[1]))
+        fastest_turn = max(abs(float(late[1])), abs(float(early[1])))
+        dead_rad = math.hypot(
+            DEAD_BAND_SIGMA * history.heading.bias_sd * dt,
+            0.03 * abs(turned),  # scale and mounting of the gyro
+            rate_change * LEVER_ARM_M / v,  # the antenna swings out
+            DEAD_BAND_SIGMA * LAG_SD_S * (rate_change + 0.3 * fastest_turn),
+            0.004 * v * rate_change,  # sideslip, per m/s^2 of lateral acceleration
+        )
+        if max(abs(turned), abs(course)) / dt > TURNING_RAD_S:
+            self._moving = True
+        residual = wrap(course - turned)
+        self._push(f"{span:.0f} s", fix.t, residual * v, 0.05 + dead_rad * v, math.degrees(1.0 / (v * dt)))
+
+
+class DisplacementCheck(MotionCheck):
+    """X10: where the fixes went against where wheels and gyro went, over 1, 2 and 5 s, along and across the track.
+
+    Along compares lengths; across uses the heading that gyro and *earlier* course give, so that a drift to the side,
+    which changes neither speed nor length, is seen.
+    """
+
+    name: str = "X10.displacement"
+    quantity: ClassVar[str] = "position"
+    power_unit: ClassVar[str] = "m"
+    power_limit: ClassVar[float] = 8.0
+    still_reason: ClassVar[str] = "standing still: a dead position reads the same"
+
+    _SPANS: ClassVar[tuple[float, ...]] = (1.0, 2.0, 5.0)
+
+    def __init__(self, history: MotionHistory, has_imu: bool) -> None:
+        # Error of a difference of two fixes: decimetres when smoothed, above a metre near buildings.
+        monitors = {f"along {s:.0f} s": ResidualMonitor(0.25, 0.8 + 0.1 * s, s) for s in self._SPANS}
+        if has_imu:
+            monitors |= {f"across {s:.0f} s": ResidualMonitor(0.25, 0.8 + 0.1 * s, s) for s in self._SPANS}
+        super().__init__((GNSS, WHEELS, IMU) if has_imu else (GNSS, WHEELS), history, monitors)
+        self._has_imu = has_imu
+
+    def _observe(self) -> None:
+        for fix in self.history.fresh:
+            for span in self._SPANS:
+                before = self.history.earlier(fix, span)
+                if before is not None:
+                    self._compare(before, fix, span)
+
+    def _compare(self, before: Fix, fix: Fix, span: float) -> None:
+        history = self.history
+        late = history.wheels.at(fix.t - history.lag_s)
+        early = history.wheels.at(before.t - history.lag_s)
+        if late is None or early is None:
+            return
+        dt = fix.t - before.t
+        moved = complex(fix.east_m - before.east_m, fix.north_m - before.north_m)
+        driven_m = history.scale * float(late[1] - early[1])
+        v_late, v_early = history.scale * float(late[0]), history.scale * float(early[0])
+        self._moving = max(abs(moved) / dt, abs(driven_m) / dt) > MOVING_M_S
+        slip = 0.003 * abs(driven_m) * abs(v_late - v_early) / dt
+        known = DEAD_BAND_SIGMA * history.speed.sd((driven_m, v_late - v_early))
+        imu_late = history.imu.at(fix.t - history.lag_s) if self._has_imu else None
+        imu_early = history.imu.at(before.t - history.lag_s) if self._has_imu else None
+        middle = history.heading.predict((fix.t + before.t) / 2)
+        if imu_late is None or imu_early is None:
+            if not self._has_imu:
+                along = abs(moved) - abs(driven_m) * self._chord_share(before, fix)
+                self._push(f"along {span:.0f} s", fix.t, along, 0.2 + known + slip + 0.03 * abs(driven_m))
+            return
+        turned = float(imu_late[0] - imu_early[0])
+        reckoned = history.scale * complex(late[4] - early[4], late[5] - early[5])
+        # A turn moves the antenna around the axle, and the gyro's scale bends the reckoned path.
+        swing = LEVER_ARM_M * abs(cmath.rect(1.0, turned) - 1)
+        bend = 0.02 * abs(turned) * abs(driven_m)
+        slack = 0.1 + swing + bend + slip + 0.05 * abs(driven_m) * min(abs(turned), 1.0)
+        self._push(f"along {span:.0f} s", fix.t, abs(moved) - abs(reckoned), known + slack)
+        if middle is None or history.heading.learned < HEADING_SAMPLES or abs(reckoned) < 1.0:
+            return
+        offset, offset_sd = middle
+        if before.speed_m_s is None or before.speed_m_s < COURSE_MIN_SPEED_M_S:
+            return  # no heading was learned at rest, and a parked car's heading means nothing for a stray fix
+        in_track = moved * cmath.rect(1.0, -offset) * abs(reckoned) / reckoned
+        # The gyro's scale error over the turn of the last seconds is still in the learned heading.
+        slack += 0.03 * abs(history.turned_rad(fix.t, 10.0)) * abs(driven_m)
+        # A lag error moves the reckoned start and end along their own headings.
+        swerve = abs(v_late * cmath.rect(1.0, turned) - v_early)
+        across_band = DEAD_BAND_SIGMA * (offset_sd * abs(reckoned) + history.speed.sd((0.0, swerve)))
+        self._push(f"across {span:.0f} s", fix.t, in_track.imag, across_band + slack)
+
+    @staticmethod
+    def _chord_share(before: Fix, fix: Fix) -> float:
+        """Chord over arc of a constant turn between the two courses."""
+        if before.heading_rad is None or fix.heading_rad is None:
+            return 1.0
+        half = abs(wrap(fix.heading_rad - before.heading_rad)) / 2
+        return math.sin(half) / half if half > 1e-6 else 1.0

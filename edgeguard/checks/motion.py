@@ -1,0 +1,38 @@
+"""The registry of timing, serial and motion checks: which ones a rig's streams can feed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeguard.checks.gnss import CourseCheck, DisplacementCheck, DopplerCheck, GnssWheelSpeedCheck
+from edgeguard.checks.inertial import AccelerationCheck, WheelTurnCheck
+from edgeguard.checks.motion_history import MotionHistory
+from edgeguard.checks.serial import IntegrityCheck
+from edgeguard.checks.timing import build_timing_checks
+from edgeguard.types import GNSS, IMU, WHEELS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeguard.types import Check, SourceInfo
+
+
+def build_motion_checks(infos: Sequence[SourceInfo]) -> list[Check]:
+    """Every T, S, G and X check of this file's rooms for the given streams.
+
+    Names repeat per sensor for T1, T2, T4 and S1; (name, sensors) is unique. The motion checks of one call share one
+    `MotionHistory`, so they must all be given the same ticks.
+    """
+    sensors = {info.sensor for info in infos}
+    checks: list[Check] = build_timing_checks(infos)
+    checks.extend(IntegrityCheck(info.sensor) for info in infos)
+    history = MotionHistory()
+    if GNSS in sensors:
+        checks.append(DopplerCheck(history))
+    if {GNSS, WHEELS} <= sensors:
+        checks += [GnssWheelSpeedCheck(history), DisplacementCheck(history, has_imu=IMU in sensors)]
+    if {GNSS, IMU} <= sensors:
+        checks.append(CourseCheck(history))
+    if {IMU, WHEELS} <= sensors:
+        checks += [AccelerationCheck(history), WheelTurnCheck(history)]
+    return checks

@@ -1,0 +1,104 @@
+"""What every motion check has in common: history, three-valued result, suspicion, gaps of the recording."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, ClassVar
+
+from edgeguard.checks.motion_statistics import SUSPICION, ResidualMonitor
+from edgeguard.types import CheckResult, Level
+
+if TYPE_CHECKING:
+    from edgeguard.checks.motion_history import MotionHistory
+    from edgeguard.types import SyncedSet
+
+# Without a new residual for this long a check has no evidence.
+STALE_S = 1.0
+
+
+class MotionCheck:
+    """A cross-check (or GNSS self-check) that turns residuals into one result per tick.
+
+    Subclasses push residuals in `_observe` and set `self._dead_band` (residual unit), `self._moving` (is there any
+    excitation) and `self._to_power` (factor from residual unit to `power_unit`). The statistic is the share of the
+    threshold reached, so the threshold is 1.
+    """
+
+    name: str
+    quantity: ClassVar[str]
+    power_unit: ClassVar[str]
+    # An OK with less power than this would claim more than the check can see.
+    power_limit: ClassVar[float]
+    still_reason: ClassVar[str] = "no motion: a dead sensor would read the same"
+
+    def __init__(self, sensors: tuple[str, ...], history: MotionHistory, monitors: dict[str, ResidualMonitor]) -> None:
+        self.sensors = sensors
+        self.history = history
+        self.monitors = monitors
+        self._dead_bands = dict.fromkeys(monitors, math.inf)
+        self._to_power = dict.fromkeys(monitors, 1.0)
+        self._moving = False
+        self._last_s = -math.inf
+
+    def _observe(self) -> None:
+        """Push what is new into the monitors."""
+        raise NotImplementedError
+
+    def _push(self, monitor: str, t: float, residual: float, dead_band: float, to_power: float = 1.0) -> None:
+        self.monitors[monitor].push(t, residual, dead_band, self.history.may_learn)
+        self._dead_bands[monitor] = dead_band
+        self._to_power[monitor] = to_power
+        self._last_s = self.history.now_s
+
+    def evaluate(self, synced: SyncedSet) -> CheckResult:
+        """One result for this tick."""
+        self.history.advance(synced)
+        if synced.tick.discontinuity:
+            self._restart()
+        absent = [s for s in self.sensors if s in synced.tick.recording_gap]
+        if absent:
+            self._restart()
+            return self._result(Level.NOT_OBSERVABLE, 0.0, math.inf, f"the recording has no {absent[0]} here")
+        self._observe()
+        now_s = self.history.now_s
+        # Residual time lags now by the receiver's latency; an alarm is held on the same axis as it was raised.
+        worst = max(self.monitors, key=lambda m: self.monitors[m].statistic(now_s))
+        statistic = self.monitors[worst].statistic(now_s)
+        if statistic > SUSPICION:
+            self.history.suspect()
+        if statistic > 1.0 and now_s - self._last_s <= STALE_S:
+            power = self._power()
+            return self._result(Level.ANOMALY, statistic, power, self._describe(worst))
+        if now_s - self._last_s > STALE_S:
+            return self._result(Level.NOT_OBSERVABLE, 0.0, math.inf, "no comparable samples")
+        power = self._power()
+        if not self._moving:
+            return self._result(Level.NOT_OBSERVABLE, statistic, math.inf, self.still_reason)
+        if power > self.power_limit:
+            return self._result(Level.NOT_OBSERVABLE, statistic, power, "still calibrating, or noise hides too much")
+        return self._result(Level.OK, statistic, power, "")
+
+    def _power(self) -> float:
+        return min(m.power(self._dead_bands[k]) * self._to_power[k] for k, m in self.monitors.items())
+
+    def _describe(self, worst: str) -> str:
+        return f"{' and '.join(self.sensors)} disagree on {self.quantity} ({worst})"
+
+    def _restart(self) -> None:
+        for monitor in self.monitors.values():
+            monitor.restart()
+        self._moving = False
+        self._last_s = -math.inf
+
+    def _result(self, level: Level, statistic: float, power: float, reason: str) -> CheckResult:
+        return CheckResult(
+            check=self.name,
+            sensors=self.sensors,
+            level=level,
+            statistic=statistic,
+            threshold=1.0,
+            power=power,
+            power_unit=self.power_unit,
+            quantity=self.quantity,
+            reason=reason,
+        )

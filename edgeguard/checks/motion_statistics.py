@@ -1,0 +1,240 @@
+"""The sequential statistics under the motion checks: a bounded track, a residual monitor, a bounded estimator.
+
+Gate for jumps and CUSUM for ramps (Page 1954; Murguia & Ruths arXiv 1710.04407), on residuals from which the part that
+physics cannot exclude (lag x acceleration, scale x speed, ...) is taken off first as a dead band. Textbook thresholds
+assume white Gaussian residuals; real ones are correlated and heavy-tailed, so sigma is inflated, increments are
+weighted by the decorrelation time, and no single sample can raise an alarm.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+# Gate in sigma, on three samples in a row on one side (two where samples are slow): receivers do burst for 0.2 s, and
+# even a Laplace tail (P = exp(-6 sqrt 2) each) then needs years.
+GATE_SIGMA = 6.0
+GATE_SAMPLES = 3
+SLOW_SAMPLE_S = 0.3
+# CUSUM reference value: changes below one sigma are left alone.
+CUSUM_K = 1.0
+# CUSUM threshold in decorrelated steps. Siegmund: ARL = (exp(2 k b) - 1 - 2 k b) / (2 k^2), b = h + 1.166; h = 8
+# gives 4.5e7 decorrelated steps for white residuals, and leaves 3 decades for what is not white.
+CUSUM_H = 8.0
+# One sample counts at most this much, so that an outlier is the gate's business.
+CLIP_SIGMA = 6.0
+# Robust scale is widened by this: median and tail of a short, correlated sample understate the spread.
+SIGMA_INFLATION = 1.3
+# Samples before the learned sigma replaces the physical upper bound.
+MIN_SAMPLES = 20
+# How many clean residuals the scale is learned from: 30 s at 10 Hz.
+SCALE_MEMORY = 300
+# An alarm stays up this long, so that checks with different delays overlap when fusion looks at them.
+HOLD_S = 1.0
+# The horizon in which a change of size `power` would have been found.
+POWER_HORIZON_S = 2.0
+# No calibration is learned while a statistic is above this share of its threshold.
+SUSPICION = 0.35
+# Confidence of a calibration's dead band, in its own standard deviations.
+DEAD_BAND_SIGMA = 2.5
+
+
+class Track:
+    """Samples of one stream over time, bounded; answers interpolated questions.
+
+    Args:
+        columns: number of values per sample.
+        keep_s: how much history is kept.
+        max_gap_s: time without samples over which nothing is interpolated or integrated.
+    """
+
+    def __init__(self, columns: int, keep_s: float, max_gap_s: float) -> None:
+        self._rows: NDArray[np.float64] = np.empty((256, columns + 1))
+        self._start = 0
+        self._end = 0
+        self._keep_s = keep_s
+        self.max_gap_s = max_gap_s
+
+    def __len__(self) -> int:
+        return self._end - self._start
+
+    @property
+    def newest(self) -> NDArray[np.float64]:
+        """(columns + 1,): time and values of the newest sample; the track must not be empty."""
+        row: NDArray[np.float64] = self._rows[self._end - 1]
+        return row
+
+    def clear(self) -> None:
+        self._start = self._end = 0
+
+    def append(self, t: float, values: Sequence[float]) -> None:
+        """Add one sample. A gap longer than `max_gap_s` forgets what was before it: nothing bridges it."""
+        if len(self) and t - self._rows[self._end - 1, 0] > self.max_gap_s:
+            self.clear()
+        if self._end == len(self._rows):
+            self._compact()
+        self._rows[self._end, 0] = t
+        self._rows[self._end, 1:] = values
+        self._end += 1
+        while self._rows[self._start, 0] < t - self._keep_s:
+            self._start += 1
+
+    def _compact(self) -> None:
+        live = self._rows[self._start : self._end]
+        if len(live) > len(self._rows) // 2:
+            grown = np.empty((2 * len(self._rows), self._rows.shape[1]))
+            grown[: len(live)] = live
+            self._rows = grown
+        else:
+            self._rows[: len(live)] = live.copy()
+        self._end -= self._start
+        self._start = 0
+
+    def at(self, t: float, hold_s: float = 0.0) -> NDArray[np.float64] | None:
+        """(columns,) values at time `t` by linear interpolation, or None outside what is known.
+
+        `hold_s`: the newest value is taken for this long after it.
+        """
+        if len(self) == 0:
+            return None
+        times = self._rows[self._start : self._end, 0]
+        if t < times[0] or t > times[-1] + hold_s:
+            return None
+        i = int(np.searchsorted(times, t, side="right")) + self._start
+        if i >= self._end:
+            last: NDArray[np.float64] = self._rows[self._end - 1, 1:]
+            return last
+        before, after = self._rows[i - 1], self._rows[i]
+        share = (t - before[0]) / (after[0] - before[0])
+        between: NDArray[np.float64] = before[1:] + share * (after[1:] - before[1:])
+        return between
+
+
+class ResidualMonitor:
+    """One residual stream against its own honest noise.
+
+    Args:
+        sigma_min, sigma_max: physical bounds of the noise, in the residual's unit; the learned sigma stays inside,
+            and `sigma_max` is used until enough was seen.
+        decorrelation_s: residuals closer than this in time are not independent.
+    """
+
+    def __init__(self, sigma_min: float, sigma_max: float, decorrelation_s: float) -> None:
+        self._bounds = (sigma_min, sigma_max)
+        self._decorrelation_s = decorrelation_s
+        self._clean: deque[float] = deque(maxlen=SCALE_MEMORY)
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the running statistics (not the learned noise): history must not be bridged."""
+        self._up = 0.0
+        self._down = 0.0
+        self._last_z: deque[float] = deque(maxlen=GATE_SAMPLES)
+        self._gate = 0.0
+        self._t: float | None = None
+        self._alarm_t: float | None = None
+        self._alarm_size = 0.0
+
+    @property
+    def sigma(self) -> float:
+        low, high = self._bounds
+        if len(self._clean) < MIN_SAMPLES:
+            return high
+        sizes = np.array(self._clean)
+        # 1.4826 x median and 95 % / 1.96 agree for Gaussian residuals; the larger one respects a heavy tail.
+        robust = max(1.4826 * float(np.median(sizes)), float(np.quantile(sizes, 0.95)) / 1.96)
+        return min(max(SIGMA_INFLATION * robust, low), high)
+
+    def push(self, t: float, residual: float, dead_band: float, learn: bool) -> None:
+        """Take one residual; `learn` is False while anything suspects an anomaly."""
+        sigma = self.sigma
+        excess = max(0.0, abs(residual) - dead_band)
+        z = float(np.copysign(excess, residual)) / sigma
+        dt = self._decorrelation_s if self._t is None else t - self._t
+        weight = min(1.0, max(dt, 0.0) / self._decorrelation_s)
+        clipped = min(max(z, -CLIP_SIGMA), CLIP_SIGMA)
+        # Clipped above as well: recovery after an attack is bounded, whatever its size was.
+        self._up = min(max(0.0, self._up + weight * (clipped - CUSUM_K)), 2 * CUSUM_H)
+        self._down = min(max(0.0, self._down + weight * (-clipped - CUSUM_K)), 2 * CUSUM_H)
+        self._last_z.append(z)
+        self._gate = self._persistent(GATE_SAMPLES - 1 if dt > SLOW_SAMPLE_S else GATE_SAMPLES) / GATE_SIGMA
+        self._t = t
+        if self._running > 1.0:
+            self._alarm_t, self._alarm_size = t, self._running
+        if learn and self._running < SUSPICION:
+            # What the calibration's own uncertainty explains is no noise: a first guess must not widen sigma for long.
+            self._clean.append(max(0.0, abs(residual) - dead_band / DEAD_BAND_SIGMA))
+
+    def _persistent(self, count: int) -> float:
+        """Size that all of the last `count` samples reached on one side, 0 where they did not."""
+        last = list(self._last_z)[-count:]
+        if len(last) < count or not (all(z > 0 for z in last) or all(z < 0 for z in last)):
+            return 0.0
+        return min(abs(z) for z in last)
+
+    @property
+    def _running(self) -> float:
+        return max(self._gate, self._up / CUSUM_H, self._down / CUSUM_H)
+
+    def statistic(self, t: float) -> float:
+        """Share of the threshold reached; above 1 is an alarm, which is held for `HOLD_S`."""
+        if self._alarm_t is not None and t - self._alarm_t <= HOLD_S:
+            return max(self._running, self._alarm_size)
+        return self._running
+
+    def power(self, dead_band: float) -> float:
+        """Smallest lasting change, in the residual's unit, that would be found within `POWER_HORIZON_S`."""
+        ramp = CUSUM_K + CUSUM_H * self._decorrelation_s / POWER_HORIZON_S
+        return dead_band + self.sigma * min(GATE_SIGMA, ramp)
+
+
+class BoundedEstimator:
+    """Recursive least squares for a few physical parameters, with priors, bounds, and a floor under its confidence.
+
+    Args:
+        mean, sd: prior of each parameter, (P,).
+        low, high: what is physically possible, (P,).
+        sd_floor: confidence never gets better than this, (P,): real parameters wander, and residuals are correlated.
+        sd_walk: random walk per square root of a second, (P,): how slowly it may still follow.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float],
+        sd: Sequence[float],
+        low: Sequence[float],
+        high: Sequence[float],
+        sd_floor: Sequence[float],
+        sd_walk: Sequence[float],
+    ) -> None:
+        self.mean: NDArray[np.float64] = np.array(mean, dtype=np.float64)
+        self._covariance: NDArray[np.float64] = np.diag(np.square(sd))
+        self._low = np.array(low)
+        self._high = np.array(high)
+        self._floor = np.square(sd_floor)
+        self._walk = np.square(sd_walk)
+
+    def sd(self, gradient: Sequence[float]) -> float:
+        """Standard deviation of the prediction whose gradient by the parameters is `gradient`, floor included."""
+        g = np.asarray(gradient)
+        return float(np.sqrt(max(0.0, g @ self._covariance @ g) + (np.square(g) * self._floor).sum()))
+
+    def update(self, innovation: float, gradient: Sequence[float], noise_sd: float, dt_s: float, limit: float) -> None:
+        """Take one innovation (measured minus predicted), unless it is beyond `limit`: what the present calibration
+        does not explain is for the monitors to judge, and must not teach."""
+        g = np.asarray(gradient)
+        self._covariance = self._covariance + np.diag(self._walk * max(dt_s, 0.0))
+        if abs(innovation) > limit:
+            return
+        gain = self._covariance @ g / (float(g @ self._covariance @ g) + noise_sd**2)
+        self.mean = np.clip(self.mean + gain * innovation, self._low, self._high)
+        left = np.eye(len(g)) - np.outer(gain, g)
+        # Joseph form keeps the covariance symmetric and positive however long it runs.
+        self._covariance = left @ self._covariance @ left.T + np.outer(gain, gain) * noise_sd**2

@@ -1,0 +1,114 @@
+"""S1.integrity: does the byte stream arrive intact? Checksum failures and skipped bytes, with a Wilson bound."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING
+
+from edgeguard.clock import NS_PER_S
+from edgeguard.types import CheckResult, Level, LineStats
+
+if TYPE_CHECKING:
+    from edgeguard.types import SyncedSet
+
+WINDOW_S = 10.0
+# Share of frames lost on the line. A real 230400 baud lidar cable lost 4 of 20 876; fifty times that is a fault.
+MAX_LOSS_SHARE = 0.01
+# Confidence of the bound: 4.26 sigma one-sided is 1e-5 per look.
+WILSON_Z = 4.26
+# Fewer frames than this say nothing about a share of a percent ... unless all of them are bad.
+MIN_FRAMES = 10.0
+# Length of a frame where no good one was seen: NMEA, UBX and lidar packets are 30..100 bytes.
+DEFAULT_FRAME_BYTES = 64.0
+# The start of a stream is cut anywhere: what is skipped before the first good frame is nobody's fault, up to this.
+START_BYTES = 512
+
+
+def wilson_lower(bad: float, total: float, z: float) -> float:
+    """Lower end of the Wilson score interval of a share (Wilson 1927). 0 for an empty sample."""
+    if total <= 0:
+        return 0.0
+    share = bad / total
+    centre = share + z * z / (2 * total)
+    spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    return max(0.0, (centre - spread) / (1 + z * z / total))
+
+
+class IntegrityCheck:
+    """S1 of one sensor. NOT_OBSERVABLE for sources that are no byte stream."""
+
+    name: str = "S1.integrity"
+
+    def __init__(self, sensor: str) -> None:
+        self.sensors: tuple[str, ...] = (sensor,)
+        self._sensor = sensor
+        self._history: deque[tuple[int, LineStats]] = deque()
+        self._started: LineStats | None = None
+
+    def evaluate(self, synced: SyncedSet) -> CheckResult:
+        """One result for this tick."""
+        health = synced.health.get(self._sensor)
+        if health is None or health.line.bytes_received == 0:
+            return self._result(Level.NOT_OBSERVABLE, 0.0, math.inf, "no byte stream")
+        line = health.line
+        # Totals that shrink mean a reopened line.
+        if synced.tick.discontinuity or (self._history and line.bytes_received < self._history[-1][1].bytes_received):
+            self._history.clear()
+            self._started = None
+        if self._started is None and (line.frames > 0 or line.bytes_received > START_BYTES):
+            self._started = line if line.frames > 0 else LineStats(bytes_received=1)
+        if self._started is None:
+            return self._result(Level.NOT_OBSERVABLE, 0.0, math.inf, "too few bytes yet")
+        if not self._history:
+            self._history.append((synced.stamp_ns, self._started))
+        self._history.append((synced.stamp_ns, line))
+        while self._history[0][0] < synced.stamp_ns - WINDOW_S * NS_PER_S and len(self._history) > 2:
+            self._history.popleft()
+        return self._judge(self._history[0][1], line)
+
+    def _judge(self, old: LineStats, new: LineStats) -> CheckResult:
+        good = float(new.frames - old.frames)
+        skipped_bytes = float(new.bytes_skipped - old.bytes_skipped)
+        arrived = float(new.bytes_received - old.bytes_received)
+        frame_bytes = max(1.0, (arrived - skipped_bytes) / good) if good > 0 else DEFAULT_FRAME_BYTES
+        # A failed frame's bytes are usually skipped too: the larger count, not the sum.
+        failed = float(new.checksum_failures - old.checksum_failures)
+        bad = max(failed, skipped_bytes / frame_bytes)
+        if good <= 0:
+            # No frame came through at all: whatever arrived is loss.
+            bad = max(bad, arrived / DEFAULT_FRAME_BYTES)
+        gaps = float(new.sequence_gaps - old.sequence_gaps)
+        total = good + bad + gaps
+        if total < MIN_FRAMES:
+            return self._result(Level.NOT_OBSERVABLE, 0.0, math.inf, "too few frames to tell a share")
+        statistic = wilson_lower(bad + gaps, total, WILSON_Z)
+        power = self._smallest_share(total)
+        if statistic > MAX_LOSS_SHARE:
+            reason = f"{self._sensor} line loses {100 * (bad + gaps) / total:.1f} % of its frames"
+            return self._result(Level.ANOMALY, statistic, power, reason)
+        return self._result(Level.OK, statistic, power, "")
+
+    @staticmethod
+    def _smallest_share(total: float) -> float:
+        """Smallest loss share whose Wilson bound would exceed the limit with this many frames."""
+        low, high = MAX_LOSS_SHARE, 1.0
+        for _ in range(20):
+            middle = (low + high) / 2
+            low, high = (
+                (low, middle) if wilson_lower(middle * total, total, WILSON_Z) > MAX_LOSS_SHARE else (middle, high)
+            )
+        return high
+
+    def _result(self, level: Level, statistic: float, power: float, reason: str) -> CheckResult:
+        return CheckResult(
+            check=self.name,
+            sensors=self.sensors,
+            level=level,
+            statistic=statistic,
+            threshold=MAX_LOSS_SHARE,
+            power=power,
+            power_unit="share of frames",
+            quantity="integrity",
+            reason=reason,
+        )

@@ -6,6 +6,7 @@ import hmac
 import os
 import re
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn, Self
 
@@ -145,12 +146,10 @@ def write_private_file(path: Path, content: bytes) -> None:
 
 
 def _parse_private_key(path: Path, passphrase: bytes | None) -> X25519PrivateKey:
-    pem = _read_private_file(path)
+    pem = read_private_file(path)
     key: object = None
-    try:
+    with suppress(Exception):  # OpenSSL raises whatever it likes on hostile PEM; no key is the one outcome
         key = serialization.load_pem_private_key(pem, passphrase)
-    except Exception:  # noqa: S110 - OpenSSL raises whatever it likes on hostile PEM
-        pass
     if not isinstance(key, X25519PrivateKey):
         raise KeyUnavailableError(
             f"{path} holds no X25519 private key that can be read",
@@ -160,7 +159,12 @@ def _parse_private_key(path: Path, passphrase: bytes | None) -> X25519PrivateKey
     return key
 
 
-def _read_private_file(path: Path) -> bytes:
+def read_private_file(path: Path) -> bytes:
+    """Return the content of a key file that only its owner can read.
+
+    Raises:
+        KeyUnavailableError: EG-K001 missing or unreadable, EG-K002 open to others or owned by somebody else.
+    """
     reason = ""
     content = b""
     try:

@@ -1,0 +1,296 @@
+"""Packing: a plain ONNX model becomes a signed, encrypted bundle. docs/formats/bundle.md, build order in section 1.
+
+The CEK is made here, used once, and rests only as a wrap to the fleet's grant key; nobody can bring one along.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from cryptography.cobblestone import Cobblestone256Encryptor
+
+from edgeguard.bundle.manifest import (
+    CHUNK_BYTES,
+    HEADER_BYTES,
+    SPAN_BYTES,
+    TAG_BYTES,
+    Cipher,
+    Manifest,
+    ModelIo,
+    Payload,
+    ciphertext_size,
+)
+from edgeguard.bundle.payload import cipher_context, plaintext_mac
+from edgeguard.bundle.signature import (
+    SIGNATURE_FILE,
+    SIGNATURES_FOLDER,
+    STATEMENT_TYPE,
+    encode_signed,
+    pae,
+)
+from edgeguard.bundle.statement import Policy, build_statement
+from edgeguard.bundle.verify import verify_bundle
+from edgeguard.errors import BundleFormatError, ProvisioningError
+from edgeguard.harden.memory import SecretBuffer
+from edgeguard.keys.context import CEK_BYTES
+from edgeguard.scan.onnx_gate import check_model
+from edgeguard.trust.dates import ns_to_date
+from edgeguard.trust.policy import Counter
+from edgeguard.trust.store import RELEASE, TrustStore
+from edgeguard.trust.strict_json import canonical, convert
+from firmware_tools.files import folder_in_the_making, write_atomic, write_synced
+from firmware_tools.fleet import Fleet
+from firmware_tools.grant import seal_cek
+from firmware_tools.onnx_split import SplitModel, split_model
+
+MIN_RUNTIME = "0.1.0"  # the first version that reads bundle v1
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What the release keys say about a model.
+
+    counter: (epoch, number); raise it when older releases must no longer run. boards: empty means any. valid_from_ns
+    and expires_ns: None takes the fleet policy's issue time and the fleet metadata's expiry, so that a board without
+    a clock battery is not locked out.
+    """
+
+    model_id: str
+    release: str
+    counter: tuple[int, int] = (0, 1)
+    boards: Sequence[str] = ()
+    channel: str = "production"
+    min_revocation_version: int = 0
+    valid_from_ns: int | None = None
+    expires_ns: int | None = None
+    min_runtime: str = MIN_RUNTIME
+    confidentiality: Literal["classical", "pq-required"] = "classical"
+    min_key_class: Literal["file", "device-bound", "hardware"] = "file"
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBundle:
+    """What came out. identity: hex. notes: what the split had to say."""
+
+    path: Path
+    identity: str
+    bundle_id: str
+    notes: tuple[str, ...]
+
+
+def pack_model(
+    fleet: Fleet,
+    model: Path | str,
+    out: Path | str,
+    *,
+    release: Release,
+    wall_ns: int,
+    io: ModelIo | None = None,
+    progress: Progress | None = None,
+) -> PackedBundle:
+    """Split, gate, encrypt and sign a model; `out` appears complete or not at all.
+
+    Args:
+        model: an ONNX file; external data beside it is included.
+        progress: called with (bytes done, bytes in all).
+
+    Raises:
+        ProvisioningError: EG-P003 a value cannot be used, EG-P005 keys missing, EG-P020 `out` exists, EG-P030 cannot
+            write. ModelStructureError: the gate or the split refuses the model.
+    """
+    trust = fleet.trust(wall_ns)
+    split = split_model(Path(model))
+    check_model(split.graph, {split.weights_location: len(split.weights)} if split.weights else {})
+    with folder_in_the_making(Path(out), code="EG-P020") as new, SecretBuffer(CEK_BYTES) as cek:
+        cek.view[:] = os.urandom(CEK_BYTES)
+        try:
+            statement, bundle_id = _write_contents(new, trust, split, release, io, cek, progress)
+        except BundleFormatError as error:
+            raise ProvisioningError(error.message, code="EG-P003") from None
+        _sign(new, fleet, trust, statement)
+        identity = hashlib.sha256(statement).digest()
+        verify_bundle(new, trust, expect_model=release.model_id, wall_ns=max(wall_ns, release.valid_from_ns or 0))
+        grant_der = fleet.grant_key().public_key()
+        wrap = seal_cek(cek, grant_der, identity=identity, fleet_id=fleet.fleet_id, model_id=release.model_id)
+        write_atomic(fleet.cek_wrap(identity), wrap, mode=0o600)
+    return PackedBundle(Path(out), identity.hex(), bundle_id, split.notes)
+
+
+def _write_contents(
+    folder: Path,
+    trust: TrustStore,
+    split: SplitModel,
+    release: Release,
+    io: ModelIo | None,
+    cek: SecretBuffer,
+    progress: Progress | None,
+) -> tuple[bytes, str]:
+    """Write payloads and manifest; return the statement and the bundle id."""
+    bundle_id = secrets.token_hex(16)
+    parts: list[tuple[Literal["graph", "weights"], str, bytes]] = [("graph", "", split.graph)]
+    if split.weights:
+        parts.append(("weights", split.weights_location, split.weights))
+    meter = _Meter(sum(len(data) for _, _, data in parts), progress)
+    (folder / "payload").mkdir()
+    encrypted = [
+        _encrypt(
+            folder / "payload" / f"{index:03d}.egc",
+            role,
+            location,
+            data,
+            cek,
+            (trust.fleet_id, release.model_id, bundle_id),
+            meter,
+        )
+        for index, (role, location, data) in enumerate(parts)
+    ]
+    manifest = Manifest(
+        schema="edgeguard/manifest/v1",
+        bundle_id=bundle_id,
+        fleet_id=trust.fleet_id,
+        model_id=release.model_id,
+        cipher=Cipher(name="aes-256-gcm-c2sp", chunk_bytes=16384, span_bytes=4194304),
+        payloads=tuple(payload for payload, _ in encrypted),
+        io=io,
+    )
+    fields = msgspec.to_builtins(manifest)
+    convert(fields, Manifest, what="the manifest")
+    manifest_raw = canonical(fields)
+    write_synced(folder / "manifest.json", manifest_raw)
+    digests = {f"payload/{payload.name}": digest for payload, digest in encrypted}
+    digests["manifest.json"] = hashlib.sha256(manifest_raw).hexdigest()
+    policy = _policy(release, trust, bundle_id, digests["manifest.json"])
+    return build_statement(policy, digests), bundle_id
+
+
+def _policy(release: Release, trust: TrustStore, bundle_id: str, manifest_digest: str) -> Policy:
+    from_ns = trust.effective_ns(0) if release.valid_from_ns is None else release.valid_from_ns
+    expires_ns = trust.expires_ns if release.expires_ns is None else release.expires_ns
+    epoch, number = release.counter
+    fields = {
+        "schema": "edgeguard/policy/v1",
+        "bundle_id": bundle_id,
+        "fleet_id": trust.fleet_id,
+        "model_id": release.model_id,
+        "release": release.release,
+        "channel": release.channel,
+        "boards": sorted(set(release.boards)),
+        "security_counter": msgspec.to_builtins(Counter(str(epoch), str(number))),
+        "min_revocation_version": str(release.min_revocation_version),
+        "manifest": manifest_digest,
+        "valid_from": ns_to_date(from_ns),
+        "expires": ns_to_date(expires_ns),
+        "min_runtime": release.min_runtime,
+        "confidentiality": release.confidentiality,
+        "min_key_class": release.min_key_class,
+    }
+    return convert(fields, Policy, what="the release")
+
+
+def _sign(folder: Path, fleet: Fleet, trust: TrustStore, statement: bytes) -> None:
+    """Sign the same payload bytes by as many release keys as devices ask for."""
+    needed = max(trust.thresholds[RELEASE], sum(g.threshold for g in trust.policy.signature_groups))
+    message = pae(STATEMENT_TYPE, statement)
+    for index, signer in enumerate(fleet.signers(RELEASE, needed)):
+        keyid = signer.public_key().keyid
+        content = encode_signed(statement, STATEMENT_TYPE, keyid, signer.sign(message))
+        path = folder / SIGNATURE_FILE
+        if index:
+            path = folder / SIGNATURES_FOLDER / f"{keyid}.sig"
+            path.parent.mkdir(exist_ok=True)
+        write_synced(path, content)
+
+
+def _encrypt(
+    path: Path,
+    role: Literal["graph", "weights"],
+    location: str,
+    data: bytes,
+    cek: SecretBuffer,
+    ids: tuple[str, str, str],
+    meter: _Meter,
+) -> tuple[Payload, str]:
+    """Write one payload file; return its manifest entry and the SHA-256 of the file."""
+    encryptor = Cobblestone256Encryptor(cek.view, cipher_context(ids, path.name, role))
+    mac = plaintext_mac(cek.view, ids, path.name, role)
+    spans = _SpanDigests()
+    source = memoryview(data)
+    # The encryptor may give one held-back chunk and the header on top of what it was given.
+    buffer = bytearray(ciphertext_size(min(len(source), SPAN_BYTES)) + CHUNK_BYTES + TAG_BYTES + HEADER_BYTES)
+    with path.open("xb") as file:
+        for start in range(0, len(source), SPAN_BYTES):
+            piece = source[start : start + SPAN_BYTES]
+            mac.update(piece)
+            written = encryptor.update_into(piece, buffer)
+            spans.update(memoryview(buffer)[:written])
+            file.write(memoryview(buffer)[:written])
+            meter.add(len(piece))
+        last = encryptor.finalize()
+        spans.update(memoryview(last))
+        file.write(last)
+        file.flush()
+        os.fsync(file.fileno())
+    with path.open("rb") as file:
+        header = file.read(HEADER_BYTES)
+    payload = Payload(
+        name=path.name,
+        role=role,
+        location=location,
+        plaintext_bytes=len(data),
+        ciphertext_bytes=path.stat().st_size,
+        salt=header[:24].hex(),
+        commitment=header[24:].hex(),
+        spans=spans.finish(),
+        plaintext_hmac=mac.hexdigest(),
+    )
+    return payload, spans.whole.hexdigest()
+
+
+class _SpanDigests:
+    """SHA-256 of the whole and of each started 4 MiB of a stream."""
+
+    def __init__(self) -> None:
+        self.whole = hashlib.sha256()
+        self._done: list[str] = []
+        self._span = hashlib.sha256()
+        self._room = SPAN_BYTES
+
+    def update(self, data: memoryview) -> None:
+        self.whole.update(data)
+        while len(data):
+            if not self._room:
+                self._close_span()
+            piece = data[: self._room]
+            self._span.update(piece)
+            self._room -= len(piece)
+            data = data[len(piece) :]
+
+    def finish(self) -> tuple[str, ...]:
+        self._close_span()
+        return tuple(self._done)
+
+    def _close_span(self) -> None:
+        self._done.append(self._span.hexdigest())
+        self._span = hashlib.sha256()
+        self._room = SPAN_BYTES
+
+
+class _Meter:
+    def __init__(self, total_bytes: int, progress: Progress | None) -> None:
+        self._total_bytes = total_bytes
+        self._done_bytes = 0
+        self._progress = progress
+
+    def add(self, done_bytes: int) -> None:
+        self._done_bytes += done_bytes
+        if self._progress is not None:
+            self._progress(self._done_bytes, self._total_bytes)

@@ -8,6 +8,7 @@ weighted by the decorrelation time, and no single sample can raise an alarm.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,12 @@ HOLD_S = 1.0
 # The horizon in which a change of size `power` would have been found.
 POWER_HORIZON_S = 2.0
 # No calibration is learned while a statistic is above this share of its threshold.
-SUSPICION = 0.35
+SUSPICION = 0.2
+# A residual teaches the noise level only if nothing became suspicious for this long after it: the onset of an attack
+# must not widen the sigma it is judged by.
+QUARANTINE_S = 1.5
+# Tail quantile: of fewer residuals than this it is the largest one.
+TAIL_SAMPLES = 100
 # Confidence of a calibration's dead band, in its own standard deviations.
 DEAD_BAND_SIGMA = 2.5
 
@@ -130,10 +136,12 @@ class ResidualMonitor:
         self._bounds = (sigma_min, sigma_max)
         self._decorrelation_s = decorrelation_s
         self._clean: deque[float] = deque(maxlen=SCALE_MEMORY)
+        self._quarantine: deque[tuple[float, float]] = deque()
         self.restart()
 
     def restart(self) -> None:
         """Forget the running statistics (not the learned noise): history must not be bridged."""
+        self._quarantine.clear()
         self._up = 0.0
         self._down = 0.0
         self._last_z: deque[float] = deque(maxlen=GATE_SAMPLES)
@@ -145,11 +153,16 @@ class ResidualMonitor:
     @property
     def sigma(self) -> float:
         low, high = self._bounds
-        if len(self._clean) < MIN_SAMPLES:
+        if len(self._clean) + len(self._quarantine) < MIN_SAMPLES:
             return high
+        if len(self._clean) < MIN_SAMPLES:
+            # Enough seen and nothing suspicious in it: the geometric middle of what is possible.
+            return math.sqrt(low * high)
         sizes = np.array(self._clean)
         # 1.4826 x median and 95 % / 1.96 agree for Gaussian residuals; the larger one respects a heavy tail.
-        robust = max(1.4826 * float(np.median(sizes)), float(np.quantile(sizes, 0.95)) / 1.96)
+        robust = 1.4826 * float(np.median(sizes))
+        if len(sizes) >= TAIL_SAMPLES:
+            robust = max(robust, float(np.quantile(sizes, 0.95)) / 1.96)
         return min(max(SIGMA_INFLATION * robust, low), high)
 
     def push(self, t: float, residual: float, dead_band: float, learn: bool) -> None:
@@ -168,9 +181,16 @@ class ResidualMonitor:
         self._t = t
         if self._running > 1.0:
             self._alarm_t, self._alarm_size = t, self._running
-        if learn and self._running < SUSPICION:
-            # What the calibration's own uncertainty explains is no noise: a first guess must not widen sigma for long.
-            self._clean.append(max(0.0, abs(residual) - dead_band / DEAD_BAND_SIGMA))
+        self._teach(t, residual, dead_band, learn)
+
+    def _teach(self, t: float, residual: float, dead_band: float, learn: bool) -> None:
+        if not learn or self._running > SUSPICION:
+            self._quarantine.clear()
+            return
+        # What the calibration's own uncertainty explains is no noise: a first guess must not widen sigma for long.
+        self._quarantine.append((t, max(0.0, abs(residual) - dead_band / DEAD_BAND_SIGMA)))
+        while self._quarantine and self._quarantine[0][0] < t - QUARANTINE_S:
+            self._clean.append(self._quarantine.popleft()[1])
 
     def _persistent(self, count: int) -> float:
         """Size that all of the last `count` samples reached on one side, 0 where they did not."""

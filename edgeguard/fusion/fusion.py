@@ -1,0 +1,73 @@
+"""`Fusion`: check results in, belief and the fused product out, one tick at a time."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from edgeguard.fusion.decision import Attribution, Confirmation, attribute
+from edgeguard.fusion.ego import EgoFilter
+from edgeguard.fusion.trust import TrustLedger
+from edgeguard.types import (
+    CAMERA,
+    GNSS,
+    IMU,
+    LIDAR,
+    WHEELS,
+    CheckResult,
+    FusedState,
+    GnssFix,
+    Image,
+    PointCloud,
+    RegisteredDepth,
+    RigCalibration,
+    SyncedSet,
+    TrustState,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Fusion:
+    """Trust, ego state and registered depth of one rig.
+
+    Args:
+        sensors: names of the rig's sensors; results about others are ignored.
+        calibration: camera-lidar geometry, or None where there is no such pair.
+    """
+
+    def __init__(self, sensors: Sequence[str], calibration: RigCalibration | None = None) -> None:
+        self._sensors = tuple(sensors)
+        self._calibration = calibration
+        self._trust = TrustLedger(self._sensors)
+        self._confirmation = Confirmation()
+        self._ego = EgoFilter()
+        self.attribution = Attribution()
+
+    def update(self, synced: SyncedSet, results: Sequence[CheckResult]) -> FusedState:
+        """Take one tick. `attribution` keeps the reasoning of the last one."""
+        self.attribution = self._confirmation.confirm(synced.stamp_ns, attribute(results))
+        trust = self._trust.update(synced.stamp_ns, self.attribution, self._withheld(synced))
+        believed = frozenset(s for s in (GNSS, WHEELS, IMU) if s in trust and trust[s].state is TrustState.TRUSTED)
+        ego = self._ego.update(synced, believed)
+        return FusedState(trust=MappingProxyType(dict(trust)), registered=self._register(synced), ego=ego)
+
+    def _withheld(self, synced: SyncedSet) -> frozenset[str]:
+        """A GNSS under suspicion earns no trust while its fixes contradict what the others reckon: a constant offset
+        after a drift looks healthy to every window shorter than itself."""
+        if GNSS not in self._sensors or self._trust.state(GNSS) is TrustState.TRUSTED:
+            return frozenset()
+        fixes = [s for s in synced.series.get(GNSS, ()) if isinstance(s, GnssFix)]
+        return frozenset() if fixes and self._ego.consistent(fixes[-1]) else frozenset({GNSS})
+
+    def _register(self, synced: SyncedSet) -> RegisteredDepth | None:
+        """Lidar depth on the camera's grid, where both are there and neither is rejected."""
+        image, cloud = synced.samples.get(CAMERA), synced.samples.get(LIDAR)
+        if self._calibration is None or not isinstance(image, Image) or not isinstance(cloud, PointCloud):
+            return None
+        if any(s in self._sensors and self._trust.state(s) is TrustState.REJECTED for s in (CAMERA, LIDAR)):
+            return None
+        from edgeguard.fusion.registration import register_depth  # loads numba, which a rig without a lidar never needs
+
+        return register_depth(cloud, self._calibration)

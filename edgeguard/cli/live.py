@@ -1,0 +1,28 @@
+"""The live line: one line per second of drive, so that a person can watch a rig being judged."""
+
+from __future__ import annotations
+
+from edgeguard.types import CheckResult, FrameResult, Level, TrustState
+
+# One letter per trust state; the sensors' initials are upper case when believed.
+_MARK = {TrustState.TRUSTED: "+", TrustState.SUSPECT: "?", TrustState.REJECTED: "!"}
+
+
+def live_line(frame: FrameResult) -> str:
+    """Return rates, the worst check, trust per sensor and the verdict of one tick as one line of text."""
+    elapsed_s = frame.synced.stamp_ns / 1e9
+    rates = " ".join(f"{name}:{health.rate_hz:3.0f}" for name, health in frame.synced.health.items())
+    trust = " ".join(f"{name}{_MARK[trust.state]}" for name, trust in frame.fused.trust.items())
+    worst = worst_check(frame.results)
+    tightest = f"{worst.check} {_ratio(worst):5.2f}" if worst is not None else "no check observable"
+    return f"{elapsed_s:5.1f} s | Hz {rates} | worst {tightest:20s} | {trust} | {frame.verdict.value}"
+
+
+def worst_check(results: tuple[CheckResult, ...]) -> CheckResult | None:
+    """Return the observable check that is nearest to, or furthest beyond, its threshold."""
+    observable = [result for result in results if result.level is not Level.NOT_OBSERVABLE]
+    return max(observable, key=_ratio, default=None)
+
+
+def _ratio(result: CheckResult) -> float:
+    return result.statistic / result.threshold if result.threshold > 0 else float(result.level is Level.ANOMALY)

@@ -42,7 +42,7 @@ class LidarModel:
     def elevations_rad(self) -> NDArray[np.float64]:
         """Return the 64 ring elevations, falling: 1/3 degree apart above, 1/2 degree apart below."""
         degrees = np.concatenate([np.linspace(2.0, -8.33, 32), np.linspace(-8.83, -24.8, 32)])
-        return np.deg2rad(degrees)
+        return np.asarray(np.deg2rad(degrees))
 
 
 DEFAULT_LIDAR = LidarModel()

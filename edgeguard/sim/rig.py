@@ -1,0 +1,270 @@
+"""`SimRig`: a whole sensor rig on a drive through a world, behind the same `Source`s as hardware.
+
+Camera and lidar hand over values. GNSS, IMU and wheels leave as bytes on real pseudo-terminals (NMEA, and our
+authenticated link) and come back through the production serial source and decoders. Waiting on the `ManualClock` is
+what makes the rig go on: whatever is due by the new time is measured, attacked and sent before the wait returns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from types import MappingProxyType, TracebackType
+from typing import Self
+
+import numpy as np
+
+from edgeguard.clock import NS_PER_S, ManualClock
+from edgeguard.protocols.link import ImuReading, LinkDecoder, LinkEncoder, WheelReading
+from edgeguard.protocols.nmea import NmeaDecoder, NmeaFix
+from edgeguard.protocols.nmea_write import epoch
+from edgeguard.sensors.serial import SerialSource
+from edgeguard.sim.attacks.base import Attack, Injector
+from edgeguard.sim.attacks.faults import Unplug
+from edgeguard.sim.camera import DEFAULT_CAMERA, CameraModel, render
+from edgeguard.sim.gnss import Gnss, GnssModel
+from edgeguard.sim.inertial import Imu, ImuModel
+from edgeguard.sim.lidar import DEFAULT_LIDAR, LidarModel, sweep
+from edgeguard.sim.memory_source import MemorySource
+from edgeguard.sim.pty_line import PtyLine
+from edgeguard.sim.wheels import WheelModel, Wheels
+from edgeguard.sim.world import EgoTruth, World
+from edgeguard.types import (
+    CAMERA,
+    GNSS,
+    IMU,
+    LIDAR,
+    WHEELS,
+    GnssFix,
+    Image,
+    ImuSample,
+    PointCloud,
+    RigCalibration,
+    Sample,
+    Source,
+    SourceInfo,
+    Truth,
+    WheelOdometry,
+)
+
+FRAME_PERIOD_NS = NS_PER_S // 10  # camera and lidar, both on the same ticks
+IMU_NODE, WHEELS_NODE = 1, 2
+IMU_LATENCY_NS = 2_000_000
+WHEELS_LATENCY_NS = 4_000_000
+GNSS_BAUD, LINK_BAUD = 115_200, 921_600
+
+
+@dataclass(slots=True)
+class _Stream:
+    """One sensor's schedule: sample `index` is taken at index * period and delivered `latency` later."""
+
+    sensor: str
+    period_ns: int
+    latency_ns: int
+    index: int
+    measure: Callable[[int], Sample]
+    deliver: Callable[[Sample, int], None]
+    unplug: Callable[[], None]
+    plugged: bool = True
+
+
+class SimRig:
+    """A context manager; inside it, `sources` can be opened and the clock drives the world.
+
+    Args:
+        world: what there is. clock: the drive starts at its time on entry. seed: of sensor noise and attacks.
+        attacks: applied in order to what the sensors measured.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        clock: ManualClock,
+        seed: int,
+        attacks: Sequence[Attack] = (),
+        *,
+        camera: CameraModel = DEFAULT_CAMERA,
+        lidar: LidarModel = DEFAULT_LIDAR,
+    ) -> None:
+        self.world, self._clock, self._seed = world, clock, seed
+        self._attacks = tuple(attacks)
+        self._camera, self._lidar = camera, lidar
+        self._origin_ns = clock.now_ns()
+        self._injector = Injector(self._attacks, seed, self._origin_ns)
+        self._streams: list[_Stream] = []
+        self._sources: dict[str, Source] = {}
+        self._lines: dict[str, PtyLine] = {}
+        self._frames: list[MemorySource] = []
+        self._stack = ExitStack()
+
+    # ---- what a pipeline is given ----------------------------------------------------------------------------
+
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        """Sensor name to source; empty outside the context."""
+        return MappingProxyType(self._sources)
+
+    @property
+    def calibration(self) -> RigCalibration:
+        """True geometry of camera and lidar."""
+        return rig_calibration(self._camera, self._lidar)
+
+    @property
+    def truths(self) -> tuple[Truth, ...]:
+        """Every attack with its stamps on the clock; ends are cut at the end of the drive."""
+        end_ns = self._origin_ns + round(self.world.duration_s * NS_PER_S)
+        return tuple(replace(truth, end_ns=min(truth.end_ns, end_ns)) for truth in self._injector.truths)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the drive is over."""
+        return self._clock.now_ns() - self._origin_ns > self.world.duration_s * NS_PER_S
+
+    def ego_truth(self, time_s: float) -> EgoTruth:
+        """Return where the vehicle really is, `time_s` seconds after the start."""
+        return self.world.ego(time_s)
+
+    # ---- life ------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self._origin_ns = self._clock.now_ns()
+        self._injector = Injector(self._attacks, self._seed, self._origin_ns)
+        self._add_frames()
+        self._add_lines()
+        self._clock.on_advance.append(self._advance)
+        self._stack.callback(self._clock.on_advance.remove, self._advance)
+        self._advance(self._origin_ns)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+        self._streams.clear()
+        self._sources.clear()
+        self._lines.clear()
+        self._frames.clear()
+
+    def _add_frames(self) -> None:
+        def camera(index: int) -> Sample:
+            return render(self.world, self._time(index, FRAME_PERIOD_NS), self._camera, noise_seed=self._seed)
+
+        def lidar(index: int) -> Sample:
+            return sweep(self.world, self._time(index, FRAME_PERIOD_NS), self._lidar, noise_seed=self._seed)
+
+        for sensor, kind, measure in ((CAMERA, Image, camera), (LIDAR, PointCloud, lidar)):
+            source = MemorySource(SourceInfo(sensor, kind, FRAME_PERIOD_NS, "simulator"), self._clock)
+            self._frames.append(source)
+            self._sources[sensor] = source
+            self._streams.append(_Stream(sensor, FRAME_PERIOD_NS, 0, 0, measure, source.put, source.unplug))
+
+    def _add_lines(self) -> None:
+        imu_model, wheel_model, gnss_model = ImuModel(), WheelModel(), GnssModel()
+        keys = {node: node_key(self._seed, node) for node in (IMU_NODE, WHEELS_NODE)}
+        imu_link, wheel_link = (LinkEncoder(node, keys[node]) for node in (IMU_NODE, WHEELS_NODE))
+
+        def send_imu(sample: Sample) -> bytes:
+            assert isinstance(sample, ImuSample)  # noqa: S101 - attacks keep a sample's kind
+            return imu_link.frame(_device_us(sample), ImuReading(sample.gyro_rad_s, sample.accel_m_s2))
+
+        def send_wheels(sample: Sample) -> bytes:
+            assert isinstance(sample, WheelOdometry)  # noqa: S101
+            speeds = sample.wheel_speeds_m_s or (sample.speed_m_s,) * 4
+            return wheel_link.frame(_device_us(sample), WheelReading(speeds, sample.steering_rad))
+
+        plan = (
+            (GNSS, GnssFix, gnss_model.rate_hz, round(gnss_model.latency_s * NS_PER_S), GNSS_BAUD,
+             NmeaDecoder(), Gnss(self.world, self._seed, gnss_model).sample, _send_gnss),
+            (IMU, ImuSample, imu_model.rate_hz, IMU_LATENCY_NS, LINK_BAUD,
+             LinkDecoder({IMU_NODE: keys[IMU_NODE]}), Imu(self.world, self._seed, imu_model).sample, send_imu),
+            (WHEELS, WheelOdometry, wheel_model.rate_hz, WHEELS_LATENCY_NS, LINK_BAUD,
+             LinkDecoder({WHEELS_NODE: keys[WHEELS_NODE]}), Wheels(self.world, self._seed, wheel_model).sample,
+             send_wheels),
+        )  # fmt: skip
+        for sensor, kind, rate_hz, latency_ns, baud, decoder, measure, to_bytes in plan:
+            line = PtyLine()
+            self._stack.callback(line.unplug)
+            info = SourceInfo(sensor, kind, NS_PER_S // rate_hz, line.port)
+            source = SerialSource(line.port, baud, decoder, info, self._clock)
+            self._stack.callback(source.close)
+            self._lines[sensor] = line
+            self._sources[sensor] = source
+            # Sample 0 would be lost: a port is opened, and flushed, only after the rig stands.
+            self._streams.append(
+                _Stream(sensor, info.period_ns, latency_ns, 1, measure, _writer(line, to_bytes), line.unplug)
+            )
+
+    def _time(self, index: int, period_ns: int) -> float:
+        return index * period_ns / NS_PER_S
+
+    # ---- the world goes on -----------------------------------------------------------------------------------
+
+    def _advance(self, now_ns: int) -> None:
+        end_ns = round(self.world.duration_s * NS_PER_S)
+        elapsed_ns = now_ns - self._origin_ns
+        for stream in self._streams:
+            self._unplug_if_due(stream, elapsed_ns)
+            while stream.plugged:
+                taken_ns = stream.index * stream.period_ns
+                if taken_ns > end_ns or taken_ns + stream.latency_ns > elapsed_ns:
+                    break
+                measured = stream.measure(stream.index)
+                sample = self._injector.apply(replace(measured, stamp_ns=self._origin_ns + taken_ns))
+                stream.index += 1
+                if sample is not None:
+                    stream.deliver(sample, self._origin_ns + taken_ns + stream.latency_ns)
+        if elapsed_ns >= end_ns:
+            for source in self._frames:
+                source.finished = True
+
+    def _unplug_if_due(self, stream: _Stream, elapsed_ns: int) -> None:
+        for attack in self._attacks:
+            ours = isinstance(attack, Unplug) and attack.sensor == stream.sensor
+            if ours and stream.plugged and elapsed_ns >= round(attack.start_s * NS_PER_S):
+                stream.plugged = False
+                stream.unplug()
+
+
+def rig_calibration(camera: CameraModel = DEFAULT_CAMERA, lidar: LidarModel = DEFAULT_LIDAR) -> RigCalibration:
+    """Return the geometry of a rig whose camera and lidar look straight ahead."""
+    transform = np.eye(4)
+    transform[:3, :3] = [[0, -1, 0], [0, 0, -1], [1, 0, 0]]  # optical axes from x forward, y left, z up
+    transform[:3, 3] = transform[:3, :3] @ (np.array(lidar.mount_m) - np.array(camera.mount_m))
+    size = (camera.width_px, camera.height_px)
+    return RigCalibration(camera.matrix(), transform, size, lidar.mount_m[2])
+
+
+def node_key(seed: int, node_id: int) -> bytes:
+    """Return the link key of a simulated node. Derived from a public seed: good for simulation only."""
+    return hashlib.sha256(f"edgeguard simulated node key {seed} {node_id}".encode()).digest()
+
+
+def _writer(line: PtyLine, to_bytes: Callable[[Sample], bytes]) -> Callable[[Sample, int], None]:
+    def deliver(sample: Sample, readable_ns: int) -> None:
+        del readable_ns  # bytes are readable as soon as they are written
+        line.write(to_bytes(sample))
+
+    return deliver
+
+
+def _send_gnss(sample: Sample) -> bytes:
+    assert isinstance(sample, GnssFix)  # noqa: S101 - attacks keep a sample's kind
+    return epoch(
+        NmeaFix(
+            sample.device_stamp_ns,
+            sample.latitude_deg,
+            sample.longitude_deg,
+            sample.altitude_m,
+            sample.speed_m_s,
+            sample.course_deg,
+            sample.satellites,
+            sample.hdop,
+            sample.fix_quality,
+        )
+    )
+
+
+def _device_us(sample: ImuSample | WheelOdometry) -> int:
+    return (sample.device_stamp_ns or 0) // 1000

@@ -36,7 +36,7 @@ class Placement:
         scale = np.array([self.scale_x, self.scale_y] * 2)
         offset = np.array([self.offset_x, self.offset_y] * 2)
         limit = np.array([*frame_size_px, *frame_size_px], dtype=np.float64)
-        return np.clip((boxes_xyxy - offset) / scale, 0.0, limit)
+        return np.asarray(np.clip((boxes_xyxy - offset) / scale, 0.0, limit))
 
 
 def place(frame_size_px: tuple[int, int], spec: InputSpec) -> Placement:

@@ -9,7 +9,7 @@ Refused (code, rule):
     EG-G001  not well-formed protobuf
     EG-G002  fields the schema does not know, singular fields given twice, training graphs, sparse tensors
     EG-G003  larger, deeper or more than `onnx_limits` allows
-    EG-G004  external data outside the buffers that belong to the model, or overlapping inside them
+    EG-G004  external data outside the buffers that belong to the model or overlapping inside them; unused buffers
     EG-G005  two initializers or inputs of one name, or nameless ones
     EG-G006  operators outside ai.onnx, ai.onnx.ml and a named part of com.microsoft
     EG-G007  functions that call themselves, redefine standard operators, or exist twice
@@ -144,6 +144,7 @@ class _Gate:
         initializers = self._check_graph(graph, ChainMap(), depth=0)
         inputs = [port for port in self._ports(graph, "input") if port.name not in initializers]
         node_count = self._expand(main, expansions, ()).nodes
+        external_locations = self._external.locations()
         return GraphSummary(
             ir_version=ir_version,
             inputs=tuple(inputs),
@@ -152,7 +153,7 @@ class _Gate:
             node_count=node_count,
             initializer_count=self._initializers,
             initializer_bytes=self._constant_bytes,
-            external_locations=self._external.locations(),
+            external_locations=external_locations,
             operators=frozenset(self._operators),
         )
 

@@ -89,8 +89,11 @@ class ExternalRanges:
         """Return the locations claimed, sorted.
 
         Raises:
-            ModelStructureError: two tensors share bytes of one.
+            ModelStructureError: two tensors share bytes of one, or no tensor uses one.
         """
+        unused = sorted(set(self._sizes) - set(self._claims))
+        if unused:
+            raise ModelStructureError(f"nothing in the graph uses {shown(unused[0])}", code="EG-G004")
         for claims in self._claims.values():
             claims.sort()
             end, owner = 0, ""

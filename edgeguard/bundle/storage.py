@@ -6,7 +6,6 @@ A reader may ask for each byte once; whoever changes a file between two reads fi
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from io import FileIO
@@ -15,9 +14,9 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from edgeguard.errors import BundleFormatError, UnprotectedModelError
+from edgeguard.keys.regular_file import OPEN_FLAGS, open_regular, read_up_to
 
 PLAIN_MODEL_SUFFIXES = frozenset({".onnx", ".ort", ".pb", ".pt", ".tflite", ".engine", ".plan", ".safetensors"})
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class ByteStream(Protocol):
@@ -66,7 +65,7 @@ class DirectoryStorage:
         reason = ""
         self._fd = -1
         try:
-            self._fd = os.open(self._path, _READ | os.O_DIRECTORY)
+            self._fd = os.open(self._path, OPEN_FLAGS | os.O_DIRECTORY)
         except (OSError, ValueError) as error:
             reason = (getattr(error, "strerror", None) or "not a path").lower()
         if reason:
@@ -83,10 +82,10 @@ class DirectoryStorage:
         return content
 
     def read_optional(self, name: str, limit: int) -> bytes | None:
-        fd = self._open(name)
-        if fd is None:
+        file = self._open(name)
+        if file is None:
             return None
-        with _reader(fd, name) as file:
+        with file:
             content = _guarded_read(file, limit + 1, name)
         if len(content) > limit:
             raise BundleFormatError(f"{name} is larger than {limit} bytes", code="EG-B002")
@@ -94,10 +93,10 @@ class DirectoryStorage:
 
     @contextmanager
     def open_stream(self, name: str) -> Iterator[ByteStream]:
-        fd = self._open(name)
-        if fd is None:
+        file = self._open(name)
+        if file is None:
             raise BundleFormatError(f"{name} is missing", code="EG-B002")
-        with _reader(fd, name) as file:
+        with file:
             yield file
 
     def entries(self, folder: str, limit: int) -> frozenset[str] | None:
@@ -137,7 +136,7 @@ class DirectoryStorage:
     ) -> None:
         self.close()
 
-    def _open(self, name: str) -> int | None:
+    def _open(self, name: str) -> FileIO | None:
         """Open a file at most one folder deep; None when it, or its folder, is not there."""
         folder, _, base = name.rpartition("/")
         holder = self._open_folder(folder) if folder else self._fd
@@ -145,7 +144,7 @@ class DirectoryStorage:
             return None
         reason = ""
         try:
-            return os.open(base, _READ, dir_fd=holder)
+            return open_regular(base, dir_fd=holder)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -158,7 +157,7 @@ class DirectoryStorage:
     def _open_folder(self, folder: str) -> int | None:
         reason = ""
         try:
-            return os.open(folder, _READ | os.O_DIRECTORY, dir_fd=self._fd)
+            return os.open(folder, OPEN_FLAGS | os.O_DIRECTORY, dir_fd=self._fd)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -180,25 +179,10 @@ def refuse_plain_model(path: Path) -> None:
         )
 
 
-@contextmanager
-def _reader(fd: int, name: str) -> Iterator[FileIO]:
-    """Own `fd`, unbuffered: bytes go straight into the caller's memory."""
-    with os.fdopen(fd, "rb", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise BundleFormatError(f"{name} is not a regular file", code="EG-B002")
-        yield file
-
-
 def _guarded_read(file: FileIO, limit: int, name: str) -> bytes:
-    parts: list[bytes] = []
-    missing = limit
     reason = ""
     try:
-        while missing and (part := file.read(missing)):
-            parts.append(part)
-            missing -= len(part)
+        return read_up_to(file, limit)
     except OSError as error:
         reason = (error.strerror or "unknown").lower()
-    if reason:
-        raise BundleFormatError(f"cannot read {name}: {reason}", code="EG-B002")
-    return b"".join(parts)
+    raise BundleFormatError(f"cannot read {name}: {reason}", code="EG-B002")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 import os
 import re
-import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn, Self
@@ -28,6 +27,7 @@ from edgeguard.keys.context import (
     wrap_info,
 )
 from edgeguard.keys.provider import VerifiedStatement
+from edgeguard.keys.regular_file import open_regular, read_up_to
 
 # One message for every failure between the wrap and the last byte, so that failing tells nothing.
 DECRYPTION_FAILED = "the model cannot be decrypted for this device"
@@ -139,10 +139,10 @@ def write_private_file(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-    except OSError as error:
-        reason = error.strerror or "unknown"
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or "not a path").lower()
     if reason:
-        raise KeyUnavailableError(f"cannot write {path}: {reason.lower()}", code="EG-K001")
+        raise KeyUnavailableError(f"cannot write {path}: {reason}", code="EG-K001")
 
 
 def _parse_private_key(path: Path, passphrase: bytes | None) -> X25519PrivateKey:
@@ -168,12 +168,11 @@ def read_private_file(path: Path) -> bytes:
     reason = ""
     content = b""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(fd, "rb") as file:
+        with open_regular(path) as file:
             _require_private(path, os.fstat(file.fileno()))
-            content = file.read(MAX_KEY_FILE_BYTES + 1)
-    except OSError as error:
-        reason = (error.strerror or "unknown").lower()
+            content = read_up_to(file, MAX_KEY_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or "not a path").lower()
     if not reason and len(content) > MAX_KEY_FILE_BYTES:
         reason = f"larger than {MAX_KEY_FILE_BYTES} bytes"
     if reason:
@@ -186,8 +185,6 @@ def read_private_file(path: Path) -> bytes:
 
 
 def _require_private(path: Path, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise KeyUnavailableError(f"the key {path} is not a regular file", code="EG-K001")
     if status.st_uid not in (0, os.geteuid()):
         raise KeyUnavailableError(f"the key {path} belongs to another user", code="EG-K002")
     if status.st_mode & 0o077:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 from typing import Literal, overload
 
 from edgeguard.errors import TrustError
+from edgeguard.keys.regular_file import open_regular, read_up_to
 
 
 @overload
@@ -28,12 +27,8 @@ def read_directory_file(folder: Path, name: str, limit: int, *, hint: str, optio
     reason = ""
     content = b""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(fd, "rb") as file:
-            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                content = file.read(limit + 1)
-            else:
-                reason = "not a regular file"
+        with open_regular(path) as file:
+            content = read_up_to(file, limit + 1)
     except FileNotFoundError:
         if optional:
             return None

@@ -125,7 +125,7 @@ JSON_VALUES = st.recursive(
 
 @given(path=st.lists(st.integers(0, 30), max_size=6), value=JSON_VALUES)
 def test_a_signed_statement_with_any_other_value_in_it_is_refused(world, path, value):
-    """Even a release key cannot make the reader raise a foreign error; what is still well formed has another identity."""
+    """Even a release key makes no foreign error; what is still well formed has another identity."""
     envelope = json.loads(world.storage.files["model.sig"])
     statement = json.loads(base64.b64decode(envelope["dsseEnvelope"]["payload"]))
     before = json.dumps(statement, sort_keys=True)

@@ -1,0 +1,115 @@
+"""`edgeguard-provision`, `edgeguard verify` and `edgeguard inspect` as a person meets them."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgeguard.cli.inspect import command as inspect_command
+from edgeguard.cli.main import run
+from edgeguard.cli.verify import command as verify_command
+from firmware_tools.cli import cli
+
+
+def provision(*arguments: object) -> int:
+    return run(cli, "edgeguard-provision", [str(a) for a in arguments])
+
+
+def verify(*arguments: object) -> int:
+    return run(verify_command, "edgeguard", [str(a) for a in arguments])
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    values = np.arange(1024, dtype=np.float32).reshape(1, -1)
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "w"], ["y"])],
+        "g",
+        [info("x", TensorProto.FLOAT, [1, 1024])],
+        [info("y", TensorProto.FLOAT, [1, 1024])],
+        [numpy_helper.from_array(values, "w")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), "model.onnx")
+    return tmp_path
+
+
+def test_the_whole_road_by_commands(place, capsys):
+    """Six commands from an empty folder to a verified and decrypted model; JSON is JSON."""
+    assert provision("init", "fleet", "--name", "demo", "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out)["trust"] == "fleet/trust"
+    keygen = ["keygen", "--trust", "fleet/trust", "--key", "device.pem", "--request", "request.json", "--name", "cam-1"]
+    assert provision(*keygen, "--format", "json") == 0
+    fingerprint = json.loads(capsys.readouterr().out)["fingerprint"]
+    assert provision("enroll", "fleet", "request.json", "--fingerprint", fingerprint) == 0
+    assert provision("pack", "fleet", "model.onnx", "--model-id", "m", "--release", "1.0") == 0
+    assert provision("grant", "fleet", "m-1.0.bundle", "cam-1") == 0
+    capsys.readouterr()
+    assert provision("status", "fleet", "m-1.0.bundle", "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out)["bundles"][0]["granted"] == ["cam-1"]
+    assert verify("m-1.0.bundle", "--trust", "fleet/trust", "--key", "device.pem", "--format", "json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["verified"] is True
+    assert facts["decrypted"] is True
+    assert run(inspect_command, "edgeguard", ["m-1.0.bundle"]) == 0
+    assert "NOT VERIFIED" in capsys.readouterr().out
+
+
+def test_errors_go_to_stderr_with_a_hint_and_an_exit_code(place, capsys):
+    """One shape for every refusal: error, code, hint; nothing on stdout."""
+    provision("init", "fleet", "--name", "demo")
+    provision("pack", "fleet", "model.onnx", "--model-id", "m", "--release", "1.0")
+    capsys.readouterr()
+    for outcome, code, text in (
+        (lambda: provision("init", "fleet", "--name", "demo"), 2, "EG-P001"),
+        (lambda: provision("status", "nowhere"), 2, "EG-P002"),
+        (lambda: provision("grant", "fleet", "m-1.0.bundle", "cam-1"), 2, "EG-P013"),
+        (lambda: verify("model.onnx", "--trust", "fleet/trust"), 4, "EG-U001"),
+        (lambda: verify("m-1.0.bundle", "--trust", "nowhere"), 4, "EG-T001"),
+        (lambda: verify("m-1.0.bundle", "--trust", "fleet/trust", "--model-id", "other"), 4, "EG-T011"),
+        (lambda: run(inspect_command, "edgeguard", ["fleet"]), 4, "EG-B002"),
+        (lambda: provision("pack", "fleet", "model.onnx", "--model-id", "m"), 2, "--release"),
+        (
+            lambda: provision("pack", "fleet", "model.onnx", "--model-id", "m", "--release", "2", "--counter", "x"),
+            2,
+            "P003",
+        ),
+        (
+            lambda: provision("pack", "fleet", "model.onnx", "--model-id", "m", "--release", "2", "--expires", "x"),
+            2,
+            "P003",
+        ),
+    ):
+        assert outcome() == code, text
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert text in printed.err
+
+
+def test_enroll_asks_nobody_when_nobody_is_there(place, capsys, monkeypatch):
+    """Without a terminal and without --fingerprint the answer is no."""
+    provision("init", "fleet", "--name", "demo")
+    provision("keygen", "--trust", "fleet/trust", "--key", "k.pem", "--request", "r.json", "--name", "cam-1")
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert provision("enroll", "fleet", "r.json") == 2
+    assert "EG-P011" in capsys.readouterr().err
+    assert provision("enroll", "fleet", "r.json", "--fingerprint", "00" * 32) == 2
+
+
+def test_a_damaged_bundle_is_named_with_exit_code_four(place, capsys):
+    """verify says which file and which bytes."""
+    provision("init", "fleet", "--name", "demo")
+    provision("pack", "fleet", "model.onnx", "--model-id", "m", "--release", "1.0")
+    payload = place / "m-1.0.bundle" / "payload" / "001.egc"
+    raw = bytearray(payload.read_bytes())
+    raw[100] ^= 1
+    payload.write_bytes(raw)
+    assert verify("m-1.0.bundle", "--trust", "fleet/trust") == 4
+    assert "payload/001.egc is damaged or altered between bytes 0 and" in capsys.readouterr().err

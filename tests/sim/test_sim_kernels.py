@@ -1,0 +1,135 @@
+"""The compiled ray casters against their plain NumPy twins."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgeguard.sim.camera import DEFAULT_CAMERA, CameraModel, sensor_pose
+from edgeguard.sim.kernels import _reference as reference
+from edgeguard.sim.kernels.cast import cast, cast_shadows, hash3, reflect
+from edgeguard.sim.kernels.shade import expose
+from edgeguard.sim.lidar import DEFAULT_LIDAR, LidarModel
+from edgeguard.sim.primitives import Primitives, corners
+from edgeguard.sim.windows import pinhole_windows, shadow_corners, spinning_windows
+from edgeguard.sim.world import World
+
+SMALL = CameraModel(width_px=96, height_px=56, focal_px=63.0, cx_px=47.5, cy_px=27.5)
+SPARSE = LidarModel(columns=128)
+
+
+def scene_at(seed: int, time_s: float, mount_m: tuple[float, float, float]) -> Primitives:
+    world = World(seed, 20.0)
+    return world.primitives(time_s, 80.0).seen_from(*sensor_pose(world.ego(time_s), mount_m), 80.0)
+
+
+def pinhole_rays(camera: CameraModel) -> np.ndarray:
+    v, u = np.mgrid[0 : camera.height_px, 0 : camera.width_px]
+    y, z = (camera.cx_px - u) / camera.focal_px, (camera.cy_px - v) / camera.focal_px
+    return np.stack([np.ones_like(y), y, z], axis=2).astype(np.float32)
+
+
+def spinning_rays(lidar: LidarModel) -> np.ndarray:
+    elevation = lidar.elevations_rad()[:, None]
+    azimuth = np.pi - 2 * np.pi * np.arange(lidar.columns) / lidar.columns
+    x, y = np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth)
+    return np.stack([x, y, np.broadcast_to(np.sin(elevation), x.shape)], axis=2).astype(np.float32)
+
+
+def run_cast(rays: np.ndarray, height_m: float, scene: Primitives, windows: np.ndarray) -> tuple[np.ndarray, ...]:
+    shape = rays.shape[:2]
+    distance, hit, mark = np.empty(shape, np.float32), np.empty(shape, np.int32), np.empty(shape, np.int32)
+    alone = np.zeros(int(scene.codes[:, 2].max(initial=-1)) + 1, dtype=np.int64)
+    cast(rays, height_m, scene.values, scene.codes, windows, distance, hit, mark, alone)
+    return distance, hit, alone
+
+
+@pytest.mark.parametrize(("seed", "time_s"), [(1, 2.0), (5, 11.0)])
+def test_the_camera_caster_agrees_with_brute_force(seed: int, time_s: float) -> None:
+    """Every ray against every solid in NumPy gives the same depth, hit and pixel counts as the culled kernel."""
+    scene = scene_at(seed, time_s, SMALL.mount_m)
+    windows = pinhole_windows(corners(scene.values), SMALL.focal_px, SMALL.cx_px, SMALL.cy_px, (96, 56))
+    distance, hit, alone = run_cast(pinhole_rays(SMALL), SMALL.mount_m[2], scene, windows)
+    expected, expected_hit, expected_alone = reference.cast(
+        pinhole_rays(SMALL), SMALL.mount_m[2], scene.values, scene.codes
+    )
+    assert np.mean(hit != expected_hit) < 1e-3  # rays that graze an edge may fall either way in the last bit
+    same = hit == expected_hit
+    np.testing.assert_allclose(distance[same], expected[same].astype(np.float32), rtol=1e-5)
+    assert np.abs(alone - expected_alone).max() <= 2
+    assert (hit >= 0).mean() > 0.2
+
+
+def test_the_lidar_caster_agrees_with_brute_force_all_around() -> None:
+    """Windows of a spinning grid lose nothing, also where they hang over the ends of the sweep."""
+    scene = scene_at(2, 6.0, DEFAULT_LIDAR.mount_m)
+    windows = spinning_windows(scene.values, SPARSE.elevations_rad(), SPARSE.columns)
+    rays = spinning_rays(SPARSE)
+    distance, hit, _ = run_cast(rays, SPARSE.mount_m[2], scene, windows)
+    expected, expected_hit, _ = reference.cast(rays, SPARSE.mount_m[2], scene.values, scene.codes)
+    assert np.mean(hit != expected_hit) < 1e-3
+    same = (hit == expected_hit) & np.isfinite(expected)
+    np.testing.assert_allclose(distance[same], expected[same].astype(np.float32), rtol=1e-5)
+
+
+def test_incidence_and_reflectance_follow_the_surface_that_was_hit() -> None:
+    """Cosines agree with normals taken from each solid's implicit function; reflectance is the solid's own."""
+    scene = scene_at(3, 4.0, DEFAULT_LIDAR.mount_m)
+    rays = spinning_rays(SPARSE)
+    windows = spinning_windows(scene.values, SPARSE.elevations_rad(), SPARSE.columns)
+    distance, hit, _ = run_cast(rays, SPARSE.mount_m[2], scene, windows)
+    reflectance, cosine = np.empty(hit.shape, np.float32), np.empty(hit.shape, np.float32)
+    reflect(rays, distance, hit, scene.values, scene.codes, 0.2, reflectance, cosine)
+    solid = hit >= 0
+    directions = rays[solid].astype(np.float64)
+    normal = reference.normals(scene.values, scene.codes, hit[solid], directions * distance[solid][:, None])
+    expected = np.abs((normal * directions).sum(axis=1))
+    assert np.mean(np.abs(cosine[solid] - expected) > 1e-3) < 2e-3  # a point on an edge belongs to either face
+    np.testing.assert_allclose(reflectance[solid], scene.values[hit[solid], 13], rtol=1e-6)
+    assert np.all(reflectance[hit == -1] == np.float32(0.2))
+    assert np.all(cosine[hit == -2] == 0.0)
+
+
+def test_a_ground_pixel_is_dark_exactly_when_something_hides_the_sun() -> None:
+    """Shadows agree with tracing every ground pixel towards the sun through every solid."""
+    scene = scene_at(1, 2.0, SMALL.mount_m)
+    rays = pinhole_rays(SMALL)
+    size = (SMALL.width_px, SMALL.height_px)
+    windows = pinhole_windows(corners(scene.values), SMALL.focal_px, SMALL.cx_px, SMALL.cy_px, size)
+    distance, hit, _ = run_cast(rays, SMALL.mount_m[2], scene, windows)
+    sun = np.array([0.5, 0.4, np.sqrt(1 - 0.41)])
+    shade_points = shadow_corners(scene.values, sun, SMALL.mount_m[2])
+    windows = pinhole_windows(shade_points, SMALL.focal_px, SMALL.cx_px, SMALL.cy_px, size)
+    shadow = np.zeros(hit.shape, np.uint8)
+    cast_shadows(rays, distance, hit, scene.values, scene.codes, windows, *sun, shadow)
+    ground = hit == -1
+    points = rays[ground].astype(np.float64) * distance[ground][:, None].astype(np.float64)
+    dark = np.zeros(len(points), dtype=bool)
+    towards = np.broadcast_to(sun, points.shape)
+    for p, code in zip(scene.values, scene.codes, strict=True):
+        dark |= reference.intersect(p, int(code[0]), int(code[1]), points, towards) < np.inf
+    assert np.mean(shadow[ground].astype(bool) != dark) < 2e-3
+    assert 0.02 < dark.mean() < 0.98
+
+
+def test_the_hash_equals_its_twin_in_unsigned_arithmetic() -> None:
+    """No overflow hides in the signed 64-bit version."""
+    rng = np.random.default_rng(0)
+    a, b, c = rng.integers(0, 2**31, size=(3, 500))
+    expected = reference.hash3(a, b, c)
+    assert [hash3(int(x), int(y), int(z)) for x, y, z in zip(a, b, c, strict=True)] == expected.tolist()
+
+
+def test_sensor_noise_has_the_stated_mean_and_variance() -> None:
+    """Flat grey light comes out with its own mean and read + shot variance, in each channel."""
+    light = np.full((384, 640, 3), 120.0, dtype=np.float32)
+    out = np.empty(light.shape, np.uint8)
+    expose(light, 1.0, 0.0, 1.4, 0.022, 77, out)
+    expected = 1.4**2 + 0.022 * 120.0 + 1 / 12  # rounding adds a twelfth
+    for channel in range(3):
+        values = out[..., channel].astype(float)
+        assert abs(values.mean() - 120.0) < 0.05
+        assert abs(values.var() / expected - 1.0) < 0.03
+    rows = out[..., 0].astype(float)
+    assert abs(np.corrcoef(rows[:, :-1].ravel(), rows[:, 1:].ravel())[0, 1]) < 0.01
+    assert DEFAULT_CAMERA.width_px == 640

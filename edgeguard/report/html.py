@@ -21,8 +21,7 @@ def render_html(report: Report) -> str:
     """Return the page. Equal reports give equal text."""
     sections = (
         _header(report),
-        _section("What happened", f'<div class="scroll wide">{timeline(report)}</div>{_key()}', "Verdict and trust in each sensor. Shaded: under attack. "
-                 "▼ the attacked sensor is blamed.") if report.ticks else "",
+        _timeline(report),
         _attacks_and_track(report),
         _pictures(report.pictures),
         _checks(report),
@@ -93,6 +92,13 @@ def _median_delay(attacks: tuple[AttackOutcome, ...]) -> float | None:
         return None
     middle = len(delays) // 2
     return delays[middle] if len(delays) % 2 else (delays[middle - 1] + delays[middle]) / 2
+
+
+def _timeline(report: Report) -> str:
+    if not report.ticks:
+        return ""
+    lead = "Verdict and trust in each sensor. Shaded: under attack. ▼ the attacked sensor is blamed."
+    return _section("What happened", f'<div class="scroll wide">{timeline(report)}</div>{_key()}', lead)
 
 
 def _shares(report: Report) -> str:

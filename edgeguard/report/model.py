@@ -110,7 +110,7 @@ class Report:
     def to_json(self) -> bytes:
         """Return the report without its pictures' bytes, as canonical JSON."""
         pictures = tuple(replace(p, data_uri="") for p in self.pictures)
-        plain = msgspec.to_builtins(replace(self, pictures=pictures))
+        plain = msgspec.to_builtins(replace(self, pictures=pictures), enc_hook=dict)  # read-only mappings
         return msgspec.json.encode(plain | {"passed": self.passed}, order="sorted")
 
 

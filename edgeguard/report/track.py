@@ -70,7 +70,7 @@ class TrackBuilder:
             self._fused.append([])
         ego = frame.fused.ego
         if ego is not None and math.isfinite(ego.east_m) and math.isfinite(ego.north_m):
-            self._fused[-1].append(TrackPoint(time_s, ego.east_m, ego.north_m))
+            self._fused[-1].append(TrackPoint(time_s, float(ego.east_m), float(ego.north_m)))
         belief = frame.fused.trust.get(GNSS)
         trusted = belief is None or belief.state is TrustState.TRUSTED
         latest = frame.synced.samples.get(GNSS)
@@ -78,7 +78,7 @@ class TrackBuilder:
             if isinstance(sample, GnssFix) and math.isfinite(sample.latitude_deg + sample.longitude_deg):
                 self._plane = self._plane or LocalPlane(sample.latitude_deg, sample.longitude_deg)
                 east_m, north_m = self._plane.to_local(sample.latitude_deg, sample.longitude_deg)
-                self._fixes.setdefault(sample.stamp_ns, FixPoint(time_s, east_m, north_m, trusted))
+                self._fixes.setdefault(sample.stamp_ns, FixPoint(time_s, float(east_m), float(north_m), trusted))
 
     def build(self) -> Track | None:
         """Return the track, or None when there was neither a fix nor an ego state."""

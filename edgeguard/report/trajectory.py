@@ -15,8 +15,8 @@ P = TypeVar("P")
 WIDTH, HEIGHT = 620.0, 430.0
 FOOT = 26.0  # scale bar and legend
 MARGIN = 30.0
-INSET_WIDTH, INSET_HEIGHT = 226.0, 186.0
-INSET_GAIN = 1.8  # the closer look is worth its place only if it magnifies
+INSET_WIDTH, INSET_HEIGHT = 220.0, 236.0
+INSET_GAIN = 1.5  # the closer look is worth its place only if it magnifies
 MAX_PLACES = 1500  # more than the pixels they are drawn on
 
 

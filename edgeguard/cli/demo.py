@@ -209,7 +209,6 @@ def _drive(paths: DemoPaths, config: Config, seed: int, output: str) -> Report:
     from edgeguard.report.model import ReportBuilder
     from edgeguard.runtime.pipeline import Pipeline
     from edgeguard.runtime.ticks import periodic_ticks
-    from edgeguard.sim.rig import SimRig
     from edgeguard.sim.scenario import load_scenario
     from edgeguard.trust.store import TrustStore
 
@@ -226,11 +225,9 @@ def _drive(paths: DemoPaths, config: Config, seed: int, output: str) -> Report:
         stack.enter_context(session)
         mac_key = stack.enter_context(key.derive_secret("audit"))
         audit = stack.enter_context(AuditLog(paths.audit, clock=clock, mac_key=mac_key.view))
-        rig = stack.enter_context(SimRig.of(scenario, clock=clock, seed=seed))
+        rig = stack.enter_context(scenario.rig(clock, seed))
         pipeline = stack.enter_context(
-            Pipeline(
-                config, rig.sources(), clock, calibration=rig.calibration, model=ImageModel.of(session), audit=audit
-            )
+            Pipeline(config, rig.sources, clock, calibration=rig.calibration, model=ImageModel.of(session), audit=audit)
         )
         period_ns = config.pipeline.tick_ms * 1_000_000
         count = round(scenario.duration_s * 1e9) // period_ns

@@ -54,7 +54,7 @@ class InferenceSession:
     Raises:
         UnprotectedModelError: EG-U001, EG-U002: a plain model.
         ModelError: the bundle or its graph is refused.
-        ConfigError: EG-C022: arguments that do not go together.
+        ConfigError: EG-C021, EG-C023: arguments that do not go together.
         InferenceError: EG-I001 onnxruntime refuses the model, EG-I002 a provider is missing, EG-I010 an option would
             expose the model, EG-I011 unusable thread count.
         EnvironmentMissingError: EG-E020: onnxruntime is missing or too old.
@@ -145,7 +145,7 @@ def _verified(
 ) -> VerifiedModel:
     if isinstance(bundle, VerifiedModel):
         if trust is not None or key is not None or expect_model or board or wall_ns is not None:
-            raise ConfigError("trust and key belong to opening the bundle, which has been done", code="EG-C022")
+            raise ConfigError("trust and key belong to opening the bundle, which has been done", code="EG-C023")
         return bundle
     if not isinstance(bundle, (str, os.PathLike)):
         raise UnprotectedModelError(
@@ -158,7 +158,7 @@ def _verified(
     if trust is None or key is None or not expect_model:
         raise ConfigError(
             "a bundle is opened with trust, key and expect_model: there is no default trust",
-            code="EG-C022",
+            code="EG-C021",
             hint="TrustStore.load, FileKeyProvider, and the model id that edgeguard inspect shows",
         )
     return open_model(path, trust=trust, key=key, expect_model=expect_model, board=board, wall_ns=wall_ns)
@@ -168,6 +168,7 @@ def _create(model: VerifiedModel, providers: Sequence[Provider] | None, wanted: 
     """Make the onnxruntime session from a model the gate has let through."""
     ort = _onnxruntime()
     named = checked_providers(providers)
+    _require_providers([name for name, _ in named], ort.get_available_providers())
     options = session_options(ort, wanted, threads, named)
     # Metadata that would configure the runtime is refused by the gate; this closes the same door from outside.
     os.environ.pop(RUNTIME_CONFIG_VARIABLE, None)
@@ -197,13 +198,13 @@ def _create(model: VerifiedModel, providers: Sequence[Provider] | None, wanted: 
             code="EG-I001",
             hint="run the plain model with the same onnxruntime and provider on the host to see why",
         )
-    _require_providers(session, [name for name, _ in named])
+    # Again: one that is installed may still not start, and is then left out without an error.
+    _require_providers([name for name, _ in named], session.get_providers())
     return session
 
 
-def _require_providers(session: Any, names: Sequence[str]) -> None:
-    used = session.get_providers()
-    missing = [name for name in names if name not in used]
+def _require_providers(names: Sequence[str], present: Sequence[str]) -> None:
+    missing = [name for name in names if name not in present]
     if missing:
         raise InferenceError(
             f"the model would run without {', '.join(missing)}, which was asked for",

@@ -41,7 +41,7 @@ class DopplerCheck(MotionCheck):
         # Receivers differ: 0.04 m where the position is carrier-smoothed, above 1 m where each fix stands alone. The
         # floor leaves room for a smoothed position that is pulled back after a bridge, at some 0.5 m/s.
         super().__init__(
-            (GNSS,), history, {"1 s": ResidualMonitor(0.25, 1.5, 1.0), "5 s": ResidualMonitor(0.5, 2.0, 5.0)}
+            (GNSS,), history, {"1 s": ResidualMonitor(0.25, 2.0, 1.0), "5 s": ResidualMonitor(0.5, 2.5, 5.0)}
         )
 
     def _observe(self) -> None:
@@ -109,7 +109,7 @@ class GnssWheelSpeedCheck(MotionCheck):
 
     def __init__(self, history: MotionHistory) -> None:
         # Doppler speed: below 0.1 m/s under open sky, 0.3 m/s beside buildings.
-        super().__init__((GNSS, WHEELS), history, {"speed": ResidualMonitor(0.1, 0.3, 0.3)})
+        super().__init__((GNSS, WHEELS), history, {"speed": ResidualMonitor(0.1, 0.3, 0.3, 0.17)})
 
     def _observe(self) -> None:
         history = self.history
@@ -141,7 +141,7 @@ class CourseCheck(MotionCheck):
     def __init__(self, history: MotionHistory) -> None:
         # Doppler velocity across track has the noise of the speed: sd 0.05..0.3 m/s, sqrt 2 for a difference.
         monitors = {f"{s:.0f} s": ResidualMonitor(0.15, 0.45, s) for s in (1.0, 3.0)}
-        super().__init__((GNSS, IMU), history, monitors | {"heading": ResidualMonitor(0.1, 0.3, 0.3)})
+        super().__init__((GNSS, IMU), history, monitors | {"heading": ResidualMonitor(0.1, 0.3, 0.3, 0.17)})
         self._spans = (1.0, 3.0)
 
     def _observe(self) -> None:
@@ -216,9 +216,9 @@ class DisplacementCheck(MotionCheck):
 
     def __init__(self, history: MotionHistory, has_imu: bool) -> None:
         # Error of a difference of two fixes: decimetres when smoothed, above a metre near buildings.
-        monitors = {f"along {s:.0f} s": ResidualMonitor(0.25, 0.8 + 0.1 * s, s) for s in self._SPANS}
+        monitors = {f"along {s:.0f} s": ResidualMonitor(0.25 + 0.05 * s, 1.5 + 0.1 * s, s) for s in self._SPANS}
         if has_imu:
-            monitors |= {f"across {s:.0f} s": ResidualMonitor(0.25, 0.8 + 0.1 * s, s) for s in self._SPANS}
+            monitors |= {f"across {s:.0f} s": ResidualMonitor(0.25 + 0.05 * s, 1.5 + 0.1 * s, s) for s in self._SPANS}
         super().__init__((GNSS, WHEELS, IMU) if has_imu else (GNSS, WHEELS), history, monitors)
         self._has_imu = has_imu
 

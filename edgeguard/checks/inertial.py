@@ -61,7 +61,7 @@ class AccelerationCheck(_WindowCheck):
 
     def __init__(self, history: MotionHistory) -> None:
         # Road vibration and suspension leave 0.1..0.5 m/s in a second's integral.
-        super().__init__((IMU, WHEELS), history, {"1 s": ResidualMonitor(0.2, 0.5, SPAN_S)})
+        super().__init__((IMU, WHEELS), history, {"1 s": ResidualMonitor(0.2, 0.5, SPAN_S, 0.32)})
         # Mounting pitch up to 15 deg is 2.5 m/s^2; grade changes by 5 % within some seconds: followed with 2 s delay.
         self._offset = BoundedEstimator((0.0,), (2.0,), (-4.0,), (4.0,), (0.12,), (0.08,))
         self._count = 0
@@ -112,7 +112,7 @@ class WheelTurnCheck(_WindowCheck):
 
     def __init__(self, history: MotionHistory) -> None:
         # Quantised wheel speeds and tyre slip: 0.15..0.6 deg in the integral.
-        super().__init__((IMU, WHEELS), history, {"0.5 s": ResidualMonitor(0.003, 0.01, TURN_SPAN_S)})
+        super().__init__((IMU, WHEELS), history, {"0.5 s": ResidualMonitor(0.003, 0.01, TURN_SPAN_S, 0.0055)})
         # Track of road vehicles 1.3..1.9 m; radius mismatch up to 0.5 % over it; consumer gyro bias.
         self._model = BoundedEstimator(
             mean=(0.645, 0.0, 0.0),

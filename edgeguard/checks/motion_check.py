@@ -45,7 +45,7 @@ class MotionCheck:
         raise NotImplementedError
 
     def _push(self, monitor: str, t: float, residual: float, dead_band: float, to_power: float = 1.0) -> None:
-        self.monitors[monitor].push(t, residual, dead_band, self.history.may_learn)
+        self.monitors[monitor].push(t, residual, dead_band)
         self._dead_bands[monitor] = dead_band
         self._to_power[monitor] = to_power
         self._last_s = self.history.now_s

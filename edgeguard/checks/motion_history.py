@@ -34,7 +34,7 @@ COURSE_MIN_SPEED_M_S = 3.0
 # After a check was suspicious nothing is learned for this long.
 SUSPICION_S = 3.0
 # Honest single-sample noise of a Doppler velocity; a difference beyond dead band and this does not teach.
-LEARN_SLACK_M_S = 0.12
+LEARN_SLACK_M_S = 0.08
 # Receiver stamps are believed only if they stay this near to the host's; beyond it something is wrong with one of them.
 DEVICE_CLOCK_MAX_S = 0.3
 # Distance of antenna and IMU from the rear axle, at most: a turn moves the antenna sideways.
@@ -42,7 +42,7 @@ LEVER_ARM_M = 2.0
 
 # Wheel scale (tyre radius, wear, pressure: 2 % sd, never 6 %) and GNSS lag (receiver filter + serial line, 0..0.5 s).
 _SPEED_PRIOR = {"mean": (1.0, 0.15), "sd": (0.02, 0.1), "low": (0.94, -0.1), "high": (1.06, 0.5)}
-_SPEED_FLOOR = (0.003, 0.04)
+_SPEED_FLOOR = (0.002, 0.025)
 _SPEED_WALK = (0.0002, 0.002)
 
 
@@ -81,7 +81,7 @@ class HeadingFilter:
     _BIAS_LIMIT = 0.05
     _BIAS_WALK = 0.0002
     _OFFSET_WALK = 0.0008
-    _OFFSET_FLOOR = 0.004
+    _OFFSET_FLOOR = 0.003
     _BIAS_FLOOR = 0.0015
 
     def __init__(self) -> None:
@@ -343,7 +343,7 @@ class MotionHistory:
             return
         v = float(fix.speed_m_s or 0.0)
         turning = 0.15 * abs(float(imu[1]))
-        limit = 1.5 * LEARN_SLACK_M_S / v + turning + 0.005
+        limit = LEARN_SLACK_M_S / v + turning + 0.003
         self.heading.update(fix.t, wrap(fix.heading_rad - float(imu[0])), math.hypot(0.3 / v, 0.01 + turning), limit)
 
     def speed_dead_band(self, v: float, a: float, yaw_rate: float) -> float:

@@ -26,15 +26,19 @@ GATE_SAMPLES = 3
 SLOW_SAMPLE_S = 0.3
 # CUSUM reference value: changes below one sigma are left alone.
 CUSUM_K = 1.0
-# CUSUM threshold in decorrelated steps. Siegmund: ARL = (exp(2 k b) - 1 - 2 k b) / (2 k^2), b = h + 1.166; h = 8
-# gives 4.5e7 decorrelated steps for white residuals, and leaves 3 decades for what is not white.
-CUSUM_H = 8.0
+# CUSUM threshold in decorrelated steps. Siegmund: ARL = (exp(2 k b) - 1 - 2 k b) / (2 k^2), b = h + 1.166: h = 6 gives
+# 8e5 decorrelated steps for white residuals (70 h for a speed). The dead band and the widened sigma come on top.
+CUSUM_H = 6.0
 # One sample counts at most this much, so that an outlier is the gate's business.
 CLIP_SIGMA = 6.0
-# Robust scale is widened by this: median and tail of a short, correlated sample understate the spread.
-SIGMA_INFLATION = 1.3
+# Robust scale is widened by this, and by the error that a scale from few independent residuals has itself.
+SIGMA_INFLATION = 1.2
+SAMPLE_S = 0.1
 # Samples before the learned sigma replaces the physical upper bound.
 MIN_SAMPLES = 20
+INDEPENDENT_SAMPLES = 4.0
+# Sorting thirty seconds of residuals at every sample would cost more than all the rest.
+RELEARN_EVERY = 10
 # How many clean residuals the scale is learned from: 30 s at 10 Hz.
 SCALE_MEMORY = 300
 # An alarm stays up this long, so that checks with different delays overlap when fusion looks at them.
@@ -43,6 +47,8 @@ HOLD_S = 1.0
 POWER_HORIZON_S = 2.0
 # No calibration is learned while a statistic is above this share of its threshold.
 SUSPICION = 0.2
+# Noise is learned up to this share: a noisy receiver hovers at some of it, and would stay misjudged for ever.
+NOISE_SUSPICION = 0.35
 # A residual teaches the noise level only if nothing became suspicious for this long after it: the onset of an attack
 # must not widen the sigma it is judged by.
 QUARANTINE_S = 1.5
@@ -128,15 +134,22 @@ class ResidualMonitor:
 
     Args:
         sigma_min, sigma_max: physical bounds of the noise, in the residual's unit; the learned sigma stays inside,
-            and `sigma_max` is used until enough was seen.
+            and `sigma_max` is used until anything was seen.
         decorrelation_s: residuals closer than this in time are not independent.
+        sigma_prior: noise assumed until enough was seen; `sigma_max` where not given.
     """
 
-    def __init__(self, sigma_min: float, sigma_max: float, decorrelation_s: float) -> None:
+    def __init__(
+        self, sigma_min: float, sigma_max: float, decorrelation_s: float, sigma_prior: float | None = None
+    ) -> None:
         self._bounds = (sigma_min, sigma_max)
+        self._prior = sigma_max if sigma_prior is None else sigma_prior
         self._decorrelation_s = decorrelation_s
         self._clean: deque[float] = deque(maxlen=SCALE_MEMORY)
         self._quarantine: deque[tuple[float, float]] = deque()
+        self._lessons = 0
+        self._taught = True
+        self._sigma = sigma_max
         self.restart()
 
     def restart(self) -> None:
@@ -152,21 +165,31 @@ class ResidualMonitor:
 
     @property
     def sigma(self) -> float:
+        """Noise level in use; learned anew every second of residuals."""
+        if self._taught or len(self._clean) + len(self._quarantine) < 2 * MIN_SAMPLES:
+            self._taught = False
+            self._sigma = self._learned_sigma()
+        return self._sigma
+
+    def _learned_sigma(self) -> float:
         low, high = self._bounds
+        needed = max(MIN_SAMPLES, INDEPENDENT_SAMPLES * self._decorrelation_s / SAMPLE_S)
         if len(self._clean) + len(self._quarantine) < MIN_SAMPLES:
             return high
-        if len(self._clean) < MIN_SAMPLES:
-            # Enough seen and nothing suspicious in it: the geometric middle of what is possible.
-            return math.sqrt(low * high)
+        if len(self._clean) < needed:
+            # Enough seen and nothing suspicious in it.
+            return self._prior
         sizes = np.array(self._clean)
         # 1.4826 x median and 95 % / 1.96 agree for Gaussian residuals; the larger one respects a heavy tail.
         robust = 1.4826 * float(np.median(sizes))
         if len(sizes) >= TAIL_SAMPLES:
             robust = max(robust, float(np.quantile(sizes, 0.95)) / 1.96)
-        return min(max(SIGMA_INFLATION * robust, low), high)
+        independent = max(1.0, len(sizes) * SAMPLE_S / self._decorrelation_s)
+        widened = SIGMA_INFLATION * (1.0 + 1.0 / math.sqrt(2.0 * independent))
+        return min(max(widened * robust, low), high)
 
-    def push(self, t: float, residual: float, dead_band: float, learn: bool) -> None:
-        """Take one residual; `learn` is False while anything suspects an anomaly."""
+    def push(self, t: float, residual: float, dead_band: float) -> None:
+        """Take one residual. It teaches the noise level only after a quarantine without suspicion."""
         sigma = self.sigma
         excess = max(0.0, abs(residual) - dead_band)
         z = float(np.copysign(excess, residual)) / sigma
@@ -181,16 +204,18 @@ class ResidualMonitor:
         self._t = t
         if self._running > 1.0:
             self._alarm_t, self._alarm_size = t, self._running
-        self._teach(t, residual, dead_band, learn)
+        self._teach(t, residual, dead_band)
 
-    def _teach(self, t: float, residual: float, dead_band: float, learn: bool) -> None:
-        if not learn or self._running > SUSPICION:
+    def _teach(self, t: float, residual: float, dead_band: float) -> None:
+        if self._running > NOISE_SUSPICION:
             self._quarantine.clear()
             return
         # What the calibration's own uncertainty explains is no noise: a first guess must not widen sigma for long.
         self._quarantine.append((t, max(0.0, abs(residual) - dead_band / DEAD_BAND_SIGMA)))
         while self._quarantine and self._quarantine[0][0] < t - QUARANTINE_S:
             self._clean.append(self._quarantine.popleft()[1])
+            self._lessons += 1
+            self._taught = self._taught or self._lessons % RELEARN_EVERY == 0
 
     def _persistent(self, count: int) -> float:
         """Size that all of the last `count` samples reached on one side, 0 where they did not."""

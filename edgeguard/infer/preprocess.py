@@ -50,8 +50,8 @@ def place(frame_size_px: tuple[int, int], spec: InputSpec) -> Placement:
     return Placement(
         inner_width / width,
         inner_height / height,
-        float((input_width - inner_width) // 2),
-        float((input_height - inner_height) // 2),
+        float(int((input_width - inner_width) / 2)),
+        float(int((input_height - inner_height) / 2)),
     )
 
 

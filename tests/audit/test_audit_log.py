@@ -148,7 +148,7 @@ def test_a_cut_at_any_byte_of_the_last_record_is_resumed_and_recorded(tmp_path: 
     last_frame = len(good) - HEADER_BYTES - len(payloads(path)[-1])
 
     for cut in range(last_frame, len(good)):
-        for padding in (b"", bytes(700)):
+        for padding in (b"", bytes(700)) if cut % 16 == 0 else (b"",):
             path.write_bytes(good[:cut] + padding)
             write_log(tmp_path / "log", 1)
             opened = [r for r in read_log(tmp_path / "log") if r.kind == "audit.open"][-1]

@@ -39,7 +39,8 @@ class Attribution:
     named: sensors that the evidence singles out, with the check that did it. suspects: members of sets that could not
     be narrowed down. exonerated: sensors with calm, powerful cross-agreement and no accusation. observable: sensors
     that at least one cross-check could see. cases: for each sensor named by elimination, everybody who was accused
-    with it. passed: self-checks that looked with power and found nothing, per sensor.
+    with it. passed: self-checks that looked and found nothing, per sensor. cleared: sensors all of whose disagreements a
+    known culprit explains.
     """
 
     named: Mapping[str, str] = field(default_factory=dict)
@@ -48,6 +49,7 @@ class Attribution:
     observable: frozenset[str] = frozenset()
     cases: Mapping[str, frozenset[str]] = field(default_factory=dict)
     passed: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    cleared: frozenset[str] = frozenset()
 
 
 def contribution(quantity: str, sensor: str) -> str:
@@ -55,21 +57,33 @@ def contribution(quantity: str, sensor: str) -> str:
     return CONTRIBUTION.get((quantity, sensor), quantity)
 
 
-def attribute(results: Sequence[CheckResult]) -> Attribution:
-    """Attribute one tick's results. Pure; the order of `results` does not matter."""
+def attribute(results: Sequence[CheckResult], rejected: frozenset[str] = frozenset()) -> Attribution:
+    """Attribute one tick's results. Pure; the order of `results` does not matter.
+
+    `rejected`: sensors already rejected. They explain every disagreement they take part in, which accuses them anew
+    and nobody else; and what they agree with vouches for nobody.
+    """
     named = {r.sensors[0]: r.check for r in results if r.level is Level.ANOMALY and len(r.sensors) == 1}
+    for r in results:
+        if r.level is Level.ANOMALY and len(r.sensors) > 1:
+            named |= {s: r.check for s in r.sensors if s in rejected and s not in named}
     crossing = [r for r in results if len(r.sensors) > 1]
     observable = frozenset(s for r in crossing if _sees(r) for s in r.sensors)
     vouched = {
-        (contribution(r.quantity, s), s)
+        (r.quantity, s)
         for r in crossing
         if _agrees(r)
         for s in r.sensors
-        if not any(other in named for other in r.sensors if other != s)
+        # Only for the very quantity it compares: a displacement that fits says little about a small error of speed.
+        if contribution(r.quantity, s) == r.quantity
+        and not any(other in named or other in rejected for other in r.sensors if other != s)
     }
     # A known culprit explains every disagreement it takes part in.
     open_cases = [r for r in crossing if r.level is Level.ANOMALY and not any(s in named for s in r.sensors)]
     left = {id(r): _candidates(r, vouched) for r in open_cases}
+    explained = frozenset(
+        s for r in crossing if r.level is Level.ANOMALY and any(m in named for m in r.sensors) for s in r.sensors
+    )
     suspects: frozenset[str] = frozenset()
     cases: dict[str, frozenset[str]] = {}
     for case in _connected(open_cases):
@@ -86,7 +100,15 @@ def attribute(results: Sequence[CheckResult]) -> Attribution:
     for r in results:
         if len(r.sensors) == 1 and r.level is Level.OK:
             passed[r.sensors[0]] = passed.get(r.sensors[0], frozenset()) | {r.check}
-    return Attribution(named, frozenset(suspects - set(named)), frozenset(good - accused), observable, cases, passed)
+    return Attribution(
+        named=named,
+        suspects=frozenset(suspects - set(named)),
+        exonerated=frozenset(good - accused),
+        observable=observable,
+        cases=cases,
+        passed=passed,
+        cleared=explained - accused,
+    )
 
 
 class Confirmation:

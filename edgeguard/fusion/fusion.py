@@ -47,7 +47,8 @@ class Fusion:
 
     def update(self, synced: SyncedSet, results: Sequence[CheckResult]) -> FusedState:
         """Take one tick. `attribution` keeps the reasoning of the last one."""
-        self.attribution = self._confirmation.confirm(synced.stamp_ns, attribute(results))
+        rejected = frozenset(s for s in self._sensors if self._trust.state(s) is TrustState.REJECTED)
+        self.attribution = self._confirmation.confirm(synced.stamp_ns, attribute(results, rejected))
         trust = self._trust.update(synced.stamp_ns, self.attribution, self._withheld(synced))
         believed = frozenset(s for s in (GNSS, WHEELS, IMU) if s in trust and trust[s].state is TrustState.TRUSTED)
         ego = self._ego.update(synced, believed)

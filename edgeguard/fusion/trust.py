@@ -49,6 +49,8 @@ class _Belief:
     accused_ns: int | None = None
     # The self-check that accused last, "" for cross-evidence: what speaks for the sensor must be able to deny that.
     accuser: str = ""
+    # Was it ever more than a member of a set since it was last trusted?
+    singled_out: bool = False
 
 
 class TrustLedger:
@@ -83,12 +85,13 @@ class TrustLedger:
             belief.log_odds += NAMED_PER_S * dt
             belief.accused_ns = stamp_ns
             belief.accuser = "" if sensor in found.cases else found.named[sensor]
+            belief.singled_out = True
         elif sensor in found.suspects:
             # Never lifted by a set, never pushed below the floor by one.
             belief.log_odds = min(belief.log_odds, max(SUSPECT_FLOOR, belief.log_odds + SUSPECTED_PER_S * dt))
             belief.accused_ns = stamp_ns
             belief.accuser = ""
-        elif (sensor in found.exonerated or belief.accuser in found.passed.get(sensor, ())) and not withheld:
+        elif not withheld and _spoken_for(belief, sensor, found):
             belief.log_odds += AGREED_PER_S * dt
         elif belief.log_odds > 0:
             # Fades towards "not known", and never out of trust by itself: silence is judged by T1, not here.
@@ -107,3 +110,12 @@ class TrustLedger:
             belief.state = TrustState.SUSPECT
         elif belief.state is TrustState.SUSPECT and belief.log_odds > TRUST_ABOVE and since_s >= SUSPECT_HOLD_S:
             belief.state = TrustState.TRUSTED
+            belief.singled_out = False
+
+
+def _spoken_for(belief: _Belief, sensor: str, found: Attribution) -> bool:
+    """Is there evidence for the sensor that could have been evidence against it?"""
+    if sensor in found.exonerated or belief.accuser in found.passed.get(sensor, ()):
+        return True
+    # It was only ever one of a set, and meanwhile somebody else is known to be the reason.
+    return sensor in found.cleared and not belief.singled_out

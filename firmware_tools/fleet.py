@@ -105,9 +105,11 @@ class Fleet:
         issued_ns = wall_ns // NS_PER_S * NS_PER_S
         expires = ns_to_datetime(issued_ns + valid_days * _S_PER_DAY * NS_PER_S)
         with folder_in_the_making(folder, code="EG-P001", mode=0o700) as new:
-            for sub in ("keys", "trust", "devices", "wraps"):
+            for sub in ("keys", "public", "trust", "devices", "wraps"):
                 (new / sub).mkdir(mode=0o700)
             signers = _new_signers(new / "keys", counts)
+            for number, signer in enumerate(signers["release"], start=1):
+                write_synced(new / "public" / f"release-{number}.pem", signer.public_pem())
             enrol = FileKeyProvider.generate(new / "keys" / "enrol-agreement.pem")
             FileKeyProvider.generate(new / "keys" / "grant.pem")
             root = root_metadata(signers, thresholds, expires)

@@ -60,5 +60,10 @@ class FileSigner:
     def public_key(self) -> RoleKey:
         return role_key(self.private_key.public_key())
 
+    def public_pem(self) -> bytes:
+        """Return the public key as PEM, what `model_signing verify key --public_key` takes."""
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        return self.private_key.public_key().public_bytes(serialization.Encoding.PEM, form)
+
     def sign(self, message: bytes) -> bytes:
         return self.private_key.sign(message, ECDSA(hashes.SHA256()))

@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
-
 
 def public_tool(bundle: Path, public_key: Path, signature: Path | None = None) -> subprocess.CompletedProcess[str]:
     arguments = ["verify", "key", str(bundle), "--signature", str(signature or bundle / "model.sig")]
@@ -19,19 +17,10 @@ def public_tool(bundle: Path, public_key: Path, signature: Path | None = None) -
     )
 
 
-def write_public(path: Path, der: bytes) -> Path:
-    key = load_der_public_key(der)
-    path.write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-    return path
-
-
 def test_the_public_verifier_accepts_a_bundle_as_packed_and_as_granted(world_maker, tmp_path):
     """No wraps, wraps, further signatures: verified each time; an altered payload: refused."""
     world = world_maker(tmp_path / "w", release_keys=2, release_threshold=2)
-    first, second = (
-        write_public(tmp_path / f"{i}.pem", s.public_key().public_der)
-        for i, s in enumerate(world.fleet.signers("release", 2))
-    )
+    first, second = (world.fleet.folder / "public" / f"release-{number}.pem" for number in (1, 2))
     granted = public_tool(world.bundle, first)
     assert granted.returncode == 0, granted.stdout + granted.stderr
     further = next((world.bundle / "signatures").iterdir())

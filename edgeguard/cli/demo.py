@@ -33,6 +33,9 @@ BOARD = "x86-64"
 DEVICE = "demo-robot"
 STRANGER = "another-robot"
 
+# Wide enough for the table; fixed, so that two runs print the same wherever they run.
+CONSOLE_COLUMNS = 110
+
 # A folder that holds this file was made by a demo and may be replaced by the next one.
 MARKER = ".edgeguard-demo"
 
@@ -224,7 +227,7 @@ def _drive(paths: DemoPaths, config: Config, seed: int, output: str) -> Report:
             paths.bundle, trust=TrustStore.load(paths.trust, wall_ns), key=key, expect_model=MODEL_ID, board=BOARD
         )
         stack.enter_context(session)
-        mac_key = stack.enter_context(key.derive_secret("audit"))
+        mac_key = stack.enter_context(key.derive_secret("audit-log"))
         audit = stack.enter_context(AuditLog(paths.audit, clock=clock, mac_key=mac_key.view))
         rig = stack.enter_context(scenario.rig(clock, seed))
         pipeline = stack.enter_context(
@@ -257,13 +260,15 @@ def _narrated(frames: Iterator[FrameResult], output: str) -> Iterator[FrameResul
 
 
 def _conclude(paths: DemoPaths, refusals: list[Refusal], report: Report, output: str) -> int:
+    from rich.console import Console
+
     from edgeguard.audit.verify import verify_log
     from edgeguard.keys.file import FileKeyProvider
     from edgeguard.report.html import render_html
     from edgeguard.report.table import attack_table
 
     paths.report.write_text(render_html(report), encoding="utf-8")
-    with FileKeyProvider(paths.key(DEVICE)).derive_secret("audit") as mac_key:
+    with FileKeyProvider(paths.key(DEVICE)).derive_secret("audit-log") as mac_key:
         log = verify_log(paths.audit, mac_key=mac_key.view)
     passed = report.passed and all(refusal.code for refusal in refusals)
     if output == "json":
@@ -274,7 +279,7 @@ def _conclude(paths: DemoPaths, refusals: list[Refusal], report: Report, output:
         }
         click.echo(json.dumps({"summary": summary}))
     else:
-        click.echo(attack_table(report))
+        Console(width=CONSOLE_COLUMNS).print(attack_table(report))
     say(f"log     {paths.audit}: {log.records} records, chain unbroken")
     say(f"report  {paths.report}")
     say("both attacks found, no clean second blamed" if passed else "NOT as it should be: see the table and the report")

@@ -14,7 +14,9 @@ from edgeguard.cli.options import config_option, format_option, model_options, p
 from edgeguard.errors import EXIT_FINDING, EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
+    from edgeguard.audit.log import AuditLog
     from edgeguard.clock import Clock
+    from edgeguard.config import ModelConfig
     from edgeguard.infer.adapter import ImageModel
     from edgeguard.report.model import ReportBuilder
     from edgeguard.types import FrameResult, RigCalibration, Source, Tick
@@ -76,16 +78,16 @@ def command(
     from edgeguard.runtime.pipeline import Pipeline
 
     config = load_config(config_path)
+    settings = _settings(config.model, bundle, trust_path, key_path, model_id, board)
+    audit_dir = audit_dir or (Path(config.audit.directory) if config.audit.directory else None)
     recording, origin = _open_recording(kitti, car)
     ticks = list(recording.ticks())[:limit]
     clock = ManualClock(start_ns=ticks[0].stamp_ns - 1 if ticks else 0)
     summary = Summary(origin)
     report = ReportBuilder(f"Replay of {origin}", {"recording": origin, "frames": str(len(ticks))})
     with ExitStack() as stack:
-        model = None
-        if bundle is not None:
-            model = stack.enter_context(_open_image_model(bundle, trust_path, key_path, model_id, board))
-        audit = _open_audit(stack, audit_dir, clock) if audit_dir else None
+        model = _open_image_model(stack, settings) if settings.bundle else None
+        audit = _open_audit(stack, audit_dir, clock, settings.key) if audit_dir else None
         pipeline = Pipeline(
             config, recording.sources(clock), clock, calibration=recording.calibration, model=model, audit=audit
         )
@@ -99,6 +101,8 @@ def command(
                 _write_depth(depth_dir, frame)
             _print_frame(frame, output)
             bar.advance(task)
+        if audit is not None:
+            say(f"log: {audit_dir}, head {audit.head}; keep the head off this machine")
     summary.notes = recording.notes
     for note in recording.notes:
         report.add_note(json.dumps(note))
@@ -167,37 +171,48 @@ def _open_recording(kitti: Path | None, car: Path | None) -> tuple[Recording, st
     return CarRecording(car), car.name
 
 
-def _open_image_model(
-    bundle: Path, trust_path: Path | None, key_path: Path | None, model_id: str, board: str
-) -> ImageModel:
+def _settings(
+    configured: ModelConfig, bundle: Path | None, trust: Path | None, key: Path | None, model_id: str, board: str
+) -> ModelConfig:
+    """Return the model section with what the command line says put over it."""
+    import msgspec
+
+    said = {"bundle": str(bundle or ""), "trust": str(trust or ""), "key": str(key or ""), "model_id": model_id}
+    given = {name: value for name, value in {**said, "board": board}.items() if value}
+    return msgspec.structs.replace(configured, **given)
+
+
+def _open_image_model(stack: ExitStack, settings: ModelConfig) -> ImageModel:
     from edgeguard.clock import SystemClock
     from edgeguard.infer.adapter import ImageModel
     from edgeguard.infer.session import InferenceSession
     from edgeguard.keys.file import FileKeyProvider
     from edgeguard.trust.store import TrustStore
 
-    missing = [
-        option
-        for option, value in (("--trust", trust_path), ("--key", key_path), ("--model-id", model_id))
-        if not value
-    ]
-    if trust_path is None or key_path is None or not model_id:
+    needed = {"--trust": settings.trust, "--key": settings.key, "--model-id": settings.model_id}
+    missing = [option for option, value in needed.items() if not value]
+    if missing:
         raise ConfigError(
             f"--bundle also needs {', '.join(missing)}: there is no default trust", code="EG-C021",
             hint="edgeguard inspect BUNDLE shows its model id; edgeguard-provision makes trust and key",
         )  # fmt: skip
-    wall_ns = SystemClock().wall_ns()
     session = InferenceSession(
-        bundle, trust=TrustStore.load(trust_path, wall_ns), key=FileKeyProvider(key_path),
-        expect_model=model_id, board=board,
+        Path(settings.bundle), trust=TrustStore.load(Path(settings.trust), SystemClock().wall_ns()),
+        key=FileKeyProvider(Path(settings.key)), expect_model=settings.model_id, board=settings.board,
+        providers=list(settings.providers), threads=settings.threads,
     )  # fmt: skip
-    return ImageModel.of(session)
+    return ImageModel.of(stack.enter_context(session))
 
 
-def _open_audit(stack: ExitStack, directory: Path, clock: Clock) -> Any:
+def _open_audit(stack: ExitStack, directory: Path, clock: Clock, key: str) -> AuditLog:
+    """Open the log; with a device key at hand its checkpoints are keyed, else only the chain protects it."""
     from edgeguard.audit.log import AuditLog
+    from edgeguard.keys.file import FileKeyProvider
 
-    return stack.enter_context(AuditLog(directory, clock=clock, mac_key=None))
+    mac_key = None
+    if key:
+        mac_key = stack.enter_context(FileKeyProvider(Path(key)).derive_secret("audit-log")).view
+    return stack.enter_context(AuditLog(directory, clock=clock, mac_key=mac_key))
 
 
 def _print_frame(frame: FrameResult, output: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from edgeguard.clock import Clock, Stopwatch
 from edgeguard.config import Config
-from edgeguard.errors import SensorError
+from edgeguard.errors import AuditError, SensorError
 from edgeguard.fusion.fusion import Fusion
 from edgeguard.guard.policy import Guard
 from edgeguard.restore.chain import RestoreChain, build_restorers
@@ -85,7 +85,7 @@ class Pipeline:
         self._checks = [*build_checks(config.checks, self.sources, calibration), *extra_checks]
         self._fusion = Fusion(tuple(self.sources), calibration)
         self._restore = RestoreChain([*build_restorers(config.restore), *extra_restorers], seed=config.pipeline.seed)
-        self._guard = Guard(config.guard)
+        self._guard = Guard(config.guard, require_model=model is not None)
         self._opened = ExitStack()
 
     @property
@@ -140,10 +140,18 @@ class Pipeline:
             stage_ns=watch.lap_ns,
             model_id=self.model.model_id if self.model is not None else "",
         )
-        if self.audit is not None:
-            self.audit.append("frame", frame_record(frame))
-            watch.lap("audit")
+        self._record(frame)
+        watch.lap("audit")
         return frame
+
+    def _record(self, frame: FrameResult) -> None:
+        """Write the tick to the log. A log that cannot be written stops what leaves, never the loop."""
+        if self.audit is None:
+            return
+        try:
+            self.audit.append("frame", frame_record(frame))
+        except AuditError as error:
+            self._guard.latch_stop(f"audit log: {error}")
 
     def _collect(self, until_ns: int) -> None:
         """Poll all sources until the clock reaches the tick; what they deliver goes to sync at once."""

@@ -44,6 +44,7 @@ HISTORY = 3
 MAX_AGE = 15  # sweeps a track may live without an alarm
 MAX_MISSES = 2
 MIN_SIGHTINGS = 3
+MAX_MISMATCH_M = 2.5  # prediction error plus dissimilarity beyond which a cluster is another body
 ALARM_LLR = 6.0  # 1 in 400 per judged birth if terms were calibrated; the clips keep any two terms from reaching it
 
 JITTER_SD_M = 0.86  # sqrt(6) * 0.35: second difference of the measured injection jitter
@@ -53,15 +54,20 @@ ROUGH_GENUINE_M, ROUGH_GENUINE_LN = 0.02, 0.6
 ROUGH_GHOST_M, ROUGH_GHOST_LN = 0.10, 0.35
 ROUGH_NEUTRAL_M = 0.2  # foliage and nets: rougher than either model, so the term abstains
 MIN_TRIPLES = 12
+SOLID_ROUGHNESS_M = 0.045  # painted, glazed and clothed surfaces measure 0.01 to 0.03
+OPAQUE_PENETRATION = 0.8  # genuine clusters: 95 % below 0.57
+MAX_SWERVE_M = 0.35  # spoofed jitter is in range only; a change across the beam means that another body was followed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sighting:
-    """One look at a tracked cluster. xy_m: world-frame median; near_m, mid_m: range quantiles in the sensor frame."""
+    """One look at a tracked cluster. xy_m: world-frame median; across: unit vector
+    across the beam, world frame; near_m, mid_m: range quantiles in the sensor frame."""
 
     stamp_ns: int
     points: int
     xy_m: NDArray[np.float64]
+    across: NDArray[np.float64]
     near_m: float
     mid_m: float
     roughness_m: float
@@ -83,20 +89,26 @@ class _Track:
     age: int = 0
 
     @property
-    def llr(self) -> float:
+    def roughness_m(self) -> float:
         rough = [s.roughness_m for s in self.sightings if np.isfinite(s.roughness_m)]
-        through = float(np.median([s.penetration for s in self.sightings]))
-        return (
-            self.motion_llr
-            + self.jitter_llr
-            + (roughness_llr(float(np.median(rough))) if rough else 0.0)
-            + 1.5 * max(0.0, through - 0.7) / 0.3
-        )
+        return float(np.median(rough)) if rough else float("nan")
+
+    @property
+    def penetration(self) -> float:
+        return float(np.median([s.penetration for s in self.sightings]))
+
+    @property
+    def llr(self) -> float:
+        surface = roughness_llr(self.roughness_m) + 1.5 * max(0.0, self.penetration - 0.7) / 0.3
+        total = self.motion_llr + self.jitter_llr + surface
+        if self.roughness_m < SOLID_ROUGHNESS_M and self.penetration < OPAQUE_PENETRATION:
+            return min(total, 0.0)  # a smooth, opaque body is one, however badly it was followed through traffic
+        return total
 
 
 def roughness_llr(sigma_m: float) -> float:
     """Log-likelihood ratio, ghost against solid surface, of a range noise between neighbouring beams."""
-    if sigma_m > ROUGH_NEUTRAL_M:
+    if not sigma_m <= ROUGH_NEUTRAL_M:
         return 0.0
     value = np.log(max(sigma_m, 1e-3))
     ghost = -0.5 * ((value - np.log(ROUGH_GHOST_M)) / ROUGH_GHOST_LN) ** 2 - np.log(ROUGH_GHOST_LN)
@@ -108,7 +120,7 @@ def jitter_llr(second_difference_m: float) -> float:
     """Log-likelihood ratio of one second difference of range; three sweeps share noise, hence the factor."""
     q = second_difference_m**2
     llr = np.log(GENUINE_SD_M / JITTER_SD_M) + 0.5 * q * (1.0 / GENUINE_SD_M**2 - 1.0 / JITTER_SD_M**2)
-    return float(np.clip(0.8 * llr, -1.2, 2.5))
+    return float(np.clip(0.8 * llr, -1.2, 2.0))
 
 
 def motion_llr(contradiction_m: float) -> float:
@@ -270,13 +282,14 @@ class GhostCheck:
         born = close[status == SEEN_THROUGH]
         labels, count = cluster_points(np.ascontiguousarray(xyz[born]), VOXEL_M)
         best: _Sighting | None = None
-        best_distance = np.inf
+        best_distance = MAX_MISMATCH_M
         for label in range(count):
             members = born[labels == label]
             if members.size < max(MIN_SIGHTING_POINTS, 0.35 * last.points):
                 continue
             sighting = self._sight(frame, upright[members])
             distance = min(np.hypot(*(sighting.xy_m - p)) for p in _predictions(track, dt_s))
+            distance += abs(np.log(sighting.points / last.points))  # a metre per factor e: the same body looks alike
             if distance < best_distance:
                 best, best_distance = sighting, distance
         return best
@@ -289,6 +302,7 @@ class GhostCheck:
             stamp_ns=frame.stamp_ns,
             points=members.size,
             xy_m=self._pose[:2, :2] @ centre + self._pose[:2, 3],
+            across=self._pose[:2, :2] @ np.array([-centre[1], centre[0]]) / max(float(np.hypot(*centre)), 1e-6),
             near_m=float(near_m),
             mid_m=float(mid_m),
             roughness_m=_roughness(points, frame.range_m[members]),
@@ -352,6 +366,9 @@ def _weigh(track: _Track, sighting: _Sighting) -> None:
         return  # a missed sweep in between: not a second difference
     near = c.near_m - 2.0 * b.near_m + a.near_m
     mid = c.mid_m - 2.0 * b.mid_m + a.mid_m
+    swerve = c.xy_m - 2.0 * b.xy_m + a.xy_m
+    if abs(float(np.dot(swerve, c.across))) > MAX_SWERVE_M or not 0.5 < c.points / b.points < 2.0:
+        return
     # what moves both quantiles moves the object; what moves one moves only what is visible of it
     track.jitter_llr += jitter_llr(min(abs(near), abs(mid)))
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from edgeguard.sim import camera as sim_camera
 from edgeguard.sim.camera import DEFAULT_CAMERA, CameraModel, sensor_pose
 from edgeguard.sim.kernels import _reference as reference
 from edgeguard.sim.kernels.cast import cast, cast_shadows, hash3, reflect
-from edgeguard.sim.kernels.shade import expose
+from edgeguard.sim.kernels.shade import band, expose, noise2, wrap
 from edgeguard.sim.lidar import DEFAULT_LIDAR, LidarModel
 from edgeguard.sim.primitives import Primitives, corners
 from edgeguard.sim.windows import pinhole_windows, shadow_corners, spinning_windows
@@ -118,6 +121,65 @@ def test_the_hash_equals_its_twin_in_unsigned_arithmetic() -> None:
     a, b, c = rng.integers(0, 2**31, size=(3, 500))
     expected = reference.hash3(a, b, c)
     assert [hash3(int(x), int(y), int(z)) for x, y, z in zip(a, b, c, strict=True)] == expected.tolist()
+
+
+def test_exposure_equals_its_twin() -> None:
+    """Gain, vignetting and noise agree with NumPy but for pixels on a rounding edge."""
+    light = np.random.default_rng(1).uniform(-5, 300, size=(40, 64, 3)).astype(np.float32)
+    out = np.empty(light.shape, np.uint8)
+    expose(light, 1.1, 0.16, 1.4, 0.022, 12345, out)
+    expected = reference.expose(light, 1.1, 0.16, 1.4, 0.022, 12345)
+    difference = np.abs(out.astype(int) - expected)
+    assert difference.max() <= 1
+    assert np.mean(difference > 0) < 1e-3
+
+
+@given(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4), st.integers(0, 1 << 20))
+def test_texture_noise_is_bounded_and_continuous(x: float, y: float, seed: int) -> None:
+    """Values stay in 0..1 and a small step makes a small change, also across cell borders."""
+    here = noise2(x, y, seed)
+    assert 0.0 <= here <= 1.0
+    assert abs(noise2(x + 1e-4, y, seed) - here) < 1e-3
+    assert abs(noise2(x, y + 1e-4, seed) - here) < 1e-3
+
+
+@given(st.floats(-1e4, 1e4), st.sampled_from([0.5, 0.6, 6.0, 7.0]))
+def test_wrapping_is_the_modulo(x: float, period: float) -> None:
+    """The fast form agrees with Python's exact one, up to a step at the period's end."""
+    difference = abs(wrap(x, period) - x % period)
+    assert min(difference, abs(difference - period)) < 1e-6
+
+
+def test_stripes_blur_to_their_mean_instead_of_aliasing() -> None:
+    """Inside is 1, outside 0, the edge one half."""
+    assert band(0.5, 0.0, 1.0, 0.1) == 1.0
+    assert band(2.0, 0.0, 1.0, 0.1) == 0.0
+    assert band(0.0, 0.0, 1.0, 0.1) == pytest.approx(0.5)
+
+
+def test_lane_paint_is_where_the_road_says() -> None:
+    """Undo the shading's search for the road: bright edge-line pixels lie 3.5 m from the centreline, by brute force."""
+    world = World(2, 20.0)
+    for time_s in (3.0, 9.0, 15.0):
+        seen = sim_camera.view(world, time_s)
+        ego = world.ego(time_s)
+        x, y, _, yaw = sensor_pose(ego, DEFAULT_CAMERA.mount_m)
+        rays = pinhole_rays(DEFAULT_CAMERA)
+        ground = (seen.object_id < 0) & (np.abs(rays[..., 2] * seen.depth_m + DEFAULT_CAMERA.mount_m[2]) < 1e-3)
+        ground &= seen.depth_m < 14.0
+        ahead, left = seen.depth_m[ground], (rays[..., 1] * seen.depth_m)[ground]
+        place = np.stack(
+            [x + np.cos(yaw) * ahead - np.sin(yaw) * left, y + np.sin(yaw) * ahead + np.cos(yaw) * left], axis=1
+        )
+        offset = np.hypot(
+            place[:, None, 0] - world.road.table[None, 200:900:1, 0],
+            place[:, None, 1] - world.road.table[None, 200:900, 1],
+        ).min(axis=1)
+        grey = seen.image.pixels.mean(axis=2)[ground]
+        paint = grey[np.abs(offset - 3.5) < 0.03]
+        asphalt = grey[(np.abs(offset - 3.1) < 0.2) | (np.abs(offset - 2.5) < 0.2)]
+        assert len(paint) > 50
+        assert np.median(paint) > 1.35 * np.median(asphalt)
 
 
 def test_sensor_noise_has_the_stated_mean_and_variance() -> None:

@@ -1,0 +1,147 @@
+"""The serial source on a real pseudo-terminal: samples, silence, noise, disconnection."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from edgeguard.clock import ManualClock
+from edgeguard.errors import SensorDisconnectedError, SensorOpenError
+from edgeguard.protocols.link import ImuReading, LinkDecoder, LinkEncoder
+from edgeguard.protocols.nmea import NmeaDecoder, NmeaFix
+from edgeguard.protocols.nmea_write import epoch
+from edgeguard.sensors.serial import SerialSource
+from edgeguard.sim.pty_line import KERNEL_ROOM_BYTES, MAX_BACKLOG_BYTES, PtyLine
+from edgeguard.types import GnssFix, ImuSample, SourceInfo
+
+KEY = bytes(range(32))
+
+
+@pytest.fixture
+def line() -> Iterator[PtyLine]:
+    """A pseudo-terminal that is pulled out at the end."""
+    line = PtyLine()
+    yield line
+    line.unplug()
+
+
+def imu_source(line: PtyLine, clock: ManualClock) -> SerialSource:
+    """Return a source that reads our link from the line."""
+    return SerialSource(
+        line.port, 921_600, LinkDecoder({1: KEY}), SourceInfo("imu", ImuSample, 10_000_000, line.port), clock
+    )
+
+
+def test_frames_become_samples_stamped_on_arrival(line: PtyLine) -> None:
+    """Bytes through the kernel come out as samples with the clock's time and the device's own."""
+    clock, encoder = ManualClock(50), LinkEncoder(1, KEY)
+    with imu_source(line, clock) as source:
+        assert source.read(0.0) is None
+        line.write(encoder.frame(10, ImuReading((0.1, 0.2, 0.3), (1.0, 2.0, 9.8))))
+        clock.wait_until_ns(777)
+        sample = source.read(0.0)
+        assert isinstance(sample, ImuSample)
+        assert (sample.stamp_ns, sample.device_stamp_ns, sample.sensor) == (777, 10_000, "imu")
+        assert sample.gyro_rad_s == pytest.approx((0.1, 0.2, 0.3))
+        assert source.read(0.0) is None
+        assert source.line_stats.frames == 1
+        assert not source.exhausted
+
+
+def test_half_a_frame_waits_for_the_other_half(line: PtyLine) -> None:
+    """A read gives nothing until the delimiter has arrived."""
+    clock = ManualClock()
+    frame = LinkEncoder(1, KEY).frame(10, ImuReading((0.0, 0.0, 0.0), (0.0, 0.0, 9.8)))
+    with imu_source(line, clock) as source:
+        line.write(frame[:20])
+        assert source.read(0.0) is None
+        line.write(frame[20:])
+        assert source.read(0.0) is not None
+
+
+def test_noise_on_the_line_is_counted_and_survived(line: PtyLine) -> None:
+    """Damaged frames cost themselves; the totals say so."""
+    encoder = LinkEncoder(1, KEY)
+    frames = [bytearray(encoder.frame(k, ImuReading((0.0, 0.0, 0.0), (0.0, 0.0, 9.8)))) for k in range(5)]
+    frames[2][9] ^= 0x04
+    with imu_source(line, ManualClock()) as source:
+        line.write(b"".join(frames))
+        found = [source.read(0.0) for _ in range(6)]
+        assert [s.device_stamp_ns for s in found if s is not None] == [0, 1000, 3000, 4000]
+        assert source.line_stats.checksum_failures == 1
+        assert source.line_stats.sequence_gaps == 1
+
+
+def test_a_gnss_receiver_is_read_through_the_same_source(line: PtyLine) -> None:
+    """The decoder decides the protocol; baud changes nothing on a pseudo-terminal."""
+    info = SourceInfo("gnss", GnssFix, 100_000_000, line.port)
+    with SerialSource(line.port, 115_200, NmeaDecoder(), info, ManualClock(9)) as source:
+        line.write(epoch(NmeaFix(1_767_225_600_000_000_000, 48.1, 11.5, 500.0, 3.0, 90.0, 10, 0.9)))
+        sample = source.read(0.5)
+        assert isinstance(sample, GnssFix)
+        assert sample.latitude_deg == pytest.approx(48.1)
+        assert source.info is info
+
+
+def test_pulling_the_cable_raises_once_the_rest_is_read(line: PtyLine) -> None:
+    """What had arrived is still given when it was read; then the loss is an error, again and again."""
+    with imu_source(line, ManualClock()) as source:
+        line.write(LinkEncoder(1, KEY).frame(1, ImuReading((0.0, 0.0, 0.0), (0.0, 0.0, 9.8))) * 1)
+        assert source.read(0.0) is not None
+        line.unplug()
+        for _ in range(2):
+            with pytest.raises(SensorDisconnectedError) as caught:
+                source.read(0.0)
+            assert caught.value.code == "EG-N002"
+            assert "imu" in caught.value.message
+    with pytest.raises(SensorDisconnectedError):
+        line.write(b"x")
+
+
+def test_opening_what_is_not_there_or_is_taken_fails_clearly(line: PtyLine) -> None:
+    """No foreign exception: a missing path, a plain file and a second reader are all open errors."""
+    info = SourceInfo("imu", ImuSample, 10_000_000, "nowhere")
+    for path in ("/dev/edgeguard-has-no-such-port", os.devnull, "/"):
+        with pytest.raises(SensorOpenError) as caught:
+            SerialSource(path, 9600, NmeaDecoder(), info, ManualClock()).open()
+        assert caught.value.code == "EG-N001"
+        assert caught.value.hint
+    with imu_source(line, ManualClock()), pytest.raises(SensorOpenError):
+        imu_source(line, ManualClock()).open()
+
+
+def test_reading_before_opening_or_after_closing_is_an_error(line: PtyLine) -> None:
+    """The source says that it is not open instead of giving nothing for ever."""
+    source = imu_source(line, ManualClock())
+    with pytest.raises(SensorDisconnectedError):
+        source.read(0.0)
+    source.open()
+    source.open()
+    source.close()
+    source.close()
+    with pytest.raises(SensorDisconnectedError):
+        source.read(0.0)
+
+
+def test_a_replay_is_refused_even_after_reopening(line: PtyLine) -> None:
+    """The decoder's memory outlives the connection."""
+    frame = LinkEncoder(1, KEY).frame(10, ImuReading((0.0, 0.0, 0.0), (0.0, 0.0, 9.8)))
+    source = imu_source(line, ManualClock())
+    with source:
+        line.write(frame)
+        assert source.read(0.0) is not None
+    with source:
+        line.write(frame)
+        assert source.read(0.0) is None
+
+
+def test_a_line_nobody_reads_holds_a_bounded_backlog(line: PtyLine) -> None:
+    """Beyond the kernel's buffer and the backlog, bytes are lost and counted, as on a wire; order is kept."""
+    total = 0
+    for _ in range(40):
+        line.write(b"\x01" * 2048)
+        total += 2048
+    assert line.lost_bytes == total - KERNEL_ROOM_BYTES - MAX_BACKLOG_BYTES
+    assert line.late == 0

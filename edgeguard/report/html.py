@@ -194,7 +194,7 @@ def _checks(report: Report) -> str:
         return ""
     seeing = [c for c in report.checks if c.blind < len(c.ratio)]
     seeing.sort(key=lambda c: (-min(c.anomalies, 1), -c.peak, c.check))
-    blind = [c.check for c in report.checks if c.blind == len(c.ratio)]
+    blind = [f"{c.check} ({', '.join(c.sensors)})" for c in report.checks if c.blind == len(c.ratio)]
     first = [c for c in seeing[:SHOWN_CHECKS] if c.anomalies or c.peak >= INTERESTING_RATIO] or seeing[:3]
     rest = seeing[len(first) :]
     shown = "".join(_check(c, report) for c in first)

@@ -133,7 +133,7 @@ class ReportBuilder:
         self._start_ns: int | None = None
         self._ticks: list[TickTrust] = []
         self._reasons: list[str] = []
-        self._checks: dict[str, _Series] = {}
+        self._checks: dict[tuple[str, ...], _Series] = {}
         self._stages: dict[str, list[float]] = {}
         self._track = TrackBuilder()
         self._album = Album()
@@ -150,7 +150,9 @@ class ReportBuilder:
         self._ticks.append(TickTrust(time_s, frame.verdict, trust, frame.synced.tick.discontinuity))
         self._reasons.append(frame.verdict_reason)
         for result in frame.results:
-            self._checks.setdefault(result.check, _Series(result)).add(time_s, result)
+            # A self-check runs once per sensor under one name; a cross-check is one series whoever could take part.
+            key = (result.check, *(result.sensors if len(result.sensors) == 1 else ()))
+            self._checks.setdefault(key, _Series(result)).add(time_s, result)
         for stage, spent_ns in frame.stage_ns.items():
             self._stages.setdefault(stage, []).append(spent_ns / 1e6)
         for restoration in frame.restorations:

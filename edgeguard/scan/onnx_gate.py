@@ -7,7 +7,7 @@ graph in pure Python, in bounded time and memory, and lets through only what a p
 Refused (code, rule):
 
     EG-G001  not well-formed protobuf
-    EG-G002  fields the schema does not know, singular fields given twice, training graphs, sparse tensors
+    EG-G002  fields the schema does not know, singular fields given twice, training graphs, sparse tensors, layouts for several devices
     EG-G003  larger, deeper or more than `onnx_limits` allows
     EG-G004  external data outside the buffers that belong to the model or overlapping inside them; unused buffers
     EG-G005  two initializers or inputs of one name, or nameless ones
@@ -128,6 +128,8 @@ class _Gate:
             raise ModelStructureError(f"the model has IR version {ir_version}", code="EG-G010")
         if "training_info" in model:
             raise ModelStructureError("the model carries a training graph", code="EG-G002")
+        if "configuration" in model:
+            raise ModelStructureError("the model is laid out for several devices", code="EG-G002")
         self._check_metadata(model)
         functions = self._declare_functions(model)
         opsets = self._opsets(model, "model")
@@ -281,6 +283,8 @@ class _Gate:
 
     def _check_node(self, span: Span, constants: _Constants, depth: int) -> None:
         node = self._reader.parse(span, schema.NODE, "node")
+        if "device_configurations" in node:
+            raise ModelStructureError("a node is laid out for several devices", code="EG-G002")
         self._body.nodes += 1
         if self._body.nodes > limits.MAX_NODES:
             raise ModelStructureError(f"the model has more than {limits.MAX_NODES} nodes", code="EG-G003")

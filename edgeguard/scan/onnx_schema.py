@@ -13,7 +13,18 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from edgeguard.errors import ModelStructureError
-from edgeguard.scan.protobuf import FIXED32, FIXED64, LENGTH, VARINT, Buffer, Field, fields, packed_varints, signed64
+from edgeguard.scan.protobuf import (
+    FIXED32,
+    FIXED64,
+    LENGTH,
+    VARINT,
+    Buffer,
+    Field,
+    fields,
+    packed_varints,
+    signed64,
+    varint_count,
+)
 
 Span = tuple[int, int]
 
@@ -235,6 +246,17 @@ class Message:
     def size(self, name: str) -> int:
         """Return the payload bytes of a field, summed over its occurrences."""
         return sum(field.end - field.value_start for field in self._values.get(name, ()))
+
+    def varints(self, name: str) -> int:
+        """Return how many numbers an INT field holds, packed or not, without making them.
+
+        Raises:
+            ModelStructureError: the last of them is cut short.
+        """
+        return sum(
+            1 if f.wire_type == VARINT else varint_count(self._buffer, f.value_start, f.end)
+            for f in self._values.get(name, ())
+        )
 
     def text(self, name: str, limit: int) -> str:
         """Return a singular string field; "" when absent.

@@ -17,9 +17,18 @@ from edgeguard.scan.onnx_schema import Message, Reader, Span
 
 _EXTERNAL: Final = 1  # TensorProto.DataLocation
 _EXTERNAL_KEYS: Final = frozenset({"location", "offset", "length", "checksum"})
+# Which element types a typed field may hold, as onnx.proto says; int32_data holds every type not named elsewhere.
+_FIELD_OF_TYPE: Final = {
+    1: "float_data",
+    14: "float_data",
+    11: "double_data",
+    15: "double_data",
+    7: "int64_data",
+    12: "uint64_data",
+    13: "uint64_data",
+    8: "string_data",
+}
 _TYPED_FIELDS: Final = ("float_data", "int32_data", "int64_data", "uint64_data", "double_data", "string_data")
-# Bits of one element in the typed field, for those of fixed width.
-_FIXED_WIDTH_BITS: Final = {"float_data": 32, "double_data": 64}
 _MAX_NUMBER_DIGITS: Final = 19  # of a 63-bit number
 _SHOWN_CHARACTERS: Final = 80  # of a name, in messages
 
@@ -160,16 +169,17 @@ def _check_inline(tensor: Message, count: int, byte_size: int, data_type: int, l
     held = [field for field in (*_TYPED_FIELDS, "raw_data") if field in tensor]
     if len(held) > 1:
         raise ModelStructureError(f"{label} holds its data twice", code="EG-G009")
-    field = held[0] if held else ""
-    size = tensor.size(field) if field else 0
-    if field in ("", "raw_data"):
-        fits = size == byte_size and (data_type != schema.STRING or count == 0)
+    field = held[0] if held else "raw_data"
+    if field == "raw_data":
+        fits = tensor.size(field) == byte_size and (data_type != schema.STRING or count == 0)
+    elif field != _FIELD_OF_TYPE.get(data_type, "int32_data"):
+        fits = False
     elif field == "string_data":
-        fits = data_type == schema.STRING and len(tensor.spans(field)) == count
-    elif field in _FIXED_WIDTH_BITS:
-        fits = size * 8 in (count * _FIXED_WIDTH_BITS[field], 2 * count * _FIXED_WIDTH_BITS[field])  # or complex
-    else:  # varints: one to ten bytes each, several small elements may share one
-        fits = size <= 10 * count and 8 * size >= byte_size // 8
+        fits = len(tensor.spans(field)) == count
+    elif field in ("float_data", "double_data"):
+        fits = tensor.size(field) == byte_size
+    else:  # elements below a byte share one
+        fits = tensor.varints(field) == (byte_size if schema.ELEMENT_TYPES[data_type][1] < 8 else count)
     if not fits:
         raise ModelStructureError(f"{label} does not hold as much data as its shape says", code="EG-G009")
 

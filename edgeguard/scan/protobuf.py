@@ -27,6 +27,8 @@ MAX_FIELD_NUMBER: Final = (1 << 29) - 1  # what a 32-bit tag can hold beside its
 _U64_LIMIT: Final = 1 << 64
 _FIXED_BYTES: Final = {FIXED64: 8, FIXED32: 4}
 
+_CONTINUED: Final = bytes(range(0x80, 0x100))  # bytes of a varint that another byte follows
+
 Buffer = bytes | memoryview
 
 
@@ -111,6 +113,18 @@ def packed_varints(buffer: Buffer, start: int, end: int) -> Iterator[int]:
     while position < end:
         value, position = read_varint(buffer, position, end)
         yield value
+
+
+def varint_count(buffer: Buffer, start: int, end: int) -> int:
+    """Return how many varints `start:end` holds, at the speed of a byte search.
+
+    Raises:
+        ModelStructureError: the last one is cut short.
+    """
+    payload = bytes(buffer[start:end])
+    if payload and payload[-1] >= 0x80:
+        raise malformed("a number is cut short", end)
+    return len(payload.translate(None, _CONTINUED))
 
 
 def signed64(value: int) -> int:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, redirect_stdout
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -145,9 +146,9 @@ def _provision(*arguments: str | Path) -> dict[str, Any]:
     from firmware_tools.cli import cli
 
     words = [str(argument) for argument in arguments]
-    say(f"   $ edgeguard-provision {' '.join(words)}")
+    say(f"   $ edgeguard-provision {shlex.join(words)}")
     printed = io.StringIO()
-    with redirect_stdout(printed):
+    with redirect_stdout(printed), redirect_stderr(io.StringIO()):
         cli.main(args=[*words, "--format", "json"], prog_name="edgeguard-provision", standalone_mode=False)
     result: dict[str, Any] = json.loads(printed.getvalue())
     return result
@@ -221,7 +222,7 @@ def _drive(paths: DemoPaths, config: Config, seed: int, output: str) -> Report:
     clock = ManualClock()
     wall_ns = SystemClock().wall_ns()
     key = FileKeyProvider(paths.key(DEVICE))
-    report = ReportBuilder("EdgeGuard demo", {"seed": str(seed), "scenario": scenario.name})
+    report = ReportBuilder("EdgeGuard demo", {"seed": str(seed), "scenario": scenario.name}, start_ns=clock.now_ns())
     with ExitStack() as stack:
         session = InferenceSession(
             paths.bundle, trust=TrustStore.load(paths.trust, wall_ns), key=key, expect_model=MODEL_ID, board=BOARD

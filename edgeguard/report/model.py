@@ -1,6 +1,6 @@
 """`Report`: what a run showed, as one frozen value; and `ReportBuilder`, which collects it tick by tick.
 
-Seconds are counted from the first tick. The builder keeps numbers and a bounded set of small pictures, never frames.
+Seconds are counted from the start of the run. The builder keeps numbers and a bounded set of small pictures, never frames.
 """
 
 from __future__ import annotations
@@ -120,17 +120,23 @@ class ReportBuilder:
     Args:
         title: headline. meta: shown as given; put dates and versions here, nothing else knows them.
         recovery_s: how long after an attack a sensor may stay blamed without counting against clean time.
+        start_ns: the moment seconds are counted from; the first tick without it.
     """
 
     def __init__(
-        self, title: str, meta: Mapping[str, str] | None = None, *, recovery_s: float = DEFAULT_RECOVERY_S
+        self,
+        title: str,
+        meta: Mapping[str, str] | None = None,
+        *,
+        recovery_s: float = DEFAULT_RECOVERY_S,
+        start_ns: int | None = None,
     ) -> None:
         self._title = title
         self._meta = dict(meta or {})
         self._recovery_s = recovery_s
         self._notes: list[str] = []
         self._truths: tuple[Truth, ...] = ()
-        self._start_ns: int | None = None
+        self._start_ns = start_ns
         self._ticks: list[TickTrust] = []
         self._reasons: list[str] = []
         self._checks: dict[tuple[str, ...], _Series] = {}

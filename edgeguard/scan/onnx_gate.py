@@ -7,7 +7,8 @@ graph in pure Python, in bounded time and memory, and lets through only what a p
 Refused (code, rule):
 
     EG-G001  not well-formed protobuf
-    EG-G002  fields the schema does not know, singular fields given twice, training graphs, sparse tensors, layouts for several devices
+    EG-G002  fields the schema does not know, singular fields given twice, training graphs, sparse tensors, layouts for
+             several devices
     EG-G003  larger, deeper or more than `onnx_limits` allows
     EG-G004  external data outside the buffers that belong to the model or overlapping inside them; unused buffers
     EG-G005  two initializers or inputs of one name, or nameless ones

@@ -39,7 +39,7 @@ class Attribution:
     named: sensors that the evidence singles out, with the check that did it. suspects: members of sets that could not
     be narrowed down. exonerated: sensors with calm, powerful cross-agreement and no accusation. observable: sensors
     that at least one cross-check could see. cases: for each sensor named by elimination, everybody who was accused
-    with it. passed: self-checks that looked and found nothing, per sensor. cleared: sensors all of whose disagreements a
+    with it. passed: self-checks that looked and found nothing, per sensor. cleared: sensors whose disagreements a
     known culprit explains.
     """
 

@@ -90,6 +90,8 @@ class EgoFilter:
         """Does this fix agree with where believed sensors say the vehicle is? True where the filter knows nothing."""
         if self._reference is None or not self._started:
             return True
+        if not (math.isfinite(fix.latitude_deg) and math.isfinite(fix.longitude_deg)):
+            return False
         r = self._plane(fix) - self._x[:2]
         s = self._p[:2, :2] + np.eye(2) * POSITION_SD_M**2
         if float(r @ np.linalg.solve(s, r)) > READMIT_2:
@@ -151,8 +153,8 @@ class EgoFilter:
         sd = max(sd, 0.05) * math.sqrt(10.0)
         h = np.zeros((1, 5))
         h[0, V] = 1.0
-        self._correct(np.array([sample.speed_m_s - self._x[V]]), h, np.array([[sd**2]]), math.inf)
-        self._used.add(WHEELS)
+        if self._correct(np.array([sample.speed_m_s - self._x[V]]), h, np.array([[sd**2]]), GATE_1):
+            self._used.add(WHEELS)
 
     def _plane(self, fix: GnssFix) -> NDArray[np.float64]:
         if self._reference is None:
@@ -209,7 +211,8 @@ class EgoFilter:
     ) -> bool:
         """Kalman correction unless the innovation fails its gate; Joseph form."""
         judged = h @ self._p @ h.T + (noise if gate_noise is None else gate_noise)
-        if float(innovation @ np.linalg.solve(judged, innovation)) > gate:
+        # Written so that a NaN fails the gate.
+        if not float(innovation @ np.linalg.solve(judged, innovation)) <= gate:
             return False
         s = h @ self._p @ h.T + noise
         gain = np.linalg.solve(s, h @ self._p).T

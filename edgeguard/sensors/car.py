@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 MAX_MEMBER_BYTES = 64 << 20
 MAX_TOTAL_BYTES = 256 << 20
 MAX_MEMBERS = 256
-# DEFLATE cannot exceed 1032:1; real float64 telemetry packs below 20:1. Anything far beyond is a bomb.
-MAX_RATIO = 200
 MIN_DURATION_S = 0.5
 # A recording longer than a day in one file is a clock that jumped.
 MAX_DURATION_S = 86_400.0
@@ -84,8 +82,7 @@ def _load(path: Path) -> dict[str, NDArray[np.float64]]:
 
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> NDArray[np.float64]:
-    too_big = member.file_size > MAX_MEMBER_BYTES or member.file_size > MAX_RATIO * max(member.compress_size, 1024)
-    if too_big:
+    if member.file_size > MAX_MEMBER_BYTES:
         raise RecordingError(f"{member.filename} in {name} is oversized", code="EG-N131", hint=_HINT)
     with archive.open(member) as stream:
         data = stream.read(MAX_MEMBER_BYTES + 1)

@@ -15,7 +15,7 @@ from edgeguard.sim.actors import LABELS
 from edgeguard.sim.kernels.cast import cast, cast_shadows
 from edgeguard.sim.kernels.shade import expose, shade
 from edgeguard.sim.primitives import BUILDING, KERB, Primitives, corners
-from edgeguard.sim.windows import pinhole_windows, shadow_corners
+from edgeguard.sim.windows import front_to_back, pinhole_windows, shadow_corners
 from edgeguard.sim.world import EgoTruth, World
 from edgeguard.types import CAMERA, Image
 
@@ -72,7 +72,7 @@ def render(
 
     `noise_seed` replaces the world's seed for the sensor noise alone. Equal arguments give equal bytes in any order.
     """
-    return view(world, time_s, camera, noise_seed=noise_seed).image
+    return _observe(world, time_s, camera, noise_seed)[0]
 
 
 def camera_boxes(world: World, time_s: float, camera: CameraModel = DEFAULT_CAMERA) -> list[Box]:
@@ -88,19 +88,24 @@ def view(
     world: World, time_s: float, camera: CameraModel = DEFAULT_CAMERA, *, noise_seed: int | None = None
 ) -> CameraView:
     """Return image, depth, object numbers and boxes of one exposure in one go."""
-    ego = world.ego(time_s)
-    pose = sensor_pose(ego, camera.mount_m)
-    scene = world.primitives(time_s, REACH_M).seen_from(*pose, REACH_M)
-    depth, hit, alone = _cast(scene, camera)
-    stamp_ns = round(time_s * NS_PER_S)
-    pixels = _expose(
-        world, scene, camera, ego, depth, hit, (world.seed if noise_seed is None else noise_seed, stamp_ns)
-    )
+    image, scene, depth, hit, alone = _observe(world, time_s, camera, noise_seed)
     owner = np.full(len(scene.codes) + 2, -1, dtype=np.int32)
     owner[:-2] = scene.codes[:, 2]  # the last two serve hit = -1 (ground) and -2 (sky)
     object_id = owner[hit]
-    boxes = _boxes(world, object_id, depth, alone)
-    return CameraView(Image(pixels, stamp_ns, CAMERA, stamp_ns), depth, object_id, boxes)
+    return CameraView(image, depth, object_id, _boxes(world, object_id, depth, alone))
+
+
+def _observe(
+    world: World, time_s: float, camera: CameraModel, noise_seed: int | None
+) -> tuple[Image, Primitives, NDArray[np.float32], NDArray[np.int32], NDArray[np.int64]]:
+    """Return the frame, and what cast it: scene, depth, hit primitive, pixels of each object if it stood alone."""
+    ego = world.ego(time_s)
+    scene = world.primitives(time_s, REACH_M).seen_from(*sensor_pose(ego, camera.mount_m), REACH_M)
+    depth, hit, alone = _cast(scene, camera)
+    stamp_ns = round(time_s * NS_PER_S)
+    key = (world.seed if noise_seed is None else noise_seed, stamp_ns)
+    pixels = _expose(world, scene, camera, ego, depth, hit, key)
+    return Image(pixels, stamp_ns, CAMERA, stamp_ns), scene, depth, hit, alone
 
 
 def sensor_pose(ego: EgoTruth, mount_m: tuple[float, float, float]) -> tuple[float, float, float, float]:
@@ -125,8 +130,11 @@ def _cast(scene: Primitives, camera: CameraModel) -> tuple[NDArray[np.float32], 
     depth, hit, mark = np.empty(shape, np.float32), np.empty(shape, np.int32), np.empty(shape, np.int32)
     alone = np.zeros(int(scene.codes[:, 2].max(initial=-1)) + 1, dtype=np.int64)
     size = (camera.width_px, camera.height_px)
-    windows = pinhole_windows(corners(scene.values), camera.focal_px, camera.cx_px, camera.cy_px, size)
-    cast(_rays(camera), camera.mount_m[2], scene.values, scene.codes, windows, depth, hit, mark, alone)
+    points = corners(scene.values)
+    nearest = np.maximum(points[..., 0].min(axis=1), 0.0)
+    windows = pinhole_windows(points, camera.focal_px, camera.cx_px, camera.cy_px, size)
+    windows = front_to_back(windows, scene.codes, nearest)
+    cast(_rays(camera), camera.mount_m[2], scene.values, scene.codes, windows, nearest, depth, hit, mark, alone)
     return depth, hit, alone
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edgeguard.clock import NS_PER_S
 from edgeguard.sim.camera import sensor_pose
 from edgeguard.sim.kernels.cast import cast, reflect
-from edgeguard.sim.windows import spinning_windows
+from edgeguard.sim.windows import front_to_back, plan_distance, spinning_windows
 from edgeguard.sim.world import World
 from edgeguard.types import LIDAR, PointCloud
 
@@ -121,14 +121,16 @@ def _cast(
     """Return distance, object number, reflectance and cosine of incidence for the columns of `part`."""
     pose = sensor_pose(world.ego(time_s), lidar.mount_m)
     scene = world.primitives(time_s, lidar.max_range_m + 10.0).seen_from(*pose, lidar.max_range_m)
+    nearest = plan_distance(scene.values)
     windows = spinning_windows(scene.values, lidar.elevations_rad(), lidar.columns)
+    windows = front_to_back(windows, scene.codes, nearest)
     windows[:, 3] = np.clip(windows[:, 3] - part.start, 0, part.stop - part.start)
     windows[:, 4] = np.clip(windows[:, 4] - part.start, 0, part.stop - part.start)
     beams = np.ascontiguousarray(rays[:, part])
     shape = beams.shape[:2]
     distance, hit, mark = np.empty(shape, np.float32), np.empty(shape, np.int32), np.empty(shape, np.int32)
     alone = np.zeros(int(scene.codes[:, 2].max(initial=-1)) + 1, dtype=np.int64)
-    cast(beams, lidar.mount_m[2], scene.values, scene.codes, windows, distance, hit, mark, alone)
+    cast(beams, lidar.mount_m[2], scene.values, scene.codes, windows, nearest, distance, hit, mark, alone)
     reflectance, cosine = np.empty(shape, np.float32), np.empty(shape, np.float32)
     reflect(beams, distance, hit, scene.values, scene.codes, GROUND_REFLECTANCE, reflectance, cosine)
     owner = np.full(len(scene.codes) + 2, -1, dtype=np.int32)

@@ -55,7 +55,7 @@ def spinning_windows(
     offset = np.angle(np.exp(1j * (np.arctan2(base[..., 1], base[..., 0]) - centre[:, None])))
     low, high = centre + offset.min(axis=1), centre + offset.max(axis=1)
     far = np.hypot(base[..., 0], base[..., 1]).max(axis=1)
-    near = _distance_to_rectangle(values)
+    near = plan_distance(values)
     inside = near < 1e-6
     low, high = np.where(inside, -np.pi, low), np.where(inside, np.pi, high)
     near = np.maximum(near, 0.05)
@@ -77,12 +77,26 @@ def spinning_windows(
     return np.asarray(rows, dtype=np.int64).reshape(-1, 5)
 
 
-def _distance_to_rectangle(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def plan_distance(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Distance in plan from the origin to each primitive's footprint; 0 inside it."""
     c, s = values[:, 6], values[:, 7]
     along = np.abs(c * values[:, X] + s * values[:, Y]) - half_length(values)
     across = np.abs(c * values[:, Y] - s * values[:, X]) - values[:, HALF_WIDTH]
     return np.asarray(np.hypot(np.maximum(along, 0.0), np.maximum(across, 0.0)))
+
+
+def front_to_back(
+    windows: NDArray[np.int64], codes: NDArray[np.int64], nearest: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Return labelled objects' windows in their order, then scenery from near to far.
+
+    An object's rows must stay together (the caster counts its pixels in one go); scenery may be sorted, so that
+    what is hidden is skipped by its lower bound of distance.
+    """
+    labelled = codes[windows[:, 0], 2] >= 0
+    scenery = windows[~labelled]
+    scenery = scenery[np.argsort(nearest[scenery[:, 0]], kind="stable")]
+    return np.ascontiguousarray(np.concatenate([windows[labelled], scenery]))
 
 
 def shadow_corners(values: NDArray[np.float64], sun: NDArray[np.float64], height_m: float) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from edgeguard.sim.kernels.cast import cast, cast_shadows, hash3, reflect
 from edgeguard.sim.kernels.shade import band, expose, noise2, wrap
 from edgeguard.sim.lidar import DEFAULT_LIDAR, LidarModel
 from edgeguard.sim.primitives import Primitives, corners
-from edgeguard.sim.windows import pinhole_windows, shadow_corners, spinning_windows
+from edgeguard.sim.windows import front_to_back, pinhole_windows, plan_distance, shadow_corners, spinning_windows
 from edgeguard.sim.world import World
 
 SMALL = CameraModel(width_px=96, height_px=56, focal_px=63.0, cx_px=47.5, cy_px=27.5)
@@ -39,11 +39,28 @@ def spinning_rays(lidar: LidarModel) -> np.ndarray:
     return np.stack([x, y, np.broadcast_to(np.sin(elevation), x.shape)], axis=2).astype(np.float32)
 
 
-def run_cast(rays: np.ndarray, height_m: float, scene: Primitives, windows: np.ndarray) -> tuple[np.ndarray, ...]:
+def nearest_depth(scene: Primitives) -> np.ndarray:
+    return np.maximum(corners(scene.values)[..., 0].min(axis=1), 0.0)
+
+
+def run_cast(
+    rays: np.ndarray, height_m: float, scene: Primitives, windows: np.ndarray, nearest: np.ndarray
+) -> tuple[np.ndarray, ...]:
     shape = rays.shape[:2]
     distance, hit, mark = np.empty(shape, np.float32), np.empty(shape, np.int32), np.empty(shape, np.int32)
     alone = np.zeros(int(scene.codes[:, 2].max(initial=-1)) + 1, dtype=np.int64)
-    cast(rays, height_m, scene.values, scene.codes, windows, distance, hit, mark, alone)
+    cast(
+        rays,
+        height_m,
+        scene.values,
+        scene.codes,
+        front_to_back(windows, scene.codes, nearest),
+        nearest,
+        distance,
+        hit,
+        mark,
+        alone,
+    )
     return distance, hit, alone
 
 
@@ -52,7 +69,7 @@ def test_the_camera_caster_agrees_with_brute_force(seed: int, time_s: float) -> 
     """Every ray against every solid in NumPy gives the same depth, hit and pixel counts as the culled kernel."""
     scene = scene_at(seed, time_s, SMALL.mount_m)
     windows = pinhole_windows(corners(scene.values), SMALL.focal_px, SMALL.cx_px, SMALL.cy_px, (96, 56))
-    distance, hit, alone = run_cast(pinhole_rays(SMALL), SMALL.mount_m[2], scene, windows)
+    distance, hit, alone = run_cast(pinhole_rays(SMALL), SMALL.mount_m[2], scene, windows, nearest_depth(scene))
     expected, expected_hit, expected_alone = reference.cast(
         pinhole_rays(SMALL), SMALL.mount_m[2], scene.values, scene.codes
     )
@@ -68,7 +85,7 @@ def test_the_lidar_caster_agrees_with_brute_force_all_around() -> None:
     scene = scene_at(2, 6.0, DEFAULT_LIDAR.mount_m)
     windows = spinning_windows(scene.values, SPARSE.elevations_rad(), SPARSE.columns)
     rays = spinning_rays(SPARSE)
-    distance, hit, _ = run_cast(rays, SPARSE.mount_m[2], scene, windows)
+    distance, hit, _ = run_cast(rays, SPARSE.mount_m[2], scene, windows, plan_distance(scene.values))
     expected, expected_hit, _ = reference.cast(rays, SPARSE.mount_m[2], scene.values, scene.codes)
     assert np.mean(hit != expected_hit) < 1e-3
     same = (hit == expected_hit) & np.isfinite(expected)
@@ -80,7 +97,7 @@ def test_incidence_and_reflectance_follow_the_surface_that_was_hit() -> None:
     scene = scene_at(3, 4.0, DEFAULT_LIDAR.mount_m)
     rays = spinning_rays(SPARSE)
     windows = spinning_windows(scene.values, SPARSE.elevations_rad(), SPARSE.columns)
-    distance, hit, _ = run_cast(rays, SPARSE.mount_m[2], scene, windows)
+    distance, hit, _ = run_cast(rays, SPARSE.mount_m[2], scene, windows, plan_distance(scene.values))
     reflectance, cosine = np.empty(hit.shape, np.float32), np.empty(hit.shape, np.float32)
     reflect(rays, distance, hit, scene.values, scene.codes, 0.2, reflectance, cosine)
     solid = hit >= 0
@@ -99,7 +116,7 @@ def test_a_ground_pixel_is_dark_exactly_when_something_hides_the_sun() -> None:
     rays = pinhole_rays(SMALL)
     size = (SMALL.width_px, SMALL.height_px)
     windows = pinhole_windows(corners(scene.values), SMALL.focal_px, SMALL.cx_px, SMALL.cy_px, size)
-    distance, hit, _ = run_cast(rays, SMALL.mount_m[2], scene, windows)
+    distance, hit, _ = run_cast(rays, SMALL.mount_m[2], scene, windows, nearest_depth(scene))
     sun = np.array([0.5, 0.4, np.sqrt(1 - 0.41)])
     shade_points = shadow_corners(scene.values, sun, SMALL.mount_m[2])
     windows = pinhole_windows(shade_points, SMALL.focal_px, SMALL.cx_px, SMALL.cy_px, size)

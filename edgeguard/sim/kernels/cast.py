@@ -166,7 +166,7 @@ def surface(p: np.ndarray, kind: int, x: float, y: float, z: float) -> tuple[int
 
 
 @njit(
-    f"void({RAYS}, float64, {TABLE}, {CODES}, {CODES}, {GRID_F4}, {GRID_I4}, {GRID_I4}, int64[::1])",
+    f"void({RAYS}, float64, {TABLE}, {CODES}, {CODES}, float64[::1], {GRID_F4}, {GRID_I4}, {GRID_I4}, int64[::1])",
     cache=True,
     error_model="numpy",
     nogil=True,
@@ -177,6 +177,7 @@ def cast(
     values: np.ndarray,
     codes: np.ndarray,
     windows: np.ndarray,
+    nearest: np.ndarray,
     distance: np.ndarray,
     hit: np.ndarray,
     mark: np.ndarray,
@@ -188,6 +189,7 @@ def cast(
         rays: (H, W, 3) float32 directions. height_m: of the origin above the ground.
         values, codes: primitives in the rays' frame (see `edgeguard.sim.primitives`).
         windows: (M, 5) int64 rows of primitive, first row, end row, first column, end column.
+        nearest: (N,) lower bound of each primitive's distance; with windows sorted by it, hidden scenery costs nothing.
         distance: (H, W) float32 out; inf where nothing. hit: (H, W) int32 out; primitive, -1 ground, -2 nothing.
         mark: (H, W) int32 scratch. alone: per object number, how many rays would hit it if it stood alone.
     """
@@ -202,8 +204,12 @@ def cast(
         index = windows[w, 0]
         p = values[index]
         kind, material, owner = codes[index, 0], codes[index, 1], codes[index, 2]
+        # Labelled objects are cast even where hidden: their unhidden size is counted.
+        bound = nearest[index] if owner < 0 else -1.0
         for i in range(windows[w, 1], windows[w, 2]):
             for j in range(windows[w, 3], windows[w, 4]):
+                if distance[i, j] <= bound:
+                    continue
                 t = intersect(p, kind, material, 0.0, 0.0, 0.0, rays[i, j, 0], rays[i, j, 1], rays[i, j, 2])
                 if t == inf:
                     continue

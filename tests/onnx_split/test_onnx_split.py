@@ -209,6 +209,20 @@ def test_data_files_beside_the_model_are_pulled_in(tmp_path: Path) -> None:
     assert b"model.data" not in split.graph
 
 
+def test_data_files_of_attributes_are_pulled_into_the_graph(tmp_path: Path) -> None:
+    """A Constant node whose tensor lies beside the model; the gate admits external data for initializers only."""
+    nodes = [helper.make_node("Constant", [], ["w"], value=weight()), helper.make_node("MatMul", ["x", "w"], ["y"])]
+    path = tmp_path / "model.onnx"
+    onnx.save(make_model([], nodes=nodes), path, save_as_external_data=True, location="model.data", size_threshold=0,
+              convert_attribute=True)  # fmt: skip
+    assert (tmp_path / "model.data").stat().st_size == 64 * 32 * 4
+
+    split = assert_same_answers(path)
+
+    assert split.weights == b""
+    assert "pulled 8192 bytes in from model.data" in split.notes
+
+
 def external(location: str, **entries: str) -> onnx.ModelProto:
     """A model whose weight lies in `location`."""
     model = make_model([weight()])

@@ -9,6 +9,7 @@ scene has too little structure, or when the match did not converge. Nobody then 
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,9 @@ MATCH_POINTS = 4_000  # noise falls with the root; this many put the yaw sigma b
 COARSE_POINTS = 500
 COARSE_CELL_M, FINE_CELL_M = 2.0, 1.0
 COARSE_SIGMA_M, FINE_SIGMA_M = 0.5, 0.3
+COARSE_SIDE = int(2 * (MATCH_RANGE_M + 10) / COARSE_CELL_M)
+FINE_SIDE = int(2 * (MATCH_RANGE_M + 10) / FINE_CELL_M)
+MODE_SHARE = 0.8  # of the best score: in a queue, street and traffic each explain the larger part of the points
 MAX_SPEED_M_S = 60.0  # no road vehicle's sweep-to-sweep search goes further
 MIN_SCORE = 0.25  # typical matches score 0.5 to 0.7; a quarter means that the surfaces were not found again
 MIN_MATCHED = 300
@@ -111,6 +115,7 @@ class LidarEvidence:
         self._last: LidarFrame | None = None
         self._structure: NDArray[np.float32] | None = None
         self._prior = np.zeros(3)
+        self._pairs: deque[tuple[int, NDArray[np.float64], NDArray[np.float32]]] = deque(maxlen=6)
 
     def frame(self, synced: SyncedSet) -> LidarFrame | None:
         """The prepared sweep of this tick; None when there is no (new, usable) sweep at this tick."""
@@ -126,6 +131,19 @@ class LidarEvidence:
         """Ego-motion since the sweep before, where it is observable."""
         frame = self.frame(synced)
         return frame.motion if frame is not None else None
+
+    def mode_near(self, motion: ScanMotion, dx_m: float) -> float:
+        """Forward displacement of the best match near `dx_m`, if it is nearly as good as `motion`; else motion's own.
+
+        Only the pair of sweeps of the last few ticks can be asked; for older ones the answer is motion's own.
+        """
+        for pair_ns, grid, points in self._pairs:
+            if pair_ns == motion.end_ns:
+                start = np.array([dx_m, motion.dy_m, motion.yaw_rad])
+                pose, _, score = refine_pose(points, start, grid, FINE_CELL_M, 20)
+                good = score > MODE_SHARE * motion.score and abs(pose[1] - motion.dy_m) < 0.3
+                return float(pose[0]) if good and abs(pose[0] - dx_m) < abs(motion.dx_m - dx_m) else motion.dx_m
+        return motion.dx_m
 
     def reset(self) -> None:
         """Forget all history; the next sweep is a first one."""
@@ -148,9 +166,7 @@ class LidarEvidence:
         height_m = height_above_ground(xyz, self._lidar_height_m)
         structure = _structure(xyz, range_m, height_m)
         motion, why_not = self._match(sample.stamp_ns, structure)
-        frame = LidarFrame(
-            sample, xyz, range_m, row, col, height_m, range_image(range_m, row, col), motion, why_not
-        )
+        frame = LidarFrame(sample, xyz, range_m, row, col, height_m, range_image(range_m, row, col), motion, why_not)
         self._last, self._structure = frame, structure
         self._prior = np.zeros(3) if motion is None else np.array([motion.dx_m, motion.dy_m, motion.yaw_rad])
         return frame
@@ -163,14 +179,19 @@ class LidarEvidence:
             return None, "the last sweep is too old"
         if min(structure.shape[0], self._structure.shape[0]) < MIN_MATCHED:
             return None, "too little structure to match"
-        return match_sweeps(self._structure, structure, self._prior, self._last.stamp_ns, stamp_ns)
+        fine = build_normals(self._structure, FINE_CELL_M, FINE_SIDE, FINE_SIGMA_M)
+        points = _few(structure, MATCH_POINTS)
+        self._pairs.append((stamp_ns, fine, points))
+        return match_sweeps(self._structure, fine, points, self._prior, self._last.stamp_ns, stamp_ns)
 
 
 def _structure(
     xyz: NDArray[np.float32], range_m: NDArray[np.float32], height_m: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Points of upright things, (M, 2) float32: what a planar match can hold on to."""
-    keep = (height_m > MIN_HEIGHT_M) & (height_m < MAX_HEIGHT_M) & (range_m < MATCH_RANGE_M) & (range_m > 4 * MIN_RANGE_M)
+    keep = (
+        (height_m > MIN_HEIGHT_M) & (height_m < MAX_HEIGHT_M) & (range_m < MATCH_RANGE_M) & (range_m > 4 * MIN_RANGE_M)
+    )
     return np.ascontiguousarray(thin_points(np.ascontiguousarray(xyz[keep]), THIN_M)[:, :2])
 
 
@@ -188,21 +209,21 @@ def _search_grid(prior: NDArray[np.float64], dt_s: float) -> NDArray[np.float64]
 
 def match_sweeps(
     previous_xy: NDArray[np.float32],
-    current_xy: NDArray[np.float32],
+    fine: NDArray[np.float64],
+    points: NDArray[np.float32],
     prior: NDArray[np.float64],
     start_ns: int,
     end_ns: int,
 ) -> tuple[ScanMotion | None, str]:
     """Planar motion between two sets of upright points.
 
-    previous_xy, current_xy: (M, 2) float32 m, each in its own sensor frame. prior: (3,) expected x, y, yaw.
+    previous_xy: (M, 2) float32 m and `fine`, their grid of `FINE_CELL_M`; points: (N, 2) float32 m of the current
+    sweep; each in its own sensor frame. prior: (3,) expected x, y, yaw.
     Returns the motion, or None and the reason why it is not observable.
     """
     dt_s = (end_ns - start_ns) / NS_PER_S
-    coarse = build_normals(previous_xy, COARSE_CELL_M, int(2 * (MATCH_RANGE_M + 10) / COARSE_CELL_M), COARSE_SIGMA_M)
-    fine = build_normals(previous_xy, FINE_CELL_M, int(2 * (MATCH_RANGE_M + 10) / FINE_CELL_M), FINE_SIGMA_M)
-    points = np.ascontiguousarray(current_xy[:: max(1, current_xy.shape[0] // MATCH_POINTS)])
-    few = np.ascontiguousarray(points[:: max(1, points.shape[0] // COARSE_POINTS)])
+    coarse = build_normals(previous_xy, COARSE_CELL_M, COARSE_SIDE, COARSE_SIGMA_M)
+    few = _few(points, COARSE_POINTS)
     starts = _search_grid(prior, dt_s)
     scores = score_poses(few, starts, coarse, COARSE_CELL_M)
     best = [starts[i] for i in np.argsort(-scores)[:4]]
@@ -228,6 +249,11 @@ def match_sweeps(
         ),
         "",
     )  # fmt: skip
+
+
+def _few(points: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """About `count` points, evenly spread over the sweep."""
+    return np.ascontiguousarray(points[:: max(1, points.shape[0] // count)])
 
 
 def _distinct(poses: list[NDArray[np.float64]]) -> list[NDArray[np.float64]]:

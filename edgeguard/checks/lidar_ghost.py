@@ -177,8 +177,8 @@ class GhostCheck:
         if worst.llr > ALARM_LLR:
             last = worst.sightings[-1]
             reason = (
-                f"an object of {last.points} returns at {last.mid_m:.1f} m appeared where the sweep before saw through, "
-                f"and does not move or reflect like a solid body"
+                f"an object of {last.points} returns at {last.mid_m:.1f} m appeared where the sweep before saw "
+                f"through, and does not move or reflect like a solid body"
             )
             return self._result(Level.ANOMALY, worst.llr, reason)
         return self._result(Level.OK, worst.llr, "")
@@ -250,7 +250,8 @@ class GhostCheck:
         today = ask_sweep(flat, np.eye(4), now, 0.5 * MARGIN_M, MARGIN_RATIO)
         possible = (before != SEEN_THROUGH) & ~((before == HIT) & (today == HIT))
         share = possible.reshape(back.shape[0], -1).mean(axis=1)
-        return -back[share >= 0.6] @ self._pose[:2, :2].T
+        origins: NDArray[np.float64] = -back[share >= 0.6] @ self._pose[:2, :2].T
+        return origins
 
     def _follow(self, frame: LidarFrame, upright: NDArray[np.intp], xyz: NDArray[np.float32]) -> None:
         for track in self._tracks:
@@ -261,9 +262,7 @@ class GhostCheck:
             else:
                 track.misses = 0
                 _weigh(track, sighting)
-        self._tracks = [
-            t for t in self._tracks if t.misses <= MAX_MISSES and (t.age <= MAX_AGE or t.llr > ALARM_LLR)
-        ]
+        self._tracks = [t for t in self._tracks if t.misses <= MAX_MISSES and (t.age <= MAX_AGE or t.llr > ALARM_LLR)]
 
     def _seek(
         self, track: _Track, frame: LidarFrame, upright: NDArray[np.intp], xyz: NDArray[np.float32]
@@ -399,4 +398,4 @@ def _penetration(frame: LidarFrame, members: NDArray[np.intp]) -> float:
     all_col = (frame.col.astype(np.int64) - shift) % 900
     inside = (frame.row >= low_row) & (frame.row <= high_row) & (all_col >= low_col) & (all_col <= high_col)
     behind = inside & (frame.range_m > np.quantile(frame.range_m[members], 0.95) + 1.0)
-    return float(np.count_nonzero(behind) / max(np.count_nonzero(inside), 1))
+    return int(np.count_nonzero(behind)) / max(int(np.count_nonzero(inside)), 1)

@@ -15,12 +15,12 @@ def _root(parent: NDArray[np.int32], i: int) -> int:
     while parent[i] != i:
         parent[i] = parent[parent[i]]
         i = parent[i]
-    return i
+    return int(i)
 
 
 @njit("i8(i8[::1], i4[::1], i8, i8)", cache=True, nogil=True)
 def _slot(keys: NDArray[np.int64], values: NDArray[np.int32], key: int, mask: int) -> int:
-    slot = np.int64((np.uint64(key) * _MIX) >> np.uint64(32)) & mask
+    slot = int((np.uint64(key) * _MIX) >> np.uint64(32)) & mask
     while values[slot] >= 0 and keys[slot] != key:
         slot = (slot + 1) & mask
     return slot
@@ -50,12 +50,12 @@ def cluster_points(xyz: NDArray[np.float32], voxel_m: float) -> tuple[NDArray[np
     parent = np.empty(n, dtype=np.int32)
     voxels = 0
     for i in range(n):
-        fx = np.floor(np.float64(xyz[i, 0]) / voxel_m)
-        fy = np.floor(np.float64(xyz[i, 1]) / voxel_m)
-        fz = np.floor(np.float64(xyz[i, 2]) / voxel_m)
+        fx = np.floor(float(xyz[i, 0]) / voxel_m)
+        fy = np.floor(float(xyz[i, 1]) / voxel_m)
+        fz = np.floor(float(xyz[i, 2]) / voxel_m)
         if not (abs(fx) < _HALF - 1 and abs(fy) < _HALF - 1 and abs(fz) < _HALF - 1):
             continue
-        key = ((np.int64(fx) + _HALF) << 42) | ((np.int64(fy) + _HALF) << 21) | (np.int64(fz) + _HALF)
+        key = ((int(fx) + _HALF) << 42) | ((int(fy) + _HALF) << 21) | (int(fz) + _HALF)
         slot = _slot(keys, values, key, mask)
         if values[slot] < 0:
             keys[slot] = key
@@ -106,12 +106,12 @@ def thin_points(xyz: NDArray[np.float32], voxel_m: float) -> NDArray[np.float32]
     sums = np.zeros((n, 4), dtype=np.float64)
     voxels = 0
     for i in range(n):
-        fx = np.floor(np.float64(xyz[i, 0]) / voxel_m)
-        fy = np.floor(np.float64(xyz[i, 1]) / voxel_m)
-        fz = np.floor(np.float64(xyz[i, 2]) / voxel_m)
+        fx = np.floor(float(xyz[i, 0]) / voxel_m)
+        fy = np.floor(float(xyz[i, 1]) / voxel_m)
+        fz = np.floor(float(xyz[i, 2]) / voxel_m)
         if not (abs(fx) < _HALF - 1 and abs(fy) < _HALF - 1 and abs(fz) < _HALF - 1):
             continue
-        key = ((np.int64(fx) + _HALF) << 42) | ((np.int64(fy) + _HALF) << 21) | (np.int64(fz) + _HALF)
+        key = ((int(fx) + _HALF) << 42) | ((int(fy) + _HALF) << 21) | (int(fz) + _HALF)
         slot = _slot(keys, values, key, mask)
         if values[slot] < 0:
             keys[slot] = key

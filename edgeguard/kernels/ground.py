@@ -31,17 +31,16 @@ def height_above_ground(xyz: NDArray[np.float32], lidar_height_m: float) -> NDAr
     cell = np.full(n, -1, dtype=np.int32)
     scale = SECTORS / (2.0 * np.pi)
     for i in range(n):
-        x = np.float64(xyz[i, 0])
-        y = np.float64(xyz[i, 1])
-        z = np.float64(xyz[i, 2])
+        x = float(xyz[i, 0])
+        y = float(xyz[i, 1])
+        z = float(xyz[i, 2])
         rho = np.sqrt(x * x + y * y)
         if not (rho < BINS and abs(z) < np.inf):
             continue
-        s = np.int64((np.arctan2(y, x) + np.pi) * scale) % SECTORS
-        b = np.int64(rho)
+        s = int((np.arctan2(y, x) + np.pi) * scale) % SECTORS
+        b = int(rho)
         cell[i] = s * BINS + b
-        if z < lowest[s, b]:
-            lowest[s, b] = z
+        lowest[s, b] = min(lowest[s, b], z)
     ground = np.empty((SECTORS, BINS), dtype=np.float64)
     for s in range(SECTORS):
         level = -lidar_height_m
@@ -57,5 +56,5 @@ def height_above_ground(xyz: NDArray[np.float32], lidar_height_m: float) -> NDAr
     height = np.full(n, np.nan, dtype=np.float32)
     for i in range(n):
         if cell[i] >= 0:
-            height[i] = np.float32(np.float64(xyz[i, 2]) - ground[cell[i] // BINS, cell[i] % BINS])
+            height[i] = np.float32(float(xyz[i, 2]) - ground[cell[i] // BINS, cell[i] % BINS])
     return height

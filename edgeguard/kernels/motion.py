@@ -27,12 +27,12 @@ def build_normals(xy: NDArray[np.float32], cell_m: float, side: int, max_sigma: 
     grid = np.zeros((side, side, 6), dtype=np.float64)
     half = 0.5 * side * cell_m
     for i in range(xy.shape[0]):
-        x = np.float64(xy[i, 0])
-        y = np.float64(xy[i, 1])
+        x = float(xy[i, 0])
+        y = float(xy[i, 1])
         if not (abs(x) < half and abs(y) < half):
             continue
-        a = min(np.int64((x + half) / cell_m), side - 1)
-        b = min(np.int64((y + half) / cell_m), side - 1)
+        a = min(int((x + half) / cell_m), side - 1)
+        b = min(int((y + half) / cell_m), side - 1)
         # sums are taken from the cell's corner, so that squares keep their digits
         x -= a * cell_m - half
         y -= b * cell_m - half
@@ -92,8 +92,8 @@ def score_poses(
             y = s * xy[i, 0] + c * xy[i, 1] + poses[k, 1]
             if not (abs(x) < half and abs(y) < half):
                 continue
-            a = min(np.int64((x + half) / cell_m), side - 1)
-            b = min(np.int64((y + half) / cell_m), side - 1)
+            a = min(int((x + half) / cell_m), side - 1)
+            b = min(int((y + half) / cell_m), side - 1)
             if grid[a, b, 0] == 0.0:
                 continue
             dx = x - grid[a, b, 1]
@@ -126,16 +126,16 @@ def refine_pose(
         g[:] = 0.0
         total = 0.0
         for i in range(xy.shape[0]):
-            px = np.float64(xy[i, 0])
-            py = np.float64(xy[i, 1])
+            px = float(xy[i, 0])
+            py = float(xy[i, 1])
             rx = c * px - s * py
             ry = s * px + c * py
             x = rx + pose[0]
             y = ry + pose[1]
             if not (abs(x) < half and abs(y) < half):
                 continue
-            a = min(np.int64((x + half) / cell_m), side - 1)
-            b = min(np.int64((y + half) / cell_m), side - 1)
+            a = min(int((x + half) / cell_m), side - 1)
+            b = min(int((y + half) / cell_m), side - 1)
             if grid[a, b, 0] == 0.0:
                 continue
             ex = x - grid[a, b, 1]
@@ -175,9 +175,7 @@ def refine_pose(
         if not det > 1e-12:
             break
         d0 = (g[0] * m0 - H[0, 1] * (g[1] * a22 - H[1, 2] * g[2]) + H[0, 2] * (g[1] * H[1, 2] - a11 * g[2])) / det
-        d1 = (
-            a00 * (g[1] * a22 - g[2] * H[1, 2]) - g[0] * m1 + H[0, 2] * (H[0, 1] * g[2] - g[1] * H[0, 2])
-        ) / det
+        d1 = (a00 * (g[1] * a22 - g[2] * H[1, 2]) - g[0] * m1 + H[0, 2] * (H[0, 1] * g[2] - g[1] * H[0, 2])) / det
         d2 = (a00 * (a11 * g[2] - H[1, 2] * g[1]) - H[0, 1] * (H[0, 1] * g[2] - H[0, 2] * g[1]) + g[0] * m2) / det
         pose[0] -= d0
         pose[1] -= d1

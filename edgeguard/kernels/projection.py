@@ -38,9 +38,9 @@ def project_points(
     visible = np.zeros(n, dtype=np.bool_)
     inside = 0
     for i in range(n):
-        x = np.float64(xyz[i, 0])
-        y = np.float64(xyz[i, 1])
-        z = np.float64(xyz[i, 2])
+        x = float(xyz[i, 0])
+        y = float(xyz[i, 1])
+        z = float(xyz[i, 2])
         w = P[2, 0] * x + P[2, 1] * y + P[2, 2] * z + P[2, 3]
         if not (w >= MIN_DEPTH_M and w < np.inf):
             continue
@@ -48,8 +48,8 @@ def project_points(
         v = np.floor((P[1, 0] * x + P[1, 1] * y + P[1, 2] * z + P[1, 3]) / w + 0.5)
         if not (u >= 0.0 and u < width and v >= 0.0 and v < height):
             continue
-        col = np.int32(u)
-        row = np.int32(v)
+        col = int(u)
+        row = int(v)
         pixel[i, 0] = col
         pixel[i, 1] = row
         inside += 1

@@ -37,16 +37,16 @@ def to_spherical(xyz: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray
     row = np.full(n, -1, dtype=np.int16)
     col = np.zeros(n, dtype=np.int16)
     for i in range(n):
-        x = np.float64(xyz[i, 0])
-        y = np.float64(xyz[i, 1])
-        z = np.float64(xyz[i, 2])
+        x = float(xyz[i, 0])
+        y = float(xyz[i, 1])
+        z = float(xyz[i, 2])
         r = np.sqrt(x * x + y * y + z * z)
         if not (r >= MIN_RANGE_M and r <= MAX_RANGE_M):
             continue
         k = np.floor(np.arcsin(z / r) * _EL_SCALE + _EL_OFFSET)
         if k < 0 or k >= ROWS:
             continue
-        c = np.int64((np.arctan2(y, x) + np.pi) * _AZ_SCALE)
+        c = int((np.arctan2(y, x) + np.pi) * _AZ_SCALE)
         range_m[i] = np.float32(r)
         row[i] = np.int16(k)
         col[i] = np.int16(c % COLUMNS)
@@ -54,9 +54,7 @@ def to_spherical(xyz: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray
 
 
 @njit("f4[:,::1](f4[::1], i2[::1], i2[::1])", cache=True, nogil=True)
-def range_image(
-    range_m: NDArray[np.float32], row: NDArray[np.int16], col: NDArray[np.int16]
-) -> NDArray[np.float32]:
+def range_image(range_m: NDArray[np.float32], row: NDArray[np.int16], col: NDArray[np.int16]) -> NDArray[np.float32]:
     """Nearest range per cell, (ROWS, COLUMNS) float32 in metres, inf where no return. Inputs from `to_spherical`."""
     image = np.full((ROWS, COLUMNS), np.inf, dtype=np.float32)
     for i in range(range_m.shape[0]):
@@ -87,17 +85,17 @@ def ask_sweep(
     n = xyz.shape[0]
     out = np.full(n, UNKNOWN, dtype=np.int8)
     for i in range(n):
-        x0 = np.float64(xyz[i, 0])
-        y0 = np.float64(xyz[i, 1])
-        z0 = np.float64(xyz[i, 2])
+        x0 = float(xyz[i, 0])
+        y0 = float(xyz[i, 1])
+        z0 = float(xyz[i, 2])
         x = T_ref_cur[0, 0] * x0 + T_ref_cur[0, 1] * y0 + T_ref_cur[0, 2] * z0 + T_ref_cur[0, 3]
         y = T_ref_cur[1, 0] * x0 + T_ref_cur[1, 1] * y0 + T_ref_cur[1, 2] * z0 + T_ref_cur[1, 3]
         z = T_ref_cur[2, 0] * x0 + T_ref_cur[2, 1] * y0 + T_ref_cur[2, 2] * z0 + T_ref_cur[2, 3]
         r = np.sqrt(x * x + y * y + z * z)
         if not (r >= MIN_RANGE_M and r <= MAX_RANGE_M):
             continue
-        k = np.int64(np.floor(np.arcsin(z / r) * _EL_SCALE + _EL_OFFSET))
-        c = np.int64((np.arctan2(y, x) + np.pi) * _AZ_SCALE)
+        k = int(np.floor(np.arcsin(z / r) * _EL_SCALE + _EL_OFFSET))
+        c = int((np.arctan2(y, x) + np.pi) * _AZ_SCALE)
         margin = margin_m + margin_ratio * r
         beyond = 0
         front = 0
@@ -106,7 +104,7 @@ def ask_sweep(
             if k + dk < 0 or k + dk >= ROWS:
                 continue
             for dc in range(-1, 2):
-                d = np.float64(reference[k + dk, (c + dc) % COLUMNS])
+                d = float(reference[k + dk, (c + dc) % COLUMNS])
                 if not d < np.inf:
                     continue
                 if d > r + margin:

@@ -16,12 +16,14 @@ Reference: Geiger et al., "Vision meets Robotics: The KITTI Dataset", IJRR 2013.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -73,7 +75,7 @@ class KittiRecording:
         directory = Path(directory)
         images, sweeps = _stream_folders(directory)
         self.directory = directory
-        self.notes: list[dict[str, object]] = []
+        self.notes: list[dict[str, Any]] = []
         self.calibration = read_calibration(directory)
         image_files, sweep_files = _numbered(images, ".png"), _numbered(sweeps, ".bin")
         if not image_files and not sweep_files:
@@ -129,7 +131,7 @@ class KittiRecording:
         steps = [
             stream.stamps_ns[b] - stream.stamps_ns[a]
             for stream in self._streams.values()
-            for a, b in zip(sorted(stream.files), sorted(stream.files)[1:], strict=False)
+            for a, b in itertools.pairwise(sorted(stream.files))
             if b == a + 1
         ]
         return int(np.median(steps)) if steps else PERIOD_NS
@@ -387,7 +389,7 @@ def _read_stamps(folder: Path, files: Mapping[int, Path]) -> dict[int, int] | No
     except ValueError:
         return None
     ordered = [stamps[n] for n in numbers]
-    return stamps if all(a < b for a, b in zip(ordered, ordered[1:], strict=False)) else None
+    return stamps if all(a < b for a, b in itertools.pairwise(ordered)) else None
 
 
 def _parse_stamp(line: str) -> int:
@@ -395,7 +397,7 @@ def _parse_stamp(line: str) -> int:
     whole, _, fraction = line.strip().partition(".")
     if fraction and not fraction.isdigit():
         raise ValueError(line)
-    seconds = int((datetime.fromisoformat(whole) - datetime(1970, 1, 1)).total_seconds())  # noqa: DTZ001 - naive both
+    seconds = int((datetime.fromisoformat(whole) - datetime(1970, 1, 1)).total_seconds())
     return seconds * NS_PER_S + int((fraction + "000000000")[:9])
 
 

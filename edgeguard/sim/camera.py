@@ -20,7 +20,7 @@ from edgeguard.sim.world import EgoTruth, World
 from edgeguard.types import CAMERA, Image
 
 REACH_M = 130.0  # haze and pixel size leave little beyond
-READ_NOISE_DN = 1.4  # with shot noise about what EuRoC-class machine-vision sensors show at unit gain
+READ_NOISE_DN = 1.4  # assumed, as is the next: a machine-vision sensor by day, sd about 2.5 at mid grey
 SHOT_NOISE_DN = 0.022  # variance per digital number: sd 2.1 at 200
 VIGNETTE = 0.16
 LENS_BLUR_PX = 0.55

@@ -22,8 +22,9 @@ _A_M, _E2 = 6_378_137.0, 6.694379990141316e-3  # WGS 84
 class GnssModel:
     """Noise of a good single-frequency receiver under open sky.
 
-    The slow part is ionosphere and orbit (minutes), the fast part multipath (seconds): over ten seconds the position
-    moves by 0.2-0.3 m against the truth, as displacement residuals of a real drive do.
+    The slow part is ionosphere and orbit (minutes), the fast part multipath (seconds). The figures are chosen so that
+    over ten seconds the position moves by 0.2-0.3 m (1 sigma) against the truth: the size of a real drive's
+    displacement residuals over one to five seconds.
     """
 
     rate_hz: int = 10

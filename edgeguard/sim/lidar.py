@@ -21,11 +21,11 @@ from edgeguard.sim.windows import front_to_back, plan_distance, spinning_windows
 from edgeguard.sim.world import World
 from edgeguard.types import LIDAR, PointCloud
 
-GROUND_REFLECTANCE = 0.22  # dry asphalt at 905 nm
-# Half of the pulses return from a 10 % target at 55 m head-on: the HDL-64 data sheet promises 50 m at 10 %.
+GROUND_REFLECTANCE = 0.22  # assumed for dry asphalt
+# Assumed: half of the pulses return from a 10 % target at 55 m head-on, the class of a large spinning lidar.
 _HALF_POWER = 0.10 / 55.0**2
 _STEEPNESS = 4.0
-_STRAY_LOSS = 0.015  # beams that find nothing for no visible reason: about 1-2 % in KITTI's near field
+_STRAY_LOSS = 0.015  # assumed: beams that find nothing for no visible reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from edgeguard.errors import SensorDisconnectedError
 KERNEL_ROOM_BYTES = 4000
 MAX_BACKLOG_BYTES = 1 << 16  # about 8 s of an IMU line that nobody reads; then bytes are lost, as on a real wire
 _NAP_S = 20e-6
-_MAX_NAPS = 30_000  # two seconds or more: a nap takes at least 50 microseconds on Linux
+_MAX_NAPS = 30_000  # at least 0.6 s, in practice two: the kernel adds its timer slack to every nap
 
 
 class PtyLine:
@@ -23,7 +23,7 @@ class PtyLine:
 
     `write` returns once the bytes can be read at the other end, so that a run in lock-step does not depend on how
     fast the kernel hands them over. `lost_bytes` counts what overflowed; `late` counts hand-overs that took longer
-    than two seconds (only a second reader thread can cause that).
+    than that (only a second reader thread can cause that).
     """
 
     def __init__(self) -> None:

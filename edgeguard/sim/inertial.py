@@ -15,7 +15,7 @@ GRAVITY_M_S2 = 9.81
 
 @dataclass(frozen=True, slots=True)
 class ImuModel:
-    """Noise of an ADIS16448-class unit as in EuRoC's `sensor.yaml`; vibration (assumed) grows with speed, given at 10 m/s."""
+    """Noise of an ADIS16448-class unit as in EuRoC's `sensor.yaml`; vibration is assumed, at 10 m/s."""
 
     rate_hz: int = 100
     gyro_noise: float = 1.7e-4  # rad/s/sqrt(Hz)

@@ -22,8 +22,8 @@ class PtyLine:
     """The device's end of a line. Give `port` to the reader.
 
     `write` returns once the bytes can be read at the other end, so that a run in lock-step does not depend on how
-    fast the kernel hands them over. `lost_bytes` counts what overflowed; `late` counts hand-overs that took longer
-    than that (only a second reader thread can cause that).
+    fast the kernel hands them over. `lost_bytes` counts what overflowed; `late` counts hand-overs that outlast the wait
+    (only a second reader thread can cause that).
     """
 
     def __init__(self) -> None:

@@ -261,7 +261,7 @@ class CarRecording:
             table = _table(arrays, "speed", 1, notes, name)
         if table is None:
             return None
-        return _plausible(table, "wheels", (np.abs(table.rows) <= _MAX_SPEED_M_S).all(axis=1), notes)
+        return _plausible(table, "wheels", np.all(np.abs(table.rows) <= _MAX_SPEED_M_S, axis=1), notes)
 
     @staticmethod
     def _imu_table(arrays: dict[str, NDArray[np.float64]], notes: list[str], name: str) -> _Table | None:
@@ -277,7 +277,7 @@ class CarRecording:
             notes.append("imu: accelerometer interpolated to the gyro's times")
         both = _Table(gyro.t, np.hstack([gyro.rows, accel.rows]))
         inside_limits = (np.abs(both.rows[:, :3]) <= _MAX_RATE_RAD_S) & (np.abs(both.rows[:, 3:]) <= _MAX_ACCEL_M_S2)
-        return _plausible(both, "imu", inside_limits.all(axis=1), notes)
+        return _plausible(both, "imu", np.all(inside_limits, axis=1), notes)
 
     @property
     def infos(self) -> tuple[SourceInfo, ...]:

@@ -88,6 +88,7 @@ class AuditLog:
         self._lock_fd = -1
         self._broken = ""
         self._unflushed = 0
+        self._verdict = "PASS"  # of the last record that carried one
         self._unflushed_since_ns = 0
         self._since_checkpoint = 0
         self._checkpoint_ns = clock.now_ns()
@@ -135,7 +136,8 @@ class AuditLog:
         except AuditError:
             self._count_loss()
             raise
-        self._flush_if_due(urgent=urgent or is_urgent(kind, body))
+        self._flush_if_due(urgent=urgent or is_urgent(kind, body, self._verdict))
+        self._verdict = str(body.get("verdict", self._verdict))
         if self._checkpoint_due():
             self.checkpoint()
         return seq

@@ -11,6 +11,7 @@ from edgeguard.report.pictures import Picture
 from edgeguard.report.plots import check_plot, timeline
 from edgeguard.report.style import STYLE
 from edgeguard.report.svg import text
+from edgeguard.report.table import readmission
 from edgeguard.report.trajectory import trajectory
 
 SHOWN_CHECKS = 9  # the others are one click away
@@ -144,10 +145,11 @@ def _attack_table(report: Report) -> str:
         f"<tr><td><b>{text(a.attack)}</b><small>{text(a.size)}</small></td><td>{text(a.sensor)}</td>"
         f"<td class=n>{a.start_s:.0f}–{a.end_s:.0f} s</td><td>{_result(a)}</td>"
         f"<td class=n>{'' if a.delay_s is None else f'{a.delay_s:.1f} s'}</td>"
-        f"<td>{_named(a)}</td><td>{_pill(a.worst_verdict)}</td></tr>"
+        f"<td>{_named(a)}</td><td>{_pill(a.worst_verdict)}</td>"
+        f"<td class=n>{readmission(a)}</td></tr>"
         for a in report.attacks
     )
-    heads = ("attack", "on", "when", "detected", "after", "named", "verdict")
+    heads = ("attack", "on", "when", "detected", "after", "named", "verdict", "trusted again")
     head = "".join(f"<th>{h}</th>" for h in heads)
     blames = "".join(f"<li>{text(b.sensor)} {text(b.state)} at {b.time_s:.1f} s</li>" for b in report.clean_blames[:8])
     foot = f'<p class="lead">Blamed in clean time:</p><ul>{blames}</ul>' if blames else ""

@@ -1,6 +1,7 @@
 """`Report`: what a run showed, as one frozen value; and `ReportBuilder`, which collects it tick by tick.
 
-Seconds are counted from the start of the run. The builder keeps numbers and a bounded set of small pictures, never frames.
+Seconds are counted from the start of the run. The builder keeps numbers and a bounded set of small pictures, never
+frames.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from edgeguard.types import CheckResult, FrameResult, Level, Truth, Verdict
 NS_PER_S = 1e9
 MAX_RATIO = 1000.0  # a statistic may be infinite; a plot may not
 WAITING_STAGE = "sensors"  # its time is spent waiting for the next tick, not computing
-DEFAULT_RECOVERY_S = 10.0  # re-admission of a sensor wants evidence over many ticks
+# How long a sensor that was rightly blamed may stay on probation after the attack: windows of up to 5 s forget it, the
+# rejection holds 5 s, and belief climbs from its floor back to trust in about 12 s (edgeguard/fusion/trust.py).
+DEFAULT_RECOVERY_S = 22.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,9 @@ class AttackOutcome:
 
     detected: trust in the attacked sensor fell during the attack or within `GRACE_S` after it. delay_s: from the
     attack's start to then. blamed: every sensor that lost trust in that time, strictest first. named: the strictest of
-    them. already_blamed: the sensor was out before the attack began, so that there was nothing left to detect.
+    them. readmitted_s: how long after the end the attacked sensor was trusted again, None when the run ended before or
+    it was never blamed. already_blamed: the sensor was out before the attack began, so that there was nothing left to
+    detect.
     """
 
     attack: str
@@ -56,6 +58,7 @@ class AttackOutcome:
     named: tuple[str, ...]
     named_state: str
     already_blamed: bool
+    readmitted_s: float | None
     worst_verdict: str
 
     @property
@@ -114,8 +117,15 @@ def _judge(
         named=tuple(sensor for sensor in blamed if strictest[sensor] == state),
         named_state=state,
         already_blamed=last_state is not TrustState.TRUSTED,
+        readmitted_s=_readmission(ticks, truth.sensor, end_s) if own else None,
         worst_verdict=max(during, key=_VERDICTS.index).value if during else "",
     )
+
+
+def _readmission(ticks: Sequence[TickTrust], sensor: str, end_s: float) -> float | None:
+    trusted = (t.time_s for t in ticks if t.time_s >= end_s and t.trust.get(sensor) is TrustState.TRUSTED)
+    first_s = next(trusted, None)
+    return None if first_s is None else round(first_s - end_s, 6)
 
 
 def judge_clean_time(

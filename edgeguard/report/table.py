@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeguard.report.model import Report
+from edgeguard.report.outcomes import AttackOutcome
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,9 +19,8 @@ def attack_table(report: Report) -> Table:
     from rich.text import Text
 
     table = Table(title=None, header_style="dim", box=None, pad_edge=False)
-    for name, justify in (("attack", "left"), ("on", "left"), ("from", "right"), ("to", "right"), ("detected", "left"),
-                          ("after", "right"), ("named", "left"), ("worst", "left")):  # fmt: skip
-        table.add_column(name, justify="right" if justify == "right" else "left")
+    for name in ("attack", "on", "from", "to", "detected", "after", "named", "verdict", "trusted again"):
+        table.add_column(name, justify="right" if name in ("from", "to", "after", "trusted again") else "left")
     for a in report.attacks:
         good = a.detected and a.named_correctly
         found = "yes" if a.detected else "already out" if a.already_blamed else "MISSED"
@@ -30,8 +30,16 @@ def attack_table(report: Report) -> Table:
             Text(found, "green" if a.detected else "red"), Text("" if a.delay_s is None else f"{a.delay_s:.1f} s"),
             Text(_plain(", ".join(a.named)) or "nobody", "green" if good else "red"),
             Text(a.worst_verdict, _COLOURS.get(a.worst_verdict, "")),
+            Text(readmission(a)),
         )  # fmt: skip
     return table
+
+
+def readmission(outcome: AttackOutcome) -> str:
+    """Return when the attacked sensor was trusted again, as text; empty when it never was distrusted."""
+    if not outcome.detected:
+        return ""
+    return "not yet" if outcome.readmitted_s is None else f"{outcome.readmitted_s:.1f} s later"
 
 
 def summary_lines(report: Report) -> tuple[str, ...]:

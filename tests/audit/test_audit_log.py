@@ -354,6 +354,8 @@ def test_urgent_records_are_flushed_at_once_and_others_in_batches(tmp_path: Path
         assert pending_after("frame", {"verdict": "PASS"}) == 1
         assert pending_after("frame", {"verdict": "PASS"}) == 2
         assert pending_after("frame", {"verdict": "DEGRADE"}) == 0
+        assert pending_after("frame", {"verdict": "DEGRADE"}) == 1
+        assert pending_after("frame", {"verdict": "PASS"}) == 0
         assert pending_after("security.model_refused", {}) == 0
         assert pending_after("note", {}) == 1
         assert pending_after("note", {}, urgent=True) == 0

@@ -97,6 +97,13 @@ def test_blame_that_began_before_an_attack_counts_before_and_after_it() -> None:
     assert clean(imu={5: S, 25: T}).blamed_s == 9.0
 
 
+def test_readmission_is_counted_from_the_attacks_end() -> None:
+    """Probation is by design; how long it lasts is shown, not hidden."""
+    made = ticks(gnss={12: R, 26: S, 30: T})
+    (outcome,) = judge_attacks(made, [WINDOW])
+    assert outcome.readmitted_s == 30.0 - outcome.end_s
+
+
 def test_every_fall_in_trust_is_a_blame_and_recovery_is_none() -> None:
     """SUSPECT, then REJECTED, then again SUSPECT after being trusted."""
     falls = [(b.time_s, b.state) for b in find_blames(ticks(gnss={3: S, 5: R, 7: S, 9: T, 11: S}))]

@@ -222,7 +222,9 @@ class CheckResult:
     check: stable name such as ``X8.speed``. sensors: who the evidence is about: one for a self-check, several for a
     cross-check. statistic and threshold share a unit; ANOMALY means statistic > threshold. power: the smallest
     change the check could have seen now, in `power_unit`; inf when it is blind. quantity: what is compared
-    ("speed", "yaw_rate", "position", ...); two checks of one quantity can exonerate each other's sensors.
+    ("speed", "yaw_rate", "position", ...); two checks of one quantity can exonerate each other's sensors. size: how
+    large an anomaly is, in `power_unit`, where the check can tell; only a check that could have seen that much
+    exonerates.
     """
 
     check: str
@@ -234,6 +236,7 @@ class CheckResult:
     power_unit: str = ""
     quantity: str = ""
     reason: str = ""
+    size: float | None = None
 
 
 class Check(Protocol):

@@ -68,7 +68,8 @@ class MotionCheck:
             self.history.suspect()
         if statistic > 1.0 and now_s - self._last_s <= STALE_S:
             power = self._power()
-            return self._result(Level.ANOMALY, statistic, power, self._describe(worst))
+            size = self.monitors[worst].size * self._to_power[worst]
+            return self._result(Level.ANOMALY, statistic, power, self._describe(worst), size)
         if now_s - self._last_s > STALE_S:
             return self._result(Level.NOT_OBSERVABLE, 0.0, math.inf, "no comparable samples")
         power = self._power()
@@ -90,7 +91,9 @@ class MotionCheck:
         self._moving = False
         self._last_s = -math.inf
 
-    def _result(self, level: Level, statistic: float, power: float, reason: str) -> CheckResult:
+    def _result(
+        self, level: Level, statistic: float, power: float, reason: str, size: float | None = None
+    ) -> CheckResult:
         return CheckResult(
             check=self.name,
             sensors=self.sensors,
@@ -101,4 +104,5 @@ class MotionCheck:
             power_unit=self.power_unit,
             quantity=self.quantity,
             reason=reason,
+            size=size,
         )

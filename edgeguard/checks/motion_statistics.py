@@ -158,6 +158,8 @@ class ResidualMonitor:
         self._up = 0.0
         self._down = 0.0
         self._last_z: deque[float] = deque(maxlen=GATE_SAMPLES)
+        self._last_sizes: deque[float] = deque(maxlen=GATE_SAMPLES)
+        self.size = 0.0
         self._gate = 0.0
         self._t: float | None = None
         self._alarm_t: float | None = None
@@ -200,10 +202,13 @@ class ResidualMonitor:
         self._up = min(max(0.0, self._up + weight * (clipped - CUSUM_K)), 2 * CUSUM_H)
         self._down = min(max(0.0, self._down + weight * (-clipped - CUSUM_K)), 2 * CUSUM_H)
         self._last_z.append(z)
+        self._last_sizes.append(abs(residual))
         self._gate = self._persistent(GATE_SAMPLES - 1 if dt > SLOW_SAMPLE_S else GATE_SAMPLES) / GATE_SIGMA
         self._t = t
         if self._running > 1.0:
             self._alarm_t, self._alarm_size = t, self._running
+            # The middle of the last residuals: what the alarm is about, in the residual's unit.
+            self.size = sorted(self._last_sizes)[len(self._last_sizes) // 2]
         self._teach(t, residual, dead_band)
 
     def _teach(self, t: float, residual: float, dead_band: float) -> None:

@@ -18,10 +18,13 @@ from edgeguard.types import IMU, WHEELS, CheckResult, Level
 MIN_SOURCES = 3
 
 # Agreement vouches for a sensor only while its own statistic is calm: near the threshold it may be about to accuse.
+# Calm to this share, it excludes a fault of about this share of its power; a smaller one it cannot speak about.
 CALM_SHARE = 0.5
+# Powers and sizes are compared in one unit per dimension.
+UNITS: Mapping[str, tuple[str, float]] = {"rad/s": ("rad/s", 1.0), "deg/s": ("rad/s", math.pi / 180.0)}
 # A name found by elimination must hold this long, because checks differ in delay: the one that would have spread the
 # blame may be a few samples behind the one that raised it.
-CONFIRM_S = 0.3
+CONFIRM_S = 0.5
 
 # What a sensor contributes to a comparison of some quantity, where that is not the quantity itself: a displacement is
 # reckoned from wheel speed and gyro yaw rate, an acceleration is compared with the change of wheel speed.
@@ -69,18 +72,18 @@ def attribute(results: Sequence[CheckResult], rejected: frozenset[str] = frozens
             named |= {s: r.check for s in r.sensors if s in rejected and s not in named}
     crossing = [r for r in results if len(r.sensors) > 1]
     observable = frozenset(s for r in crossing if _sees(r) for s in r.sensors)
-    vouched = {
-        (r.quantity, s)
+    witnesses = [
+        (r, s)
         for r in crossing
         if _agrees(r)
         for s in r.sensors
         # Only for the very quantity it compares: a displacement that fits says little about a small error of speed.
         if contribution(r.quantity, s) == r.quantity
-        and not any(other in named or other in rejected for other in r.sensors if other != s)
-    }
+        and not any(m in named or m in rejected for m in r.sensors if m != s)
+    ]
     # A known culprit explains every disagreement it takes part in.
     open_cases = [r for r in crossing if r.level is Level.ANOMALY and not any(s in named for s in r.sensors)]
-    left = {id(r): _candidates(r, vouched) for r in open_cases}
+    left = {id(r): _candidates(r, witnesses) for r in open_cases}
     explained = frozenset(
         s for r in crossing if r.level is Level.ANOMALY and any(m in named for m in r.sensors) for s in r.sensors
     )
@@ -138,10 +141,20 @@ def _sees(result: CheckResult) -> bool:
     return result.level is not Level.NOT_OBSERVABLE
 
 
-def _candidates(result: CheckResult, vouched: set[tuple[str, str]]) -> frozenset[str]:
+def _candidates(case: CheckResult, witnesses: Sequence[tuple[CheckResult, str]]) -> frozenset[str]:
     """Members nobody vouches for in what they contribute here; all members when everyone is vouched for."""
-    left = frozenset(s for s in result.sensors if (contribution(result.quantity, s), s) not in vouched)
-    return left or frozenset(result.sensors)
+    cleared = {s for w, s in witnesses if w.quantity == contribution(case.quantity, s) and _could_have_seen(w, case)}
+    left = frozenset(case.sensors) - cleared
+    return left or frozenset(case.sensors)
+
+
+def _could_have_seen(witness: CheckResult, case: CheckResult) -> bool:
+    """Would a fault as large as the case have disturbed the witness? Assumed where the two cannot be compared."""
+    unit, factor = UNITS.get(witness.power_unit, (witness.power_unit, 1.0))
+    case_unit, case_factor = UNITS.get(case.power_unit, (case.power_unit, 1.0))
+    if case.size is None or unit != case_unit:
+        return True
+    return CALM_SHARE * witness.power * factor <= case.size * case_factor
 
 
 def _connected(cases: Sequence[CheckResult]) -> list[list[CheckResult]]:

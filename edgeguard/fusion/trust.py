@@ -33,6 +33,8 @@ SUSPECTED_PER_S = -20.0
 # A set never pushes a member below this: suspect, not rejected.
 SUSPECT_FLOOR = -1.0
 AGREED_PER_S = 0.6
+# A member of a set whose culprit is found was never the reason: it returns as fast as its hold allows.
+CLEARED_PER_S = 3.0
 # Without evidence belief fades to "not known", from above only.
 FADE_PER_S = 0.02
 # A rejected sensor stays so for this long after the last accusation, a suspect for that long.
@@ -91,6 +93,8 @@ class TrustLedger:
             belief.log_odds = min(belief.log_odds, max(SUSPECT_FLOOR, belief.log_odds + SUSPECTED_PER_S * dt))
             belief.accused_ns = stamp_ns
             belief.accuser = ""
+        elif not withheld and sensor in found.cleared and not belief.singled_out:
+            belief.log_odds = max(belief.log_odds, min(belief.log_odds + CLEARED_PER_S * dt, TRUST_ABOVE + dt))
         elif not withheld and _spoken_for(belief, sensor, found):
             belief.log_odds += AGREED_PER_S * dt
         elif belief.log_odds > 0:
@@ -115,7 +119,4 @@ class TrustLedger:
 
 def _spoken_for(belief: _Belief, sensor: str, found: Attribution) -> bool:
     """Is there evidence for the sensor that could have been evidence against it?"""
-    if sensor in found.exonerated or belief.accuser in found.passed.get(sensor, ()):
-        return True
-    # It was only ever one of a set, and meanwhile somebody else is known to be the reason.
-    return sensor in found.cleared and not belief.singled_out
+    return sensor in found.exonerated or belief.accuser in found.passed.get(sensor, ())

@@ -47,6 +47,8 @@ FREEZE_ALPHA = 1e-6
 REDELIVERY = 0.25
 # However smooth a road: vibration and drag change a rolling car's speed by this much per second.
 RESTLESS_M_S2 = 0.05
+# Speed on a vehicle bus is never coarser than 1 km/h; assumed until a step was seen.
+COARSEST_STEP_M_S = 0.28
 # Below this a receiver may hold its position and wheels read zero, honestly and for hours.
 STANDSTILL_M_S = 0.5
 
@@ -225,8 +227,8 @@ class FreezeCheck:
         """N: how many repeats in a row an honest stream shows with chance alpha."""
         learned = (self._equal + 1.0) / (self._pairs + 2.0)
         dwell_s = 0.0
-        if self._info.kind is WheelOdometry and math.isfinite(self._step):
-            dwell_s = self._step / RESTLESS_M_S2
+        if self._info.kind is WheelOdometry:
+            dwell_s = min(self._step, COARSEST_STEP_M_S) / RESTLESS_M_S2
         by_step = math.exp(-self._info.period_ns / NS_PER_S / dwell_s) if dwell_s > 0 else 0.0
         p = min(max(learned, by_step, REDELIVERY), 0.9999)
         return math.ceil(math.log(FREEZE_ALPHA) / math.log(p))

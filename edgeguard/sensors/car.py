@@ -251,7 +251,8 @@ class CarRecording:
             stamps = (np.round((table.t - self._origin_s) * NS_PER_S)).astype(np.int64) + FIRST_STAMP_NS
             self._samples[sensor] = [build(int(s), row) for s, row in zip(stamps, table.rows, strict=True)]
         self._end_ns = FIRST_STAMP_NS + int((end_s - self._origin_s) * NS_PER_S)
-        self.notes: tuple[str, ...] = tuple(notes)
+        self.calibration: None = None  # no camera, no lidar
+        self.notes: list[dict[str, Any]] = [{"kind": "remark", "text": text} for text in notes]
         self.duration_s = end_s - self._origin_s
 
     @staticmethod

@@ -67,7 +67,7 @@ class _Stream:
     def push(self, sample: Sample) -> None:
         if not isinstance(sample, self.info.kind):
             self.dropped[WRONG_KIND] += 1
-        elif sample.stamp_ns <= 0:
+        elif sample.stamp_ns < 0:
             self.dropped[ZERO_STAMP] += 1
         else:
             self.waiting.append(sample)
@@ -85,7 +85,10 @@ class _Stream:
         keep: deque[Sample] = deque()
         for sample in self.waiting:
             stamp_ns = sample.stamp_ns
-            if stamp_ns > now_ns + future_ns:
+            # A stamp that was never set reads zero; only where the clock itself starts at zero is it a time.
+            if stamp_ns == 0 and now_ns > late_ns:
+                self.dropped[ZERO_STAMP] += 1
+            elif stamp_ns > now_ns + future_ns:
                 self.dropped[FUTURE] += 1
             elif stamp_ns > now_ns + ahead_ns:
                 keep.append(sample)

@@ -80,9 +80,9 @@ def test_optional_streams_may_be_missing_and_bad_rows_go_with_a_note(tmp_path: P
     data["wheel_speed_value"][5, 0] = 1e9
     recording = CarRecording(save(tmp_path / "car.npz", data))
     assert [i.sensor for i in recording.infos] == [GNSS, WHEELS]
-    assert any("gnss: 1 rows with no number" in n for n in recording.notes)
-    assert any("wheels: 1 rows outside" in n for n in recording.notes)
-    assert any("imu: not in" in n for n in recording.notes)
+    assert any("gnss: 1 rows with no number" in n["text"] for n in recording.notes)
+    assert any("wheels: 1 rows outside" in n["text"] for n in recording.notes)
+    assert any("imu: not in" in n["text"] for n in recording.notes)
 
 
 def _shuffle(d: dict[str, np.ndarray]) -> None:

@@ -44,7 +44,7 @@ def test_every_pushed_sample_is_used_once_or_dropped_with_a_reason_or_still_wait
     sync = Synchronizer(INFOS)
     used = dict.fromkeys(MAKERS, 0)
     pushed = dict.fromkeys(MAKERS, 0)
-    last = dict.fromkeys(MAKERS, 0)
+    last = dict.fromkeys(MAKERS, -1)
     synced = None
     for frame in range(21):
         for sensor, stamp_ns, at in batch:
@@ -73,7 +73,7 @@ def test_every_pushed_sample_is_used_once_or_dropped_with_a_reason_or_still_wait
 
 @pytest.mark.parametrize(
     ("stamps_ms", "reason"),
-    [([50, 40], "backwards"), ([50, 50], "duplicate"), ([0], "zero_stamp"), ([900], "future"), ([-5], "zero_stamp")],
+    [([50, 40], "backwards"), ([50, 50], "duplicate"), ([900], "future"), ([-5], "zero_stamp")],
 )
 def test_each_bad_stamp_has_its_own_reason(stamps_ms: list[int], reason: str):
     """One reason code per kind of bad stamp."""
@@ -82,6 +82,15 @@ def test_each_bad_stamp_has_its_own_reason(stamps_ms: list[int], reason: str):
         sync.push(fix(stamp * MS))
     health = sync.tick(Tick(0, 100 * MS)).health[GNSS]
     assert dict(health.dropped) == {reason: 1}
+
+
+def test_a_stamp_of_zero_is_a_time_only_where_the_clock_starts_there():
+    """A recording may begin at zero; on a running clock zero is a stamp that nobody set."""
+    starting, running = Synchronizer(INFOS), Synchronizer(INFOS)
+    for sync in (starting, running):
+        sync.push(fix(0))
+    assert starting.tick(Tick(0, 0)).health[GNSS].received == 1
+    assert running.tick(Tick(0, 60_000 * MS)).health[GNSS].dropped == {"zero_stamp": 1}
 
 
 def test_a_stale_sample_is_late_and_a_flood_overflows_oldest_first():

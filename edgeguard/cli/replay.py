@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -29,9 +29,9 @@ class Recording(Protocol):
     def calibration(self) -> RigCalibration | None: ...
 
     @property
-    def notes(self) -> list[dict[str, Any]]: ...
+    def notes(self) -> Sequence[Mapping[str, Any]]: ...
 
-    def ticks(self) -> Iterator[Tick]: ...
+    def ticks(self) -> Iterable[Tick]: ...
 
     def sources(self, clock: Clock) -> Mapping[str, Source]: ...
 
@@ -122,7 +122,7 @@ class Summary:
         self.verdicts: dict[str, int] = {}
         self.anomalies: dict[str, int] = {}
         self.blamed: set[str] = set()
-        self.notes: list[dict[str, Any]] = []
+        self.notes: Sequence[Mapping[str, Any]] = ()
         self._stage_ns: dict[str, list[int]] = {}
 
     def add(self, frame: FrameResult) -> None:
@@ -149,7 +149,7 @@ class Summary:
             "verdicts": self.verdicts,
             "anomalies": self.anomalies,
             "sensors_blamed": sorted(self.blamed),
-            "notes": self.notes,
+            "notes": [dict(note) for note in self.notes],
             "stage_ms_median": {
                 stage: round(sorted(spent)[len(spent) // 2] / 1e6, 3) for stage, spent in self._stage_ns.items()
             },

@@ -285,9 +285,9 @@ class CarRecording:
         """One per stream the file has, in the order gnss, wheels, imu."""
         return tuple(self._infos.values())
 
-    def sources(self, clock: Clock) -> list[RecordedSource]:
-        """Fresh sources that replay on `clock`."""
-        return [RecordedSource(self._infos[s], self._samples[s], clock) for s in self._infos]
+    def sources(self, clock: Clock) -> dict[str, RecordedSource]:
+        """Fresh sources that replay on `clock`, by sensor."""
+        return {s: RecordedSource(info, self._samples[s], clock) for s, info in self._infos.items()}
 
     def ticks(self) -> list[Tick]:
         """10 Hz from the first stamp to the last, with what the file lacks at each."""

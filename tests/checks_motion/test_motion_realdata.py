@@ -33,7 +33,7 @@ def car(realdata: Path) -> CarRecording:
 def play(car: CarRecording, tamper: Tamper | None = None, start_s: float = 0.0, stop_s: float = 1e9) -> list[Step]:
     clock, sync, checks = ManualClock(), Synchronizer(car.infos), build_motion_checks(car.infos)
     fusion = Fusion([i.sensor for i in car.infos])
-    sources, out = car.sources(clock), []
+    sources, out = list(car.sources(clock).values()), []
     for tick in car.ticks():
         now_s = tick.stamp_ns / S - 1
         if now_s > stop_s:

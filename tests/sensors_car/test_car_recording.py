@@ -47,7 +47,7 @@ def test_axes_become_forward_left_up_and_the_receiver_time_is_kept(tmp_path: Pat
     recording = CarRecording(save(tmp_path / "car.npz", arrays()))
     clock = ManualClock()
     first = {}
-    for source in recording.sources(clock):
+    for source in recording.sources(clock).values():
         clock.wait_until_ns(1_200_000_000)
         first[source.info.sensor] = source.read(0.0)
     imu, fix, wheels = first[IMU], first[GNSS], first[WHEELS]
@@ -183,7 +183,7 @@ def test_the_real_drive_reads_as_gravity_up_and_turns_agree(realdata: Path):
     recording = CarRecording(realdata / "car_60s" / "car.npz")
     clock = ManualClock()
     clock.wait_until_ns(10**12)
-    series = {s.info.sensor: list(iter(lambda s=s: s.read(0.0), None)) for s in recording.sources(clock)}
+    series = {s.info.sensor: list(iter(lambda s=s: s.read(0.0), None)) for s in recording.sources(clock).values()}
     assert np.mean([s.accel_m_s2[2] for s in series[IMU]]) == pytest.approx(9.7, abs=0.3)
     t = np.array([s.stamp_ns for s in series[IMU]])
     rate = np.interp([s.stamp_ns for s in series[WHEELS]], t, [s.gyro_rad_s[2] for s in series[IMU]])

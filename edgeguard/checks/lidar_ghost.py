@@ -2,7 +2,8 @@
 
 Dense ghosts defeat plain penetration tests (CARLO, Sun et al. 2020), so evidence is gathered over time:
 
-* **birth**: points where the sweep before saw *through* the place (ray test after ego-motion compensation). Occluded,
+* **birth**: points where the sweep before saw *through* the place (ray test after ego-motion compensation), or where
+  a closed surface hid it and still stands there: no beam goes through bodywork. Occluded,
   never-seen and nearby-occupied space is no birth; foliage and thin things are occupied in their neighbourhood.
 * **kinematics**: where could the object have come from? Every displacement up to 40 m/s whose origin the sweep before
   did not see empty is allowed; the object must then go on in that direction. A ghost stays.
@@ -44,6 +45,7 @@ HISTORY = 3
 MAX_AGE = 15  # sweeps a track may live without an alarm
 MAX_MISSES = 2
 MIN_SIGHTINGS = 3
+MAX_STAY_M = 1.5  # three sigma of the difference of two spoofed ranges, for world- and sensor-fixed ghosts
 MAX_MISMATCH_M = 2.5  # prediction error plus dissimilarity beyond which a cluster is another body
 ALARM_LLR = 6.0  # 1 in 400 per judged birth if terms were calibrated; the clips keep any two terms from reaching it
 
@@ -61,12 +63,13 @@ MAX_SWERVE_M = 0.35  # spoofed jitter is in range only; a change across the beam
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sighting:
-    """One look at a tracked cluster. xy_m: world-frame median; across: unit vector
+    """One look at a tracked cluster. xy_m, local_m: world- and sensor-frame median; across: unit vector
     across the beam, world frame; near_m, mid_m: range quantiles in the sensor frame."""
 
     stamp_ns: int
     points: int
     xy_m: NDArray[np.float64]
+    local_m: NDArray[np.float64]
     across: NDArray[np.float64]
     near_m: float
     mid_m: float
@@ -154,14 +157,15 @@ class GhostCheck:
         upright = _upright(frame)
         xyz = np.ascontiguousarray(frame.xyz[upright])
         previous, T_world_previous = self._past[-1]
-        status = ask_sweep(xyz, np.linalg.inv(T_world_previous) @ self._pose, previous.image, MARGIN_M, MARGIN_RATIO)
-        born = status == SEEN_THROUGH
+        T_previous_current = np.linalg.inv(T_world_previous) @ self._pose
+        status, front_m = ask_sweep(xyz, T_previous_current, previous.image, MARGIN_M, MARGIN_RATIO)
+        born = (status == SEEN_THROUGH) | _through_solid(frame, upright, front_m)
         self._past.append((frame, self._pose))
         if xyz.shape[0] == 0 or np.count_nonzero(born) > MAX_BORN_SHARE * xyz.shape[0]:
             self._tracks = []
             return self._result(Level.NOT_OBSERVABLE, 0.0, "most of the scene is new or unexplained")
         self._follow(frame, upright, xyz)
-        self._find_births(frame, upright, xyz, status, previous, T_world_previous)
+        self._find_births(frame, upright, xyz, born, previous, T_world_previous)
         return self._judge()
 
     def _forget(self) -> None:
@@ -192,11 +196,11 @@ class GhostCheck:
         frame: LidarFrame,
         upright: NDArray[np.intp],
         xyz: NDArray[np.float32],
-        status: NDArray[np.int8],
+        is_born: NDArray[np.bool_],
         previous: LidarFrame,
         T_world_previous: NDArray[np.float64],
     ) -> None:
-        born = np.flatnonzero(status == SEEN_THROUGH)
+        born = np.flatnonzero(is_born)
         labels, count = cluster_points(np.ascontiguousarray(xyz[born]), VOXEL_M)
         sizes = np.bincount(labels[labels >= 0], minlength=count)
         large = np.flatnonzero(sizes >= MIN_BIRTH_POINTS)
@@ -204,7 +208,7 @@ class GhostCheck:
         for label in large:
             members = born[labels == label]
             points = xyz[members]
-            if _extent(points) <= MAX_OBJECT_M and _share(points, xyz, status) >= MIN_BIRTH_SHARE:
+            if _extent(points) <= MAX_OBJECT_M and _share(points, xyz, is_born) >= MIN_BIRTH_SHARE:
                 fresh.append(members)
         if len(fresh) > MAX_BIRTHS:
             return
@@ -246,8 +250,8 @@ class GhostCheck:
             np.ascontiguousarray(frame.col[others]),
         )  # fmt: skip
         T_previous_current = np.linalg.inv(T_world_previous) @ self._pose
-        before = ask_sweep(flat, T_previous_current, previous.image, 0.5 * MARGIN_M, MARGIN_RATIO)
-        today = ask_sweep(flat, np.eye(4), now, 0.5 * MARGIN_M, MARGIN_RATIO)
+        before, _ = ask_sweep(flat, T_previous_current, previous.image, 0.5 * MARGIN_M, MARGIN_RATIO)
+        today, _ = ask_sweep(flat, np.eye(4), now, 0.5 * MARGIN_M, MARGIN_RATIO)
         possible = (before != SEEN_THROUGH) & ~((before == HIT) & (today == HIT))
         share = possible.reshape(back.shape[0], -1).mean(axis=1)
         origins: NDArray[np.float64] = -back[share >= 0.6] @ self._pose[:2, :2].T
@@ -261,8 +265,13 @@ class GhostCheck:
                 track.misses += 1
             else:
                 track.misses = 0
-                _weigh(track, sighting)
+                _weigh(track, sighting, self._carried(track))
         self._tracks = [t for t in self._tracks if t.misses <= MAX_MISSES and (t.age <= MAX_AGE or t.llr > ALARM_LLR)]
+
+    def _carried(self, track: _Track) -> NDArray[np.float64]:
+        """Where the last sighting would be now, in the world, had it been carried along with the sensor."""
+        place: NDArray[np.float64] = self._pose[:2, :2] @ track.sightings[-1].local_m + self._pose[:2, 3]
+        return place
 
     def _seek(
         self, track: _Track, frame: LidarFrame, upright: NDArray[np.intp], xyz: NDArray[np.float32]
@@ -277,18 +286,19 @@ class GhostCheck:
             return None
         T = np.linalg.inv(track.T_world_reference) @ self._pose
         near = np.ascontiguousarray(xyz[close])
-        status = ask_sweep(near, T, track.reference, MARGIN_M, MARGIN_RATIO)
-        born = close[status == SEEN_THROUGH]
-        labels, count = cluster_points(np.ascontiguousarray(xyz[born]), VOXEL_M)
+        status, _ = ask_sweep(near, T, track.reference, MARGIN_M, MARGIN_RATIO)
+        loose = close[status != HIT]  # later the place itself may be hidden from the reference; only scenery is not
+        labels, count = cluster_points(np.ascontiguousarray(xyz[loose]), VOXEL_M)
+        predictions = [*_predictions(track, dt_s), self._carried(track)]
         best: _Sighting | None = None
         best_distance = MAX_MISMATCH_M
         for label in range(count):
-            members = born[labels == label]
+            members = loose[labels == label]
             if members.size < max(MIN_SIGHTING_POINTS, 0.35 * last.points):
                 continue
             sighting = self._sight(frame, upright[members])
-            distance = min(np.hypot(*(sighting.xy_m - p)) for p in _predictions(track, dt_s))
-            distance += abs(np.log(sighting.points / last.points))  # a metre per factor e: the same body looks alike
+            distance = min(np.hypot(*(sighting.xy_m - p)) for p in predictions)
+            distance += _unlike(sighting, track)
             if distance < best_distance:
                 best, best_distance = sighting, distance
         return best
@@ -301,6 +311,7 @@ class GhostCheck:
             stamp_ns=frame.stamp_ns,
             points=members.size,
             xy_m=self._pose[:2, :2] @ centre + self._pose[:2, 3],
+            local_m=centre.astype(np.float64),
             across=self._pose[:2, :2] @ np.array([-centre[1], centre[0]]) / max(float(np.hypot(*centre)), 1e-6),
             near_m=float(near_m),
             mid_m=float(mid_m),
@@ -320,11 +331,11 @@ def _extent(points: NDArray[np.float32]) -> float:
     return float(np.hypot(*(high - low)))
 
 
-def _share(points: NDArray[np.float32], xyz: NDArray[np.float32], status: NDArray[np.int8]) -> float:
-    """Share of the upright returns in the cluster's box that stand where the sweep before saw through."""
+def _share(points: NDArray[np.float32], xyz: NDArray[np.float32], born: NDArray[np.bool_]) -> float:
+    """Share of the upright returns in the cluster's box that are born."""
     low, high = np.quantile(points, (0.05, 0.95), axis=0)
     inside = ((xyz >= low) & (xyz <= high)).all(axis=1)
-    return float(np.mean(status[inside] == SEEN_THROUGH)) if inside.any() else 0.0
+    return float(np.mean(born[inside])) if inside.any() else 0.0
 
 
 def _displacements(reach_m: float) -> NDArray[np.float64]:
@@ -348,16 +359,42 @@ def _predictions(track: _Track, dt_s: float) -> list[NDArray[np.float64]]:
     return places
 
 
-def _weigh(track: _Track, sighting: _Sighting) -> None:
-    """Add one sighting and the evidence it brings."""
+def _unlike(sighting: _Sighting, track: _Track) -> float:
+    """Dissimilarity to the tracked body, in metres of prediction error it is worth."""
+    unlike = abs(float(np.log(sighting.points / track.sightings[-1].points)))
+    if np.isfinite(sighting.roughness_m) and np.isfinite(track.roughness_m):
+        unlike += 0.5 * abs(float(np.log(max(sighting.roughness_m, 0.01) / max(track.roughness_m, 0.01))))
+    return unlike
+
+
+def _through_solid(frame: LidarFrame, upright: NDArray[np.intp], front_m: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Points behind a closed surface of the sweep before that neighbouring beams still hit. front_m: of `ask_sweep`."""
+    through = np.zeros(upright.size, dtype=np.bool_)
+    behind = np.flatnonzero(np.isfinite(front_m))
+    if behind.size == 0 or frame.motion is None:
+        return through
+    nearest = np.minimum(frame.image, np.minimum(np.roll(frame.image, 1, axis=1), np.roll(frame.image, -1, axis=1)))
+    padded = np.vstack((nearest[1:], np.full((1, nearest.shape[1]), np.inf, np.float32)))
+    nearest = np.minimum(nearest, np.minimum(padded, np.vstack((padded[-1:], nearest[:-1]))))
+    points = upright[behind]
+    now_m, range_m = nearest[frame.row[points], frame.col[points]], frame.range_m[points]
+    tolerance_m = 2.0 * MARGIN_M + abs(frame.motion.dx_m)
+    stands = (now_m < range_m - MARGIN_M - MARGIN_RATIO * range_m) & (np.abs(now_m - front_m[behind]) < tolerance_m)
+    through[behind[stands]] = True
+    return through
+
+
+def _weigh(track: _Track, sighting: _Sighting, carried: NDArray[np.float64]) -> None:
+    """Add one sighting and the evidence it brings. carried: the last sighting, had it moved with the sensor."""
     past = track.sightings
     past.append(sighting)
     if len(past) == 2:
         moved = past[1].xy_m - past[0].xy_m
-        if track.origins.shape[0] == 0:
-            track.motion_llr = motion_llr(np.inf)
-        else:
-            track.motion_llr = motion_llr(float(np.hypot(*(track.origins - moved).T).min()))
+        stays_m = min(float(np.hypot(*moved)), float(np.hypot(*(past[1].xy_m - carried))))
+        if track.age > 1 or stays_m > MAX_STAY_M:
+            return  # it moved, but not where it could have come from: most likely another body
+        misfit_m = np.hypot(*(track.origins - moved).T).min() if track.origins.shape[0] else np.inf
+        track.motion_llr = motion_llr(float(misfit_m))
         return
     a, b, c = past[-3:]
     first_s, second_s = b.stamp_ns - a.stamp_ns, c.stamp_ns - b.stamp_ns
@@ -366,7 +403,7 @@ def _weigh(track: _Track, sighting: _Sighting) -> None:
     near = c.near_m - 2.0 * b.near_m + a.near_m
     mid = c.mid_m - 2.0 * b.mid_m + a.mid_m
     swerve = c.xy_m - 2.0 * b.xy_m + a.xy_m
-    if abs(float(np.dot(swerve, c.across))) > MAX_SWERVE_M or not 0.5 < c.points / b.points < 2.0:
+    if abs(float(np.dot(swerve, c.across))) > MAX_SWERVE_M or not 0.4 < c.points / b.points < 2.5:
         return
     # what moves both quantiles moves the object; what moves one moves only what is visible of it
     track.jitter_llr += jitter_llr(min(abs(near), abs(mid)))

@@ -19,6 +19,8 @@ MIN_RANGE_M = 0.5  # inside the housing of every lidar there is
 MAX_RANGE_M = 300.0  # beyond the reach of the sensors named in the docs; also rejects inf
 
 SEEN_THROUGH, HIT, HIDDEN, UNKNOWN = 1, 0, -1, -2
+MIN_SOLID_CELLS = 4  # of the nine, for a surface in front to count as closed
+MAX_SOLID_SPREAD_M = 0.6  # foliage, fences and glass show depth within one degree; bodywork and walls do not
 
 _AZ_SCALE = COLUMNS / (2.0 * np.pi)
 _EL_SCALE = 180.0 / np.pi / EL_STEP_DEG
@@ -63,14 +65,14 @@ def range_image(range_m: NDArray[np.float32], row: NDArray[np.int16], col: NDArr
     return image
 
 
-@njit("i1[::1](f4[:,::1], f8[:,::1], f4[:,::1], f8, f8)", cache=True, nogil=True)
+@njit("Tuple((i1[::1], f4[::1]))(f4[:,::1], f8[:,::1], f4[:,::1], f8, f8)", cache=True, nogil=True)
 def ask_sweep(
     xyz: NDArray[np.float32],
     T_ref_cur: NDArray[np.float64],
     reference: NDArray[np.float32],
     margin_m: float,
     margin_ratio: float,
-) -> NDArray[np.int8]:
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Ask an earlier sweep what it knew about places.
 
     Args:
@@ -79,11 +81,13 @@ def ask_sweep(
         reference: range image of the earlier sweep.
         margin_m, margin_ratio: a return counts as at the place when within `margin_m + margin_ratio * range`.
 
-    Returns (N,) int8: SEEN_THROUGH when at least two of the 3 x 3 cells have returns and all of them lie beyond the
-    place, HIT when one lies at it, HIDDEN when all lie in front of it or on both sides, UNKNOWN otherwise.
+    Returns status (N,) int8: SEEN_THROUGH when at least two of the 3 x 3 cells have returns and all of them lie beyond the
+    place, HIT when one lies at it, HIDDEN when all lie in front of it or on both sides, UNKNOWN otherwise;
+    and front_m (N,) float32: the mean range of a closed surface that hid the place, NaN where there was none.
     """
     n = xyz.shape[0]
     out = np.full(n, UNKNOWN, dtype=np.int8)
+    front_m = np.full(n, np.nan, dtype=np.float32)
     for i in range(n):
         x0 = float(xyz[i, 0])
         y0 = float(xyz[i, 1])
@@ -100,6 +104,9 @@ def ask_sweep(
         beyond = 0
         front = 0
         near = 0
+        nearest = np.inf
+        farthest = 0.0
+        total = 0.0
         for dk in range(-1, 2):
             if k + dk < 0 or k + dk >= ROWS:
                 continue
@@ -111,12 +118,17 @@ def ask_sweep(
                     beyond += 1
                 elif d < r - margin:
                     front += 1
+                    total += d
+                    nearest = min(nearest, d)
+                    farthest = max(farthest, d)
                 else:
                     near += 1
         if near > 0:
             out[i] = HIT
         elif front > 0:
             out[i] = HIDDEN
+            if beyond == 0 and front >= MIN_SOLID_CELLS and farthest - nearest < MAX_SOLID_SPREAD_M:
+                front_m[i] = np.float32(total / front)
         elif beyond >= 2:
             out[i] = SEEN_THROUGH
-    return out
+    return out, front_m

@@ -47,7 +47,7 @@ def build_normals(xy: NDArray[np.float32], cell_m: float, side: int, max_sigma: 
         for b in range(side):
             n = grid[a, b, 0]
             if n < MIN_CELL_POINTS:
-                grid[a, b, 0] = 0.0
+                grid[a, b, :] = 0.0
                 continue
             mx = grid[a, b, 1] / n
             my = grid[a, b, 2] / n
@@ -58,7 +58,7 @@ def build_normals(xy: NDArray[np.float32], cell_m: float, side: int, max_sigma: 
             spread = np.sqrt(0.25 * (xx - yy) * (xx - yy) + xy_ * xy_)
             thin = half_trace - spread
             if thin > max_sigma * max_sigma + floor2:
-                grid[a, b, 0] = 0.0  # foliage and clutter: its sampling moves with the sensor, so it votes for rest
+                grid[a, b, :] = 0.0  # foliage and clutter: its sampling moves with the sensor, so it votes for rest
                 continue
             angle = 0.5 * np.arctan2(2.0 * xy_, xx - yy)  # of the long axis
             nx = -np.sin(angle)

@@ -22,9 +22,9 @@ SEEN_THROUGH, HIT, HIDDEN, UNKNOWN = 1, 0, -1, -2
 MIN_SOLID_CELLS = 4  # of the nine, for a surface in front to count as closed
 MAX_SOLID_SPREAD_M = 0.6  # foliage, fences and glass show depth within one degree; bodywork and walls do not
 
-_AZ_SCALE = COLUMNS / (2.0 * np.pi)
-_EL_SCALE = 180.0 / np.pi / EL_STEP_DEG
-_EL_OFFSET = -EL_MIN_DEG / EL_STEP_DEG
+AZ_SCALE = COLUMNS / (2.0 * np.pi)
+EL_SCALE = 180.0 / np.pi / EL_STEP_DEG
+EL_OFFSET = -EL_MIN_DEG / EL_STEP_DEG
 
 
 @njit("Tuple((f4[::1], i2[::1], i2[::1]))(f4[:,::1])", cache=True, nogil=True)
@@ -45,10 +45,10 @@ def to_spherical(xyz: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray
         r = np.sqrt(x * x + y * y + z * z)
         if not (r >= MIN_RANGE_M and r <= MAX_RANGE_M):
             continue
-        k = np.floor(np.arcsin(z / r) * _EL_SCALE + _EL_OFFSET)
+        k = np.floor(np.arcsin(z / r) * EL_SCALE + EL_OFFSET)
         if k < 0 or k >= ROWS:
             continue
-        c = int((np.arctan2(y, x) + np.pi) * _AZ_SCALE)
+        c = int((np.arctan2(y, x) + np.pi) * AZ_SCALE)
         range_m[i] = np.float32(r)
         row[i] = np.int16(k)
         col[i] = np.int16(c % COLUMNS)
@@ -81,8 +81,8 @@ def ask_sweep(
         reference: range image of the earlier sweep.
         margin_m, margin_ratio: a return counts as at the place when within `margin_m + margin_ratio * range`.
 
-    Returns status (N,) int8: SEEN_THROUGH when at least two of the 3 x 3 cells have returns and all of them lie beyond the
-    place, HIT when one lies at it, HIDDEN when all lie in front of it or on both sides, UNKNOWN otherwise;
+    Returns status (N,) int8: SEEN_THROUGH when at least two of the 3 x 3 cells have returns and all of them lie
+    beyond the place, HIT when one lies at it, HIDDEN when all lie in front of it or on both sides, UNKNOWN otherwise;
     and front_m (N,) float32: the mean range of a closed surface that hid the place, NaN where there was none.
     """
     n = xyz.shape[0]
@@ -98,8 +98,8 @@ def ask_sweep(
         r = np.sqrt(x * x + y * y + z * z)
         if not (r >= MIN_RANGE_M and r <= MAX_RANGE_M):
             continue
-        k = int(np.floor(np.arcsin(z / r) * _EL_SCALE + _EL_OFFSET))
-        c = int((np.arctan2(y, x) + np.pi) * _AZ_SCALE)
+        k = int(np.floor(np.arcsin(z / r) * EL_SCALE + EL_OFFSET))
+        c = int((np.arctan2(y, x) + np.pi) * AZ_SCALE)
         margin = margin_m + margin_ratio * r
         beyond = 0
         front = 0

@@ -9,7 +9,7 @@ Layouts read (camera 2 and the Velodyne; other cameras are ignored):
 keeps them with the day). Without usable timestamps, frame N is at N * 103.15 ms, the device's measured period.
 
 What is the recording's fault and what is the sensor's: a number missing in one stream is a recording gap; a *last*
-sweep that is cut short is the end of the recording; a file in the middle that does not decode is that sensor's fault at
+file that is cut short is the end of the recording; a file in the middle that does not decode is that sensor's fault at
 that tick: the sample is missing, the source counts it in `drops` and in `line_stats.checksum_failures`.
 Reference: Geiger et al., "Vision meets Robotics: The KITTI Dataset", IJRR 2013.
 """
@@ -43,6 +43,7 @@ POINT_BYTES = 16  # x, y, z, reflectance as float32
 COMPARED_SWEEPS = 5  # earlier sweeps that say where a sweep ends
 END_SLACK_DEG = 45.0  # ends differ by a few degrees between sweeps; 45 deg of one ring are 250 returns of 115 000
 LIDAR_HEIGHT_M = 1.73  # sensor setup figure of the dataset
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _NUMBER = re.compile(r"\d{1,12}")
 
 UNDECODABLE, BAD_SIZE, NOT_FINITE, UNREADABLE = "undecodable", "bad_size", "not_finite", "unreadable"
@@ -137,19 +138,22 @@ class KittiRecording:
         return int(np.median(steps)) if steps else PERIOD_NS
 
     def _drop_cut_end(self, images: dict[int, Path], sweeps: dict[int, Path]) -> None:
-        """Recordings end where the writer was stopped: the last sweep, and its tick, go when they are cut."""
-        if not sweeps:
-            return
-        last = max(sweeps)
-        why = _cut(sweeps[last], [sweeps[n] for n in sorted(sweeps)[-1 - COMPARED_SWEEPS : -1]])
-        if why:
-            del sweeps[last]
-            with_image = last in images and last == max(images)
-            if with_image:
-                del images[last]
-            self.notes.append(
-                {"kind": "truncated", "sensor": LIDAR, "frame": last, "reason": why, "tick_dropped": with_image}
-            )
+        """Recordings end where the writer was stopped: a last file that is cut goes, and its tick with it."""
+        whole = {CAMERA: images, LIDAR: sweeps}
+        end = max((*images, *sweeps))
+        for sensor, files in whole.items():
+            if not files:
+                continue
+            last = max(files)
+            earlier = [files[n] for n in sorted(files)[-1 - COMPARED_SWEEPS : -1]]
+            why = _cut_image(files[last]) if sensor == CAMERA else _cut_sweep(files[last], earlier)
+            if why:
+                tick_dropped = last == end
+                for other in whole.values() if tick_dropped else (files,):
+                    other.pop(last, None)
+                self.notes.append(
+                    {"kind": "truncated", "sensor": sensor, "frame": last, "reason": why, "tick_dropped": tick_dropped}
+                )
 
     def _stamps(
         self, images: Path, image_files: dict[int, Path], sweeps: Path, sweep_files: dict[int, Path], numbers: list[int]
@@ -255,7 +259,7 @@ def decode_sweep(data: bytes, stamp_ns: int) -> tuple[PointCloud | None, str]:
 
 def _decode_image(data: bytes, stamp_ns: int) -> tuple[Image | None, str]:
     # the header's size is read before OpenCV allocates: 8 magic bytes, then IHDR with width and height
-    if len(data) < 33 or data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR":
+    if len(data) < 33 or not data.startswith(PNG_MAGIC) or data[12:16] != b"IHDR":
         return None, UNDECODABLE
     width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     if not 0 < width * height <= MAX_IMAGE_PIXELS or data[-8:-4] != b"IEND":
@@ -401,7 +405,15 @@ def _parse_stamp(line: str) -> int:
     return seconds * NS_PER_S + int((fraction + "000000000")[:9])
 
 
-def _cut(last: Path, earlier: list[Path]) -> str:
+def _cut_image(last: Path) -> str:
+    """Why the last image is cut, or an empty string."""
+    data = _read_bounded(last, MAX_IMAGE_BYTES)
+    if data == b"" or (data is not None and data.startswith(PNG_MAGIC) and data[-8:-4] != b"IEND"):
+        return f"the picture stops after {len(data)} bytes"
+    return ""
+
+
+def _cut_sweep(last: Path, earlier: list[Path]) -> str:
     """Why the last sweep is cut, or an empty string."""
     data = _read_bounded(last, MAX_SWEEP_BYTES)
     if data is None:
@@ -421,7 +433,7 @@ def _cut(last: Path, earlier: list[Path]) -> str:
 
 def _turned_deg(data: bytes | None) -> float | None:
     """How far the beam turned over a sweep in file order: rings x 360 deg in ring order, 360 in firing order."""
-    if data is None or len(data) < 1000 * POINT_BYTES or len(data) % POINT_BYTES:
+    if data is None or len(data) < 2 * POINT_BYTES or len(data) % POINT_BYTES:
         return None
     points = np.frombuffer(data, dtype="<f4").reshape(-1, 4)
     azimuth = np.arctan2(points[:, 1], points[:, 0])

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from edgeguard.checks.gnss import CourseCheck, DisplacementCheck, DopplerCheck, GnssWheelSpeedCheck
 from edgeguard.checks.inertial import AccelerationCheck, WheelTurnCheck
 from edgeguard.checks.motion_history import MotionHistory
-from edgeguard.checks.serial import IntegrityCheck
+from edgeguard.checks.serial import FrameIntegrityCheck, IntegrityCheck
 from edgeguard.checks.timing import build_timing_checks
-from edgeguard.types import GNSS, IMU, WHEELS
+from edgeguard.types import GNSS, IMU, WHEELS, Image, PointCloud
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,10 @@ def build_motion_checks(infos: Sequence[SourceInfo]) -> list[Check]:
     """
     sensors = {info.sensor for info in infos}
     checks: list[Check] = build_timing_checks(infos)
-    checks.extend(IntegrityCheck(info.sensor) for info in infos)
+    checks.extend(
+        FrameIntegrityCheck(info.sensor) if info.kind in (Image, PointCloud) else IntegrityCheck(info.sensor)
+        for info in infos
+    )
     history = MotionHistory()
     if GNSS in sensors:
         checks.append(DopplerCheck(history))

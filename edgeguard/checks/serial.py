@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 WINDOW_S = 10.0
 # Share of frames lost on the line. A real 230400 baud lidar cable lost 4 of 20 876; fifty times that is a fault.
 MAX_LOSS_SHARE = 0.01
+# Of whole frames none may be damaged; between zero and one, so that a count above it is one at least.
+MAX_DAMAGED_FRAMES = 0.5
 # Confidence of the bound: 4.26 sigma one-sided is 1e-5 per look.
 WILSON_Z = 4.26
 # Fewer frames than this say nothing about a share of a percent ... unless all of them are bad.
@@ -109,6 +111,36 @@ class IntegrityCheck:
             threshold=MAX_LOSS_SHARE,
             power=power,
             power_unit="share of frames",
-            quantity="integrity",
+            quantity="line_integrity",
             reason=reason,
+        )
+
+
+class FrameIntegrityCheck:
+    """S1 of a sensor whose samples are whole frames: pictures and sweeps carry no expected share of damaged ones."""
+
+    name: str = "S1.integrity"
+
+    def __init__(self, sensor: str) -> None:
+        self.sensors: tuple[str, ...] = (sensor,)
+        self._sensor = sensor
+        self._failures = 0
+
+    def evaluate(self, synced: SyncedSet) -> CheckResult:
+        """One result for this tick: how many frames since the last one arrived but could not be decoded."""
+        health = synced.health.get(self._sensor)
+        line = health.line if health is not None else LineStats()
+        damaged = max(0, line.checksum_failures - self._failures)
+        self._failures = line.checksum_failures
+        seen = damaged > 0 or line.frames > 0
+        return CheckResult(
+            check=self.name,
+            sensors=self.sensors,
+            level=Level.ANOMALY if damaged else Level.OK if seen else Level.NOT_OBSERVABLE,
+            statistic=float(damaged),
+            threshold=MAX_DAMAGED_FRAMES,
+            power=1.0 if seen else math.inf,
+            power_unit="frames",
+            quantity="line_integrity",
+            reason=f"{self._sensor} gave {damaged} damaged frame(s)" if damaged else "",
         )

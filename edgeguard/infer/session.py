@@ -3,7 +3,7 @@
 The order is the point. The bundle is verified and decrypted into memory that can be wiped; the structural gate reads
 the graph; only then does onnxruntime parse it. Weights are handed over from memory and never touch a disk; once the
 session stands, they and the graph are wiped here. What onnxruntime itself holds stays in the process's memory in the
-clear: whoever is root on the running device can read it. docs/security-limits.md says so too.
+clear: whoever is root on the running device can read it. SECURITY.md says so too.
 
     with InferenceSession("bundle", trust=trust, key=key, expect_model="road-objects") as session:
         (grid,) = session.run(None, {"image": tensor})

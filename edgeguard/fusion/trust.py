@@ -32,7 +32,7 @@ NAMED_PER_S = -40.0
 SUSPECTED_PER_S = -20.0
 # A set never pushes a member below this: suspect, not rejected.
 SUSPECT_FLOOR = -1.0
-AGREED_PER_S = 0.6
+AGREED_PER_S = 1.0
 # A member of a set whose culprit is found was never the reason: it returns as fast as its hold allows.
 CLEARED_PER_S = 3.0
 # Without evidence belief fades to "not known", from above only.

@@ -145,11 +145,10 @@ def _attack_table(report: Report) -> str:
         f"<tr><td><b>{text(a.attack)}</b><small>{text(a.size)}</small></td><td>{text(a.sensor)}</td>"
         f"<td class=n>{a.start_s:.0f}–{a.end_s:.0f} s</td><td>{_result(a)}</td>"
         f"<td class=n>{'' if a.delay_s is None else f'{a.delay_s:.1f} s'}</td>"
-        f"<td>{_named(a)}</td><td>{_pill(a.worst_verdict)}</td>"
-        f"<td class=n>{readmission(a)}</td></tr>"
+        f"<td>{_named(a)}</td><td>{_pill(a.worst_verdict)}<small>{_trusted_again(a)}</small></td></tr>"
         for a in report.attacks
     )
-    heads = ("attack", "on", "when", "detected", "after", "named", "verdict", "trusted again")
+    heads = ("attack", "on", "when", "detected", "after", "named", "verdict")
     head = "".join(f"<th>{h}</th>" for h in heads)
     blames = "".join(f"<li>{text(b.sensor)} {text(b.state)} at {b.time_s:.1f} s</li>" for b in report.clean_blames[:8])
     foot = f'<p class="lead">Blamed in clean time:</p><ul>{blames}</ul>' if blames else ""
@@ -164,6 +163,11 @@ def _result(outcome: AttackOutcome) -> str:
     if outcome.detected:
         return '<span class="yes">✓ yes</span>'
     return '<span class="no">already out</span>' if outcome.already_blamed else '<span class="no">✗ missed</span>'
+
+
+def _trusted_again(outcome: AttackOutcome) -> str:
+    again = readmission(outcome)
+    return f"trusted again: {again}" if again else ""
 
 
 def _named(outcome: AttackOutcome) -> str:

@@ -22,8 +22,8 @@ NS_PER_S = 1e9
 MAX_RATIO = 1000.0  # a statistic may be infinite; a plot may not
 WAITING_STAGE = "sensors"  # its time is spent waiting for the next tick, not computing
 # How long a sensor that was rightly blamed may stay on probation after the attack: windows of up to 5 s forget it, the
-# rejection holds 5 s, and belief climbs from its floor back to trust in about 12 s (edgeguard/fusion/trust.py).
-DEFAULT_RECOVERY_S = 22.0
+# rejection holds 5 s, and belief climbs from its floor back to trust in about 7 s (edgeguard/fusion/trust.py).
+DEFAULT_RECOVERY_S = 16.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.report.outcomes import AttackOutcome
-from edgeguard.types import CAMERA, Detection, FrameResult, Image, RegisteredDepth, TrustState, Verdict
+from edgeguard.types import CAMERA, LIDAR, Detection, FrameResult, Image, RegisteredDepth, TrustState, Verdict
 
 MAX_WIDTH_PX = 900
 JPEG_QUALITY = 82
@@ -59,7 +59,10 @@ class Album:
             self._interval_s *= 2
 
     def choose(self, attacks: Sequence[AttackOutcome]) -> tuple[Picture, ...]:
-        """Return one clean picture, one per attack after it was noticed, and the last one."""
+        """Return one clean picture, one per attack, and the last one.
+
+        An attack is shown after it was noticed; one on the lidar before, for a rejected lidar is no longer drawn.
+        """
         chosen: list[Picture] = []
         first_attack_s = min((a.start_s for a in attacks), default=float("inf"))
         calm = [p for p in self._kept if p.time_s < first_attack_s and p.verdict == Verdict.PASS.value]
@@ -68,6 +71,8 @@ class Album:
         for attack in attacks:
             wanted_s = attack.start_s + (attack.delay_s or 0.0) + INTERVAL_S
             during = [p for p in self._kept if attack.start_s <= p.time_s <= attack.end_s]
+            if attack.sensor == LIDAR:
+                during = [p for p in during if p.depth_points > 0] or during
             nearest = min(during, key=lambda p, at=wanted_s: abs(p.time_s - at), default=None)  # type: ignore[misc]
             if nearest is not None:
                 chosen.append(_captioned(nearest, f"{attack.attack} on {attack.sensor}"))

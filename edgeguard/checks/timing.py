@@ -41,6 +41,9 @@ RATE_SETTLE_S = 3.0
 STAMP_WINDOW_S = 5.0
 STAMP_LIMIT = 2
 BAD_STAMPS = ("backwards", "zero_stamp", "future", "duplicate")
+# A stream that rests for less than this is no frozen one: coarse wheel ticks at a steady speed repeat honestly, and
+# repeats of one spell are not independent, so alpha alone is too optimistic.
+FREEZE_MIN_S = 0.5
 # Chance per run that an honest stream repeats itself this often; runs end about once a second, so one in 11 days.
 FREEZE_ALPHA = 1e-6
 # Drivers hand the same reading out again now and then: never less likely than this.
@@ -231,7 +234,8 @@ class FreezeCheck:
             dwell_s = min(self._step, COARSEST_STEP_M_S) / RESTLESS_M_S2
         by_step = math.exp(-self._info.period_ns / NS_PER_S / dwell_s) if dwell_s > 0 else 0.0
         p = min(max(learned, by_step, REDELIVERY), 0.9999)
-        return math.ceil(math.log(FREEZE_ALPHA) / math.log(p))
+        shortest = FREEZE_MIN_S * NS_PER_S / self._info.period_ns
+        return math.ceil(max(math.log(FREEZE_ALPHA) / math.log(p), shortest))
 
     def _result(self, level: Level, statistic: float, threshold: float, reason: str) -> CheckResult:
         power = threshold * self._info.period_ns / NS_PER_S if level is not Level.NOT_OBSERVABLE else math.inf

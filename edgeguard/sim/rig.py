@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import MappingProxyType, TracebackType
@@ -21,6 +22,7 @@ from edgeguard.protocols.link import ImuReading, LinkDecoder, LinkEncoder, Wheel
 from edgeguard.protocols.nmea import NmeaDecoder, NmeaFix
 from edgeguard.protocols.nmea_write import epoch
 from edgeguard.sensors.serial import SerialSource
+from edgeguard.sim.ahead import RenderAhead
 from edgeguard.sim.attacks.base import Attack, Injector
 from edgeguard.sim.attacks.faults import Unplug
 from edgeguard.sim.camera import DEFAULT_CAMERA, CameraModel, render
@@ -154,7 +156,11 @@ class SimRig:
         def lidar(index: int) -> Sample:
             return sweep(self.world, self._time(index, FRAME_PERIOD_NS), self._lidar, noise_seed=self._seed)
 
-        for sensor, kind, measure in ((CAMERA, Image, camera), (LIDAR, PointCloud, lidar)):
+        worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="edgeguard-render")
+        self._stack.callback(worker.shutdown, cancel_futures=True)
+        last_index = round(self.world.duration_s * NS_PER_S) // FRAME_PERIOD_NS
+        for sensor, kind, pure in ((CAMERA, Image, camera), (LIDAR, PointCloud, lidar)):
+            measure = RenderAhead(pure, worker, last_index)
             source = MemorySource(SourceInfo(sensor, kind, FRAME_PERIOD_NS, "simulator"), self._clock)
             self._frames.append(source)
             self._sources[sensor] = source

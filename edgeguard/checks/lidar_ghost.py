@@ -38,7 +38,7 @@ MIN_SIGHTING_POINTS = 25
 MIN_BIRTH_SHARE = 0.7  # of the upright returns in its box: what grows out of something else is not a birth
 MAX_BORN_SHARE = 0.25  # of all upright returns: more means that the motion is wrong, not that the world is new
 MAX_BIRTHS = 4  # per sweep: spoofers paint one or two objects; a scene full of births is a scene not understood
-VOXEL_M = 0.5
+VOXEL_M = 0.35  # twice the spacing of the sparsest ghost that matters; wider merges it with its surroundings
 MAX_OBJECT_M = 7.0  # longer things are walls, hedges and lorries, of which single parts come into view
 V_MAX_M_S = 42.0  # oncoming traffic on a motorway, in the world frame
 HISTORY = 3
@@ -47,10 +47,10 @@ MAX_MISSES = 2
 MIN_SIGHTINGS = 3
 MAX_STAY_M = 1.5  # three sigma of the difference of two spoofed ranges, for world- and sensor-fixed ghosts
 MAX_MISMATCH_M = 2.5  # prediction error plus dissimilarity beyond which a cluster is another body
-ALARM_LLR = 6.0  # 1 in 400 per judged birth if terms were calibrated; the clips keep any two terms from reaching it
+ALARM_LLR = 6.5  # 1 in 650 per judged birth if terms were calibrated; clipped so that no two terms reach it
 
 JITTER_SD_M = 0.86  # sqrt(6) * 0.35: second difference of the measured injection jitter
-GENUINE_SD_M = 0.22  # 10 m/s^2 over 0.1 s, and what changing visibility does to a median range
+GENUINE_SD_M = 0.18  # 10 m/s^2 over 0.1 s, and 6 cm of what changing visibility does to a median range
 MOTION_SD_M = 0.4
 ROUGH_GENUINE_M, ROUGH_GENUINE_LN = 0.02, 0.6
 ROUGH_GHOST_M, ROUGH_GHOST_LN = 0.10, 0.35
@@ -116,7 +116,7 @@ def roughness_llr(sigma_m: float) -> float:
     value = np.log(max(sigma_m, 1e-3))
     ghost = -0.5 * ((value - np.log(ROUGH_GHOST_M)) / ROUGH_GHOST_LN) ** 2 - np.log(ROUGH_GHOST_LN)
     solid = -0.5 * ((value - np.log(ROUGH_GENUINE_M)) / ROUGH_GENUINE_LN) ** 2 - np.log(ROUGH_GENUINE_LN)
-    return float(np.clip(ghost - solid, -2.5, 2.5))
+    return float(np.clip(ghost - solid, -2.5, 3.0))
 
 
 def jitter_llr(second_difference_m: float) -> float:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeguard.cli.options import config_option, format_option, progress_bar, say
+from edgeguard.cli.options import LOG_SECRET, config_option, format_option, progress_bar, say
 from edgeguard.errors import EXIT_FINDING, EXIT_OK, ConfigError, EdgeGuardError
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def _drive(paths: DemoPaths, config: Config, seed: int, output: str) -> Report:
             paths.bundle, trust=TrustStore.load(paths.trust, wall_ns), key=key, expect_model=MODEL_ID, board=BOARD
         )
         stack.enter_context(session)
-        mac_key = stack.enter_context(key.derive_secret("audit-log"))
+        mac_key = stack.enter_context(key.derive_secret(LOG_SECRET))
         audit = stack.enter_context(AuditLog(paths.audit, clock=clock, mac_key=mac_key.view))
         rig = stack.enter_context(scenario.rig(clock, seed))
         pipeline = stack.enter_context(
@@ -269,7 +269,7 @@ def _conclude(paths: DemoPaths, refusals: list[Refusal], report: Report, output:
     from edgeguard.report.table import attack_table
 
     paths.report.write_text(render_html(report), encoding="utf-8")
-    with FileKeyProvider(paths.key(DEVICE)).derive_secret("audit-log") as mac_key:
+    with FileKeyProvider(paths.key(DEVICE)).derive_secret(LOG_SECRET) as mac_key:
         log = verify_log(paths.audit, mac_key=mac_key.view)
     passed = report.passed and all(refusal.code for refusal in refusals)
     if output == "json":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edgeguard.cli.options import format_option
+from edgeguard.cli.options import LOG_SECRET, format_option
 from edgeguard.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,20 +32,31 @@ def command() -> None:
     envvar="EDGEGUARD_LOG_MAC_KEY",
     help="File with the device's log secret, 32 bytes or 64 hex digits; checks the checkpoints' MACs.",
 )
+@click.option(
+    "--key",
+    "key_path",
+    type=click.Path(path_type=Path),
+    envvar="EDGEGUARD_KEY",
+    help="The device's private key, from which the log secret is derived; instead of --mac-key.",
+)
 @click.option("--head", default=None, help="A head kept off the device; it must still occur in the log.")
 @format_option
-def verify(directory: Path, mac_key_path: Path | None, head: str | None, output: str) -> int:
+def verify(directory: Path, mac_key_path: Path | None, key_path: Path | None, head: str | None, output: str) -> int:
     """Check every byte of the log in DIRECTORY; exit code 4 and the first bad record if it was changed."""
     from dataclasses import asdict
 
     from edgeguard.audit.verify import verify_log
+    from edgeguard.keys.file import FileKeyProvider
 
-    key = _read_key(mac_key_path) if mac_key_path is not None else None
-    summary = verify_log(directory, key, expected_head=head)
+    with ExitStack() as stack:
+        key: bytes | memoryview | None = _read_key(mac_key_path) if mac_key_path is not None else None
+        if key_path is not None and key is None:
+            key = stack.enter_context(FileKeyProvider(key_path).derive_secret(LOG_SECRET)).view
+        summary = verify_log(directory, key, expected_head=head)
     if output == "json":
         click.echo(json.dumps(asdict(summary), sort_keys=True))
         return 0
-    sealed = "macs checked" if summary.macs_checked else "macs not checked: no --mac-key"
+    sealed = "macs checked" if summary.macs_checked else "macs not checked: no --key"
     click.echo(f"intact       {summary.records} records, {summary.first_seq} to {summary.last_seq}")
     click.echo(f"segments     {summary.segments}   boots {summary.boots}")
     click.echo(f"checkpoints  {summary.checkpoints} ({sealed}), {summary.unsealed_records} records after the last")

@@ -12,6 +12,9 @@ import click
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+# Label under which the device key gives the secret of the audit log.
+LOG_SECRET = "audit-log"  # noqa: S105 - a label, not a secret
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -33,7 +36,8 @@ def config_option(verb: F) -> F:
 
 def model_options(verb: F) -> F:
     """Add the four options that open a protected model."""
-    for option in (
+    # Decorators apply from the inside out: the last one listed here is the first one shown.
+    for option in reversed((
         click.option("--bundle", type=click.Path(path_type=Path), envvar="EDGEGUARD_BUNDLE",
                      help="Protected model to run on the camera frames."),
         click.option("--trust", "trust_path", type=click.Path(path_type=Path), envvar="EDGEGUARD_TRUST",
@@ -43,7 +47,7 @@ def model_options(verb: F) -> F:
         click.option("--model-id", envvar="EDGEGUARD_MODEL_ID", default="",
                      help="The model that is expected in the bundle; needed with --bundle."),
         click.option("--board", envvar="EDGEGUARD_BOARD", default="", help="The board this is, for the signed policy."),
-    ):  # fmt: skip
+    )):  # fmt: skip
         verb = option(verb)
     return verb
 

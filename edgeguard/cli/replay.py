@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from edgeguard.cli.options import config_option, format_option, model_options, progress_bar, say
+from edgeguard.cli.options import LOG_SECRET, config_option, format_option, model_options, progress_bar, say
 from edgeguard.errors import EXIT_FINDING, EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def _open_audit(stack: ExitStack, directory: Path, clock: Clock, key: str) -> Au
 
     mac_key = None
     if key:
-        mac_key = stack.enter_context(FileKeyProvider(Path(key)).derive_secret("audit-log")).view
+        mac_key = stack.enter_context(FileKeyProvider(Path(key)).derive_secret(LOG_SECRET)).view
     return stack.enter_context(AuditLog(directory, clock=clock, mac_key=mac_key))
 
 

@@ -72,8 +72,12 @@ def test_the_report_is_one_file_without_network_or_script(twice):
 
 
 def test_the_log_verifies_with_the_devices_key(twice, capsys):
-    """302 records or so: one a tick, and the log's own."""
-    assert run(cli, "edgeguard", ["log", "verify", str(twice[0][0] / "audit")]) == 0
+    """The key that opens the model also checks the log; another device's key does not."""
+    folder = twice[0][0]
+    arguments = ["log", "verify", str(folder / "audit"), "--key"]
+    assert run(cli, "edgeguard", [*arguments, str(folder / "demo-robot.pem")]) == 0
+    assert "macs checked" in capsys.readouterr().out
+    assert run(cli, "edgeguard", [*arguments, str(folder / "another-robot.pem")]) == 4
 
 
 def test_the_bundle_on_disk_holds_no_plain_weights(twice):

@@ -23,7 +23,7 @@ CONFIRM = 2  # sweeps in a row
 
 JAM_SECTORS = 18
 MIN_JAM_CELLS = 150
-MAX_ISOLATED_SHARE = 0.5  # foliage stays below a quarter; uniformly random ranges are isolated nine times in ten
+MAX_ISOLATED_SHARE = 0.3  # real foliage stays below 0.02; uniformly random ranges are isolated six times in ten
 ISOLATION_M, ISOLATION_RATIO = 1.0, 0.1
 
 

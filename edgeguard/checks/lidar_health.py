@@ -23,7 +23,8 @@ CONFIRM = 2  # sweeps in a row
 
 JAM_SECTORS = 18
 MIN_JAM_CELLS = 150
-MAX_ISOLATED_SHARE = 0.3  # real foliage stays below 0.02; uniformly random ranges are isolated six times in ten
+# Real foliage stays below 0.02; of uniformly random ranges six in ten are isolated, of half as many a fifth.
+MAX_ISOLATED_SHARE = 0.15
 ISOLATION_M, ISOLATION_RATIO = 1.0, 0.1
 
 

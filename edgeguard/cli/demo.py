@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeguard.cli.options import LOG_SECRET, config_option, format_option, progress_bar, say
+from edgeguard.cli.options import LOG_SECRET, config_option, format_option, print_result, progress_bar, say
 from edgeguard.errors import EXIT_FINDING, EXIT_OK, ConfigError, EdgeGuardError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from edgeguard.config import Config
     from edgeguard.report.model import Report
     from edgeguard.trust.store import TrustStore
@@ -207,6 +209,7 @@ def _with_stolen_wrap(paths: DemoPaths) -> Path:
 def _drive(paths: DemoPaths, config: Config, seed: int, output: str) -> Report:
     """Run the whole pipeline over the simulated road and its two attacks."""
     from edgeguard.audit.log import AuditLog
+    from edgeguard.cli.live import LEGEND
     from edgeguard.clock import ManualClock, SystemClock
     from edgeguard.infer.adapter import ImageModel
     from edgeguard.infer.session import InferenceSession
@@ -217,7 +220,7 @@ def _drive(paths: DemoPaths, config: Config, seed: int, output: str) -> Report:
     from edgeguard.sim.scenario import load_scenario
     from edgeguard.trust.store import TrustStore
 
-    say("4. the road")
+    say(f"4. the road: {LEGEND}")
     scenario = load_scenario("demo")
     clock = ManualClock()
     wall_ns = SystemClock().wall_ns()
@@ -239,13 +242,13 @@ def _drive(paths: DemoPaths, config: Config, seed: int, output: str) -> Report:
         report.set_truths(rig.truths)
         bar = stack.enter_context(progress_bar())
         task = bar.add_task("drive", total=count)
-        for frame in _narrated(pipeline.run(periodic_ticks(clock.now_ns(), period_ns, count)), output):
+        for frame in _narrated(pipeline.run(periodic_ticks(clock.now_ns(), period_ns, count)), output, bar):
             report.add(frame)
             bar.advance(task)
     return report.build()
 
 
-def _narrated(frames: Iterator[FrameResult], output: str) -> Iterator[FrameResult]:
+def _narrated(frames: Iterator[FrameResult], output: str, bar: Progress) -> Iterator[FrameResult]:
     """Pass frames on; print each as JSON, or one line per second of drive."""
     from edgeguard.cli.live import live_line
     from edgeguard.runtime.record import public_record
@@ -253,10 +256,10 @@ def _narrated(frames: Iterator[FrameResult], output: str) -> Iterator[FrameResul
     shown_s = 0
     for frame in frames:
         if output == "json":
-            click.echo(json.dumps(public_record(frame)))
+            print_result(json.dumps(public_record(frame)), bar)
         elif frame.synced.stamp_ns // 1_000_000_000 > shown_s:
             shown_s = frame.synced.stamp_ns // 1_000_000_000
-            click.echo(live_line(frame))
+            print_result(live_line(frame), bar)
         yield frame
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from edgeguard.types import CheckResult, FrameResult, Level, TrustState
 
-# One letter per trust state; the sensors' initials are upper case when believed.
 _MARK = {TrustState.TRUSTED: "+", TrustState.SUSPECT: "?", TrustState.REJECTED: "!"}
+
+LEGEND = "trust (+ trusted, ? suspect, ! rejected) and Hz per sensor | worst check over its threshold | verdict"
 
 
 def live_line(frame: FrameResult) -> str:
-    """Return rates, the worst check, trust per sensor and the verdict of one tick as one line of text."""
+    """Return trust and rate per sensor, the worst check and the verdict of one tick as one line of text."""
     elapsed_s = frame.synced.stamp_ns / 1e9
-    rates = " ".join(f"{name}:{health.rate_hz:3.0f}" for name, health in frame.synced.health.items())
-    trust = " ".join(f"{name}{_MARK[trust.state]}" for name, trust in frame.fused.trust.items())
+    rates = {name: health.rate_hz for name, health in frame.synced.health.items()}
+    sensors = " ".join(
+        f"{name}{_MARK[trust.state]} {rates.get(name, 0.0):<3.0f}" for name, trust in frame.fused.trust.items()
+    )
     worst = worst_check(frame.results)
-    tightest = f"{worst.check} {_ratio(worst):5.2f}" if worst is not None else "no check observable"
-    return f"{elapsed_s:5.1f} s | Hz {rates} | worst {tightest:20s} | {trust} | {frame.verdict.value}"
+    tightest = f"{worst.check} {_ratio(worst):.2f}x" if worst is not None else "no check observable"
+    return f"{elapsed_s:5.1f} s | {sensors} | {tightest:22s} | {frame.verdict.value}"
 
 
 def worst_check(results: tuple[CheckResult, ...]) -> CheckResult | None:

@@ -66,8 +66,17 @@ def progress_bar() -> Progress:
 
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-        console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True,
+        console=Console(stderr=True), redirect_stdout=False, redirect_stderr=False,
+        disable=not sys.stderr.isatty(), transient=True,
     )  # fmt: skip
+
+
+def print_result(line: str, bar: Progress) -> None:
+    """Print a line to stdout while a bar may be shown: above it where both share a terminal, else as it is."""
+    if sys.stdout.isatty() and not bar.disable:
+        bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+    else:
+        click.echo(line)
 
 
 def say(line: str) -> None:

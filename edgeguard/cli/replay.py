@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from edgeguard.cli.options import LOG_SECRET, config_option, format_option, model_options, progress_bar, say
+from edgeguard.cli.options import (
+    LOG_SECRET,
+    config_option,
+    format_option,
+    model_options,
+    print_result,
+    progress_bar,
+    say,
+)
 from edgeguard.errors import EXIT_FINDING, EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
@@ -99,7 +107,7 @@ def command(
             report.add(frame)
             if depth_dir is not None:
                 _write_depth(depth_dir, frame)
-            _print_frame(frame, output)
+            print_result(_frame_line(frame, output), bar)
             bar.advance(task)
         if audit is not None:
             say(f"log: {audit_dir}, head {audit.head}; keep the head off this machine")
@@ -215,19 +223,16 @@ def _open_audit(stack: ExitStack, directory: Path, clock: Clock, key: str) -> Au
     return stack.enter_context(AuditLog(directory, clock=clock, mac_key=mac_key))
 
 
-def _print_frame(frame: FrameResult, output: str) -> None:
+def _frame_line(frame: FrameResult, output: str) -> str:
     from edgeguard.runtime.record import public_record
 
     if output == "json":
-        click.echo(json.dumps(public_record(frame)))
-        return
+        return json.dumps(public_record(frame))
     registered = frame.fused.registered
     depth = f"{registered.points:6d} px" if registered is not None else "     -   "
     spent_ms = sum(spent for stage, spent in frame.stage_ns.items() if stage != "sensors") / 1e6
     found = ", ".join(f"{a.check} {'/'.join(a.sensors)}" for a in frame.anomalies) or "-"
-    click.echo(
-        f"frame {frame.synced.tick.frame:6d}  {frame.verdict.value:7s}  depth {depth}  {spent_ms:6.1f} ms  {found}"
-    )
+    return f"frame {frame.synced.tick.frame:6d}  {frame.verdict.value:7s}  depth {depth}  {spent_ms:6.1f} ms  {found}"
 
 
 def _print_summary(summary: Summary, output: str) -> None:

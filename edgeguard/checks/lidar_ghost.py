@@ -58,6 +58,8 @@ ROUGH_NEUTRAL_M = 0.2  # foliage and nets: rougher than either model, so the ter
 MIN_TRIPLES = 12
 SOLID_ROUGHNESS_M = 0.045  # painted, glazed and clothed surfaces measure 0.01 to 0.03
 OPAQUE_PENETRATION = 0.8  # genuine clusters: 95 % below 0.57
+RECENT = 7  # sightings that the surface is judged by: a track that goes on to a real body forgets the ghost in four
+MAX_JITTER_LLR = 6.5  # a long ghost must not outweigh the seconds after it
 MAX_SWERVE_M = 0.35  # spoofed jitter is in range only; a change across the beam means that another body was followed
 
 
@@ -93,12 +95,12 @@ class _Track:
 
     @property
     def roughness_m(self) -> float:
-        rough = [s.roughness_m for s in self.sightings if np.isfinite(s.roughness_m)]
+        rough = [s.roughness_m for s in self.sightings[-RECENT:] if np.isfinite(s.roughness_m)]
         return float(np.median(rough)) if rough else float("nan")
 
     @property
     def penetration(self) -> float:
-        return float(np.median([s.penetration for s in self.sightings]))
+        return float(np.median([s.penetration for s in self.sightings[-RECENT:]]))
 
     @property
     def llr(self) -> float:
@@ -406,7 +408,7 @@ def _weigh(track: _Track, sighting: _Sighting, carried: NDArray[np.float64]) -> 
     if abs(float(np.dot(swerve, c.across))) > MAX_SWERVE_M or not 0.4 < c.points / b.points < 2.5:
         return
     # what moves both quantiles moves the object; what moves one moves only what is visible of it
-    track.jitter_llr += jitter_llr(min(abs(near), abs(mid)))
+    track.jitter_llr = min(track.jitter_llr + jitter_llr(min(abs(near), abs(mid))), MAX_JITTER_LLR)
 
 
 def _roughness(points: NDArray[np.float32], range_m: NDArray[np.float32]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 from edgeguard.checks.motion_check import MotionCheck
@@ -43,8 +44,9 @@ class _WindowCheck(MotionCheck):
         super()._restart()
         self._next_s = -math.inf
 
+    @abstractmethod
     def _window(self, t: float) -> None:
-        raise NotImplementedError
+        """Judge the window that ends at `t`."""
 
 
 class AccelerationCheck(_WindowCheck):

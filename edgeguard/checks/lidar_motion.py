@@ -6,6 +6,7 @@ has delivered that interval. Gate for jumps, CUSUM for drifts; both in units of 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 
 import numpy as np
@@ -67,7 +68,7 @@ class _Track:
         return float(np.sum(0.5 * (values[1:] + values[:-1]) * np.diff(knots)) / (end_ns - start_ns))
 
 
-class _LidarCrossCheck:
+class _LidarCrossCheck(ABC):
     """Common part: pair motions with the other line, then judge residuals by gate and CUSUM.
 
     statistic: share of the threshold reached by gate or CUSUM; threshold 1.
@@ -90,12 +91,13 @@ class _LidarCrossCheck:
         self._moving = False
         self._gate = 0.0
 
+    @abstractmethod
     def _value(self, sample: object) -> float | None:
-        raise NotImplementedError
+        """Return what the other line says, or None where the sample is not its."""
 
+    @abstractmethod
     def _residual(self, motion: ScanMotion, other: float) -> tuple[float, float]:
         """Residual and its sigma in `unit`."""
-        raise NotImplementedError
 
     def evaluate(self, synced: SyncedSet) -> CheckResult:
         motion = self._evidence.motion(synced)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 from edgeguard.checks.motion_statistics import SUSPICION, ResidualMonitor
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 STALE_S = 1.0
 
 
-class MotionCheck:
+class MotionCheck(ABC):
     """A cross-check (or GNSS self-check) that turns residuals into one result per tick.
 
     Subclasses push residuals in `_observe` and set `self._dead_band` (residual unit), `self._moving` (is there any
@@ -40,9 +41,9 @@ class MotionCheck:
         self._moving = False
         self._last_s = -math.inf
 
+    @abstractmethod
     def _observe(self) -> None:
         """Push what is new into the monitors."""
-        raise NotImplementedError
 
     def _push(self, monitor: str, t: float, residual: float, dead_band: float, to_power: float = 1.0) -> None:
         self.monitors[monitor].push(t, residual, dead_band)

@@ -226,13 +226,3 @@ def refine_pose(
         if (np.abs(step) < (1e-4, 1e-4, 1e-6)).all():
             break
     return pose, H, score
-
-
-def cusum(z: Float64, drift: float) -> tuple[Float64, Float64]:
-    """Twin of `motion.cusum`: the excursion of the cumulative sum above its own running minimum."""
-    out = []
-    for sign in (1.0, -1.0):
-        steps = np.where(np.isnan(z), 0.0, sign * z - drift)
-        total = np.concatenate(([0.0], np.cumsum(steps)))
-        out.append((total - np.minimum.accumulate(total))[1:])
-    return out[0], out[1]

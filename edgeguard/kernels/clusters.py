@@ -26,6 +26,26 @@ def _slot(keys: NDArray[np.int64], values: NDArray[np.int32], key: int, mask: in
     return slot
 
 
+@njit("i8(i8)", cache=True, nogil=True)
+def _table_size(points: int) -> int:
+    """Power of two that stays at most half full, so that probing is short and ends."""
+    size = 16
+    while size < 2 * points:
+        size *= 2
+    return size
+
+
+@njit("i8(f4, f4, f4, f8)", cache=True, nogil=True)
+def _voxel_key(x: float, y: float, z: float, voxel_m: float) -> int:
+    """Key of the voxel of a point; -1 for points that are not finite or absurdly far."""
+    fx = np.floor(float(x) / voxel_m)
+    fy = np.floor(float(y) / voxel_m)
+    fz = np.floor(float(z) / voxel_m)
+    if not (abs(fx) < _HALF - 1 and abs(fy) < _HALF - 1 and abs(fz) < _HALF - 1):
+        return -1
+    return ((int(fx) + _HALF) << 42) | ((int(fy) + _HALF) << 21) | (int(fz) + _HALF)
+
+
 @njit("Tuple((i4[::1], i8))(f4[:,::1], f8)", cache=True, nogil=True)
 def cluster_points(xyz: NDArray[np.float32], voxel_m: float) -> tuple[NDArray[np.int32], int]:
     """Label connected points.
@@ -39,9 +59,7 @@ def cluster_points(xyz: NDArray[np.float32], voxel_m: float) -> tuple[NDArray[np
     """
     n = xyz.shape[0]
     labels = np.full(n, -1, dtype=np.int32)
-    size = 16
-    while size < 2 * n:
-        size *= 2
+    size = _table_size(n)
     mask = size - 1
     keys = np.zeros(size, dtype=np.int64)
     values = np.full(size, -1, dtype=np.int32)
@@ -50,12 +68,9 @@ def cluster_points(xyz: NDArray[np.float32], voxel_m: float) -> tuple[NDArray[np
     parent = np.empty(n, dtype=np.int32)
     voxels = 0
     for i in range(n):
-        fx = np.floor(float(xyz[i, 0]) / voxel_m)
-        fy = np.floor(float(xyz[i, 1]) / voxel_m)
-        fz = np.floor(float(xyz[i, 2]) / voxel_m)
-        if not (abs(fx) < _HALF - 1 and abs(fy) < _HALF - 1 and abs(fz) < _HALF - 1):
+        key = _voxel_key(xyz[i, 0], xyz[i, 1], xyz[i, 2], voxel_m)
+        if key < 0:
             continue
-        key = ((int(fx) + _HALF) << 42) | ((int(fy) + _HALF) << 21) | (int(fz) + _HALF)
         slot = _slot(keys, values, key, mask)
         if values[slot] < 0:
             keys[slot] = key
@@ -97,21 +112,16 @@ def thin_points(xyz: NDArray[np.float32], voxel_m: float) -> NDArray[np.float32]
     Gives near and far surfaces equal say per area. Points that are not finite or absurdly far are left out.
     """
     n = xyz.shape[0]
-    size = 16
-    while size < 2 * n:
-        size *= 2
+    size = _table_size(n)
     mask = size - 1
     keys = np.zeros(size, dtype=np.int64)
     values = np.full(size, -1, dtype=np.int32)
     sums = np.zeros((n, 4), dtype=np.float64)
     voxels = 0
     for i in range(n):
-        fx = np.floor(float(xyz[i, 0]) / voxel_m)
-        fy = np.floor(float(xyz[i, 1]) / voxel_m)
-        fz = np.floor(float(xyz[i, 2]) / voxel_m)
-        if not (abs(fx) < _HALF - 1 and abs(fy) < _HALF - 1 and abs(fz) < _HALF - 1):
+        key = _voxel_key(xyz[i, 0], xyz[i, 1], xyz[i, 2], voxel_m)
+        if key < 0:
             continue
-        key = ((int(fx) + _HALF) << 42) | ((int(fy) + _HALF) << 21) | (int(fz) + _HALF)
         slot = _slot(keys, values, key, mask)
         if values[slot] < 0:
             keys[slot] = key

@@ -1,4 +1,4 @@
-"""Planar scan matching by normal distributions (Biber & Strasser, IROS 2003), and the two-sided CUSUM.
+"""Planar scan matching by normal distributions (Biber & Strasser, IROS 2003).
 
 A pose (x, y, yaw) maps current to previous sensor frame: p_prev = R(yaw) p + (x, y). Driving forward is x > 0.
 """
@@ -183,20 +183,3 @@ def refine_pose(
         if abs(d0) < 1e-4 and abs(d1) < 1e-4 and abs(d2) < 1e-6:
             break
     return pose, H, score
-
-
-@njit("Tuple((f8[::1], f8[::1]))(f8[::1], f8)", cache=True, nogil=True)
-def cusum(z: NDArray[np.float64], drift: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Page's two-sided CUSUM of standardised residuals: upper and lower sums, each (N,). NaN leaves both unchanged."""
-    n = z.shape[0]
-    upper = np.empty(n, dtype=np.float64)
-    lower = np.empty(n, dtype=np.float64)
-    up = 0.0
-    low = 0.0
-    for i in range(n):
-        if not np.isnan(z[i]):
-            up = max(0.0, up + z[i] - drift)
-            low = max(0.0, low - z[i] - drift)
-        upper[i] = up
-        lower[i] = low
-    return upper, lower

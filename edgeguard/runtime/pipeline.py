@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -31,7 +32,6 @@ from edgeguard.types import (
     RigCalibration,
     Sample,
     Source,
-    SyncedSet,
     Tick,
     TrustState,
     Verdict,
@@ -130,7 +130,7 @@ class Pipeline:
         released = detections if verdict in (Verdict.PASS, Verdict.DEGRADE) else ()
         watch.lap("guard")
         frame = FrameResult(
-            synced=_with_samples(synced, samples),
+            synced=replace(synced, samples=samples),
             results=results,
             fused=fused,
             restorations=restorations,
@@ -183,7 +183,3 @@ class Pipeline:
         if self.model is None or not isinstance(image, Image) or camera_state is TrustState.REJECTED:
             return ()
         return self.model.detect(image)
-
-
-def _with_samples(synced: SyncedSet, samples: Mapping[str, Sample | None]) -> SyncedSet:
-    return SyncedSet(tick=synced.tick, samples=samples, series=synced.series, health=synced.health)

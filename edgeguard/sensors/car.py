@@ -19,10 +19,10 @@ import numpy as np
 
 from edgeguard.clock import NS_PER_S
 from edgeguard.errors import RecordingError
-from edgeguard.types import GNSS, IMU, WHEELS, GnssFix, ImuSample, LineStats, Sample, SourceInfo, Tick, WheelOdometry
+from edgeguard.sensors.recorded import FIRST_STAMP_NS, RecordedSource, RecordedStream, recorded_ticks
+from edgeguard.types import GNSS, IMU, WHEELS, GnssFix, ImuSample, Sample, SourceInfo, Tick, WheelOdometry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -36,13 +36,6 @@ MAX_MEMBERS = 256
 MIN_DURATION_S = 0.5
 # A recording longer than a day in one file is a clock that jumped.
 MAX_DURATION_S = 86_400.0
-TICK_NS = NS_PER_S // 10
-# Stamps start here: zero means "no stamp" to the synchroniser.
-FIRST_STAMP_NS = NS_PER_S
-# The file holds nothing of a sensor around a tick when its last sample is older than this many periods (at least
-# 0.25 s): a fact about the file, stated in `Tick.recording_gap`, not a fault of the sensor.
-GAP_PERIODS = 3.0
-GAP_MIN_NS = NS_PER_S // 4
 
 _GNSS_COLUMNS = 6
 _HINT = "check it with: python -m zipfile -t FILE; docs/checks-motion.md lists the keys"
@@ -147,57 +140,6 @@ def _plausible(table: _Table | None, name: str, keep: NDArray[Any], notes: list[
     return _Table(table.t[keep], table.rows[keep]) if keep.any() else None
 
 
-class RecordedSource:
-    """Replays one stream of a recording as the clock reaches each sample's stamp."""
-
-    def __init__(self, info: SourceInfo, samples: Sequence[Sample], clock: Clock) -> None:
-        self._info = info
-        self._samples = samples
-        self._clock = clock
-        self._next = 0
-
-    @property
-    def info(self) -> SourceInfo:
-        return self._info
-
-    @property
-    def exhausted(self) -> bool:
-        return self._next >= len(self._samples)
-
-    @property
-    def line_stats(self) -> LineStats:
-        return LineStats()
-
-    def open(self) -> None:
-        self._next = 0
-
-    def close(self) -> None:
-        self._next = len(self._samples)
-
-    def __enter__(self) -> RecordedSource:
-        self.open()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def read(self, timeout_s: float) -> Sample | None:
-        """The next sample if its time has come, waiting up to `timeout_s` on the injected clock."""
-        if self.exhausted:
-            return None
-        sample = self._samples[self._next]
-        now_ns = self._clock.now_ns()
-        if sample.stamp_ns > now_ns:
-            deadline_ns = now_ns + int(max(timeout_s, 0.0) * NS_PER_S)
-            if timeout_s <= 0.0 or sample.stamp_ns > deadline_ns:
-                if timeout_s > 0.0:
-                    self._clock.wait_until_ns(deadline_ns)
-                return None
-            self._clock.wait_until_ns(sample.stamp_ns)
-        self._next += 1
-        return sample
-
-
 class CarRecording:
     """A drive read from `path`. Stamps are shifted so that the first sample is at 1 s of the pipeline's clock.
 
@@ -287,21 +229,21 @@ class CarRecording:
 
     def sources(self, clock: Clock) -> dict[str, RecordedSource]:
         """Fresh sources that replay on `clock`, by sensor."""
-        return {s: RecordedSource(info, self._samples[s], clock) for s, info in self._infos.items()}
+        return {
+            s: RecordedSource(info, [x.stamp_ns for x in self._samples[s]], self._samples[s].__getitem__, clock)
+            for s, info in self._infos.items()
+        }
 
     def ticks(self) -> list[Tick]:
         """10 Hz from the first stamp to the last, with what the file lacks at each."""
-        stamps = {s: np.array([x.stamp_ns for x in rows], dtype=np.int64) for s, rows in self._samples.items()}
-        ticks = []
-        for frame, stamp_ns in enumerate(range(FIRST_STAMP_NS + TICK_NS, self._end_ns + 1, TICK_NS)):
-            gap = frozenset(s for s, t in stamps.items() if self._absent(t, stamp_ns, self._infos[s].period_ns))
-            ticks.append(Tick(frame, stamp_ns, recording_gap=gap))
-        return ticks
-
-    @staticmethod
-    def _absent(stamps: NDArray[np.int64], now_ns: int, period_ns: int) -> bool:
-        i = int(np.searchsorted(stamps, now_ns, side="right"))
-        return i == 0 or now_ns - int(stamps[i - 1]) > max(GAP_MIN_NS, int(GAP_PERIODS * period_ns))
+        return recorded_ticks(
+            [
+                RecordedStream(
+                    info, np.array([x.stamp_ns for x in self._samples[s]], np.int64), self._samples[s].__getitem__
+                )
+                for s, info in self._infos.items()
+            ]
+        )
 
 
 def _gnss_sample(stamp_ns: int, row: NDArray[np.float64]) -> Sample:

@@ -22,31 +22,28 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.clock import NS_PER_S, Clock
 from edgeguard.errors import RecordingError
-from edgeguard.types import CAMERA, LIDAR, Image, LineStats, PointCloud, RigCalibration, Sample, SourceInfo, Tick
+from edgeguard.sensors.camera_decode import MAX_IMAGE_BYTES, PNG_MAGIC, UNDECODABLE, decode_image
+from edgeguard.sensors.recorded import RecordedSource
+from edgeguard.types import CAMERA, LIDAR, Image, PointCloud, RigCalibration, Sample, SourceInfo, Tick
 
 PERIOD_NS = 103_150_000  # the Velodyne's own, which triggers the cameras
 MAX_FRAMES = 200_000  # five and a half hours; a folder with more is not one drive
-MAX_IMAGE_BYTES = 32 * 1024**2  # an uncompressed 1392 x 512 colour frame is 2 MB
-MAX_IMAGE_PIXELS = 16_000_000
 MAX_SWEEP_BYTES = 32 * 1024**2  # 2 M points; a KITTI sweep has 0.12 M
 MAX_TEXT_BYTES = 16 * 1024**2  # timestamps of MAX_FRAMES frames, with room
 POINT_BYTES = 16  # x, y, z, reflectance as float32
 COMPARED_SWEEPS = 5  # earlier sweeps that say where a sweep ends
 END_SLACK_DEG = 45.0  # ends differ by a few degrees between sweeps; 45 deg of one ring are 250 returns of 115 000
 LIDAR_HEIGHT_M = 1.73  # sensor setup figure of the dataset
-PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _NUMBER = re.compile(r"\d{1,12}")
 
-UNDECODABLE, BAD_SIZE, NOT_FINITE, UNREADABLE = "undecodable", "bad_size", "not_finite", "unreadable"
+BAD_SIZE, NOT_FINITE, UNREADABLE = "bad_size", "not_finite", "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +88,7 @@ class KittiRecording:
             LIDAR: _Stream(LIDAR, sweep_files, lidar_ns),
         }
         self._numbers = numbers
-        self._sources: dict[str, _KittiSource] = {}
+        self._sources: dict[str, RecordedSource] = {}
 
     @property
     def frames(self) -> tuple[int, ...]:
@@ -120,13 +117,28 @@ class KittiRecording:
             )
             previous = stamp_ns
 
-    def sources(self, clock: Clock) -> dict[str, _KittiSource]:
+    def sources(self, clock: Clock) -> dict[str, RecordedSource]:
         """Fresh sources for ``camera`` and ``lidar``; a sample can be read once `clock` has reached its stamp."""
-        self._sources = {
-            CAMERA: _KittiSource(self._streams[CAMERA], clock, self._period_ns(), Image),
-            LIDAR: _KittiSource(self._streams[LIDAR], clock, self._period_ns(), PointCloud),
-        }
+        self._sources = {name: self._source(stream, clock) for name, stream in self._streams.items()}
         return dict(self._sources)
+
+    def _source(self, stream: _Stream, clock: Clock) -> RecordedSource:
+        numbers = sorted(stream.files)
+        decode = _decode_image if stream.sensor == CAMERA else decode_sweep
+        limit = MAX_IMAGE_BYTES if stream.sensor == CAMERA else MAX_SWEEP_BYTES
+
+        def load(index: int) -> Sample | str:
+            number = numbers[index]
+            data = _read_bounded(stream.files[number], limit)
+            if data is None:
+                return UNREADABLE
+            sample, reason = decode(data, stream.stamps_ns[number])
+            return reason if sample is None else sample
+
+        folder = stream.files[numbers[0]].parent if numbers else Path()
+        kind = Image if stream.sensor == CAMERA else PointCloud
+        info = SourceInfo(stream.sensor, kind, self._period_ns(), str(folder))
+        return RecordedSource(info, [stream.stamps_ns[n] for n in numbers], load, clock)
 
     def _period_ns(self) -> int:
         steps = [
@@ -171,80 +183,6 @@ class KittiRecording:
         return {n: t - start for n, t in camera.items()}, {n: t - start for n, t in lidar.items()}
 
 
-class _KittiSource:
-    """One stream as a `Source`. `drops` counts lost samples by reason; `pop_drops` hands the new ones over."""
-
-    def __init__(self, stream: _Stream, clock: Clock, period_ns: int, kind: type) -> None:
-        self._stream = stream
-        self._clock = clock
-        self._queue = sorted(stream.files)
-        self._next = 0
-        self._fresh: dict[str, int] = {}
-        self._frames = 0
-        self._bytes = 0
-        self.drops: dict[str, int] = {}
-        first = stream.files[self._queue[0]].parent if self._queue else Path()
-        self._info = SourceInfo(stream.sensor, kind, period_ns, str(first))
-
-    @property
-    def info(self) -> SourceInfo:
-        return self._info
-
-    @property
-    def exhausted(self) -> bool:
-        return self._next >= len(self._queue)
-
-    @property
-    def line_stats(self) -> LineStats:
-        """`checksum_failures` counts files that did not decode."""
-        return LineStats(self._bytes, self._frames, sum(self.drops.values()))
-
-    def pop_drops(self) -> dict[str, int]:
-        """Samples lost since the last call, by reason."""
-        fresh, self._fresh = self._fresh, {}
-        return fresh
-
-    def open(self) -> None:
-        """Nothing to hold: files are opened one at a time."""
-
-    def close(self) -> None:
-        """Nothing held."""
-
-    def __enter__(self) -> _KittiSource:
-        self.open()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
-
-    def read(self, timeout_s: float) -> Sample | None:
-        """The next sample whose stamp the clock has reached. A damaged file is counted, skipped, and never raises."""
-        deadline_ns = self._clock.now_ns() + int(timeout_s * NS_PER_S)
-        while not self.exhausted:
-            number = self._queue[self._next]
-            stamp_ns = self._stream.stamps_ns[number]
-            if stamp_ns > self._clock.now_ns():
-                if stamp_ns > deadline_ns:
-                    return None
-                self._clock.wait_until_ns(stamp_ns)
-            self._next += 1
-            sample, reason = self._load(self._stream.files[number], stamp_ns)
-            if sample is not None:
-                self._frames += 1
-                return sample
-            self.drops[reason] = self.drops.get(reason, 0) + 1
-            self._fresh[reason] = self._fresh.get(reason, 0) + 1
-        return None
-
-    def _load(self, path: Path, stamp_ns: int) -> tuple[Sample | None, str]:
-        limit = MAX_IMAGE_BYTES if self._stream.sensor == CAMERA else MAX_SWEEP_BYTES
-        data = _read_bounded(path, limit)
-        if data is None:
-            return None, UNREADABLE
-        self._bytes += len(data)
-        return _decode_image(data, stamp_ns) if self._stream.sensor == CAMERA else decode_sweep(data, stamp_ns)
-
-
 def decode_sweep(data: bytes, stamp_ns: int) -> tuple[PointCloud | None, str]:
     """One ``.bin`` file as a cloud, or None and the drop reason. Reflectance is clipped to 0..1."""
     if not data or len(data) % POINT_BYTES:
@@ -258,19 +196,8 @@ def decode_sweep(data: bytes, stamp_ns: int) -> tuple[PointCloud | None, str]:
 
 
 def _decode_image(data: bytes, stamp_ns: int) -> tuple[Image | None, str]:
-    # the header's size is read before OpenCV allocates: 8 magic bytes, then IHDR with width and height
-    if len(data) < 33 or not data.startswith(PNG_MAGIC) or data[12:16] != b"IHDR":
-        return None, UNDECODABLE
-    width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-    if not 0 < width * height <= MAX_IMAGE_PIXELS or data[-8:-4] != b"IEND":
-        return None, UNDECODABLE  # without IEND the file is cut, though OpenCV would fill the rest with grey
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        return None, UNDECODABLE
-    if pixels is None or pixels.shape[:2] != (height, width):
-        return None, UNDECODABLE
-    return Image(np.ascontiguousarray(pixels, dtype=np.uint8), stamp_ns, device_stamp_ns=stamp_ns), ""
+    pixels = decode_image(data)
+    return (None, UNDECODABLE) if pixels is None else (Image(pixels, stamp_ns, device_stamp_ns=stamp_ns), "")
 
 
 def read_calibration(directory: Path) -> RigCalibration:

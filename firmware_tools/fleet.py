@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,8 +17,10 @@ from edgeguard.clock import NS_PER_S
 from edgeguard.errors import BundleFormatError, ProvisioningError
 from edgeguard.keys.file import FileKeyProvider
 from edgeguard.trust.dates import Date, ns_to_date, ns_to_datetime
-from edgeguard.trust.policy import FleetPolicy, Hex64, Name, SignatureGroup
-from edgeguard.trust.store import TrustStore
+from edgeguard.trust.metadata import RELEASE, RELEASE_PQ
+from edgeguard.trust.policy import CLASSICAL, HYBRID, FleetPolicy, Hex64, Name, Signatures
+from edgeguard.trust.role_keys import MAX_KEYS_PER_FAMILY, SCHEME_MLDSA65, SCHEME_P256, KeyGroup
+from edgeguard.trust.store import ATTEST, ENROL, REVOCATION, TrustStore
 from edgeguard.trust.strict_json import canonical, convert, parse
 from firmware_tools.files import folder_in_the_making, write_synced
 from firmware_tools.signer import FileSigner
@@ -28,6 +31,8 @@ MAX_FLEET_BYTES = 64 * 1024
 # A device in the field must outlive its metadata's renewal; five years is the service interval of most machines.
 DEFAULT_VALID_DAYS = 5 * 365
 _S_PER_DAY = 86_400
+# Roles a person can give numbers to; snapshot and timestamp are online and one of one.
+ROLES = ("root", "targets", "snapshot", "timestamp", RELEASE, RELEASE_PQ, REVOCATION, ENROL, ATTEST)
 
 
 class FleetFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,6 +86,8 @@ class Fleet:
         offline_threshold: int = 1,
         release_keys: int = 1,
         release_threshold: int = 1,
+        roles: Mapping[str, tuple[int, int]] | None = None,
+        signatures: Signatures = CLASSICAL,
         channels: Sequence[str] = ("production",),
         valid_days: int = DEFAULT_VALID_DAYS,
         allow_unlocked_memory: bool = False,
@@ -90,33 +97,44 @@ class Fleet:
         Args:
             wall_ns: now, nanoseconds since 1970 UTC; becomes a signed time below which no device judges.
             offline_keys, offline_threshold: n and k of root and of targets.
-            release_keys, release_threshold: n and k of the keys that sign models.
+            release_keys, release_threshold: n and k of the keys that sign models, in each family.
+            roles: (n, k) of further roles by name; overrides the four arguments above.
+            signatures: `hybrid-required` makes every role sign with P-256 and with ML-DSA-65, n and k in each family.
             allow_unlocked_memory: let devices decrypt into memory that can be swapped.
 
         Raises:
             ProvisioningError: EG-P001 the folder exists, EG-P003 bad numbers or names, EG-P030 cannot write.
+            EnvironmentMissingError: EG-E012, hybrid and no ML-DSA here.
         """
         folder = Path(folder)
-        for keys, threshold in ((offline_keys, offline_threshold), (release_keys, release_threshold)):
-            if not 1 <= threshold <= keys <= 16:
-                raise ProvisioningError("thresholds are between 1 and the number of keys, at most 16", code="EG-P003")
-        counts = {"root": offline_keys, "targets": offline_keys, "release": release_keys}
-        thresholds = {"root": offline_threshold, "targets": offline_threshold, "release": release_threshold}
+        numbers = _role_numbers(
+            {
+                "root": (offline_keys, offline_threshold),
+                "targets": (offline_keys, offline_threshold),
+                RELEASE: (release_keys, release_threshold),
+                RELEASE_PQ: (release_keys, release_threshold),
+            },
+            roles or {},
+            signatures,
+        )
         issued_ns = wall_ns // NS_PER_S * NS_PER_S
         expires = ns_to_datetime(issued_ns + valid_days * _S_PER_DAY * NS_PER_S)
         with folder_in_the_making(folder, code="EG-P001", mode=0o700) as new:
             for sub in ("keys", "public", "trust", "devices", "wraps"):
                 (new / sub).mkdir(mode=0o700)
-            signers = _new_signers(new / "keys", counts)
-            for number, signer in enumerate(signers["release"], start=1):
-                write_synced(new / "public" / f"release-{number}.pem", signer.public_pem())
+            signers = _new_signers(new / "keys", numbers, signatures)
+            thresholds = {
+                role: threshold * len({s.public_key().scheme for s in signers[role]})
+                for role, (_, threshold) in numbers.items()
+            }
+            for role in (RELEASE, RELEASE_PQ):
+                for number, signer in enumerate(signers.get(role, ()), start=1):
+                    write_synced(new / "public" / f"{role}-{number}.pem", signer.public_pem())
             enrol = FileKeyProvider.generate(new / "keys" / "enrol-agreement.pem")
             FileKeyProvider.generate(new / "keys" / "grant.pem")
             root = root_metadata(signers, thresholds, expires)
             fleet_id = hashlib.sha256(root).hexdigest()
-            policy = _first_policy(
-                fleet_id, name, issued_ns, tuple(channels), release_threshold, allow_unlocked_memory, enrol
-            )
+            policy = _first_policy(fleet_id, name, issued_ns, tuple(channels), signatures, allow_unlocked_memory, enrol)
             write_synced(new / "trust" / "1.root.json", root)
             write_synced(new / "trust" / "policy.json", policy)
             write_synced(new / "trust" / "targets.json", targets_metadata(signers, thresholds, policy, expires))
@@ -139,19 +157,54 @@ class Fleet:
         return TrustStore.load(self.trust_folder, wall_ns, expect_fleet=self.fleet_id)
 
     def signers(self, role: str, count: int) -> list[FileSigner]:
-        """Return `count` signing keys of a role that lie in this folder.
+        """Return the first `count` signing keys of a role that lie in this folder; `<role>-pq` names its other family.
 
         Raises:
             ProvisioningError: EG-P005, fewer are here.
         """
-        paths = sorted((self.folder / "keys").glob(f"{role}-*.pem"), key=lambda p: (len(p.name), p.name))
+        paths = self._key_files(role)
         if len(paths) < count:
-            raise ProvisioningError(
-                f"{count} {role} keys must sign and {len(paths)} are in {self.folder / 'keys'}",
-                code="EG-P005",
-                hint="bring the missing keys for as long as it takes to sign",
-            )
+            raise self._missing(role, count, len(paths))
         return [FileSigner(path) for path in paths[:count]]
+
+    def signing_set(self, role: str, trust: TrustStore) -> list[FileSigner]:
+        """Return just as many keys of a delegated role as devices ask for, classical ones first.
+
+        Keys that lie here and that `trust` no longer names are passed over.
+
+        Raises:
+            ProvisioningError: EG-P005, too few are here.
+        """
+        return self._enough(trust.groups[role])
+
+    def offline_set(self, role: str, trust: TrustStore) -> list[FileSigner]:
+        """As `signing_set`, for root, targets, snapshot and timestamp."""
+        return self._enough(trust.top_groups[role])
+
+    def _enough(self, groups: Sequence[KeyGroup]) -> list[FileSigner]:
+        chosen: list[FileSigner] = []
+        for group in groups:
+            stem = group.role
+            if group.scheme == SCHEME_MLDSA65 and not stem.endswith("-pq"):
+                stem += "-pq"
+            known = {key.public_der for key in group.keys}
+            here = [s for s in map(FileSigner, self._key_files(stem)) if s.public_key().public_der in known]
+            if len(here) < group.threshold:
+                raise self._missing(stem, group.threshold, len(here))
+            chosen += here[: group.threshold]
+        return chosen
+
+    def _key_files(self, stem: str) -> list[Path]:
+        pattern = re.compile(rf"{re.escape(stem)}-([0-9]+)\.pem")
+        found = [(int(m[1]), p) for p in (self.folder / "keys").glob("*.pem") if (m := pattern.fullmatch(p.name))]
+        return [path for _, path in sorted(found)]
+
+    def _missing(self, stem: str, needed: int, here: int) -> ProvisioningError:
+        return ProvisioningError(
+            f"{needed} {stem} keys must sign and {here} are in {self.folder / 'keys'}",
+            code="EG-P005",
+            hint="bring the missing keys for as long as it takes to sign",
+        )
 
     def grant_key(self) -> FileKeyProvider:
         """Return the key to which this fleet wraps its CEKs."""
@@ -166,13 +219,38 @@ class Fleet:
         return self.folder / "wraps" / f"{identity.hex()}.hpke"
 
 
-def _new_signers(folder: Path, counts: dict[str, int]) -> dict[str, list[FileSigner]]:
+def _role_numbers(
+    defaults: Mapping[str, tuple[int, int]], chosen: Mapping[str, tuple[int, int]], signatures: str
+) -> dict[str, tuple[int, int]]:
+    """Return (keys, threshold) of every role this fleet has."""
+    known = [role for role in ROLES if role != RELEASE_PQ or signatures == HYBRID]
+    for role in chosen:
+        if role not in known:
+            raise ProvisioningError(
+                f"there is no role {role!a} in a {signatures} fleet", code="EG-P003", hint=f"roles: {', '.join(known)}"
+            )
+    numbers = {role: chosen.get(role, defaults.get(role, (1, 1))) for role in known}
+    for role, (keys, threshold) in numbers.items():
+        if not 1 <= threshold <= keys <= MAX_KEYS_PER_FAMILY:
+            raise ProvisioningError(
+                f"{role}: a threshold is between 1 and the number of keys, at most {MAX_KEYS_PER_FAMILY}",
+                code="EG-P003",
+            )
+    return numbers
+
+
+def _new_signers(folder: Path, numbers: Mapping[str, tuple[int, int]], signatures: str) -> dict[str, list[FileSigner]]:
     """Make the keys of every role; `snapshot` and `timestamp` sign what the fleet publishes and never authorise."""
-    roles = ("root", "targets", "snapshot", "timestamp", "release", "enrol")
-    return {
-        role: [FileSigner.generate(folder / f"{role}-{i + 1}.pem") for i in range(counts.get(role, 1))]
-        for role in roles
-    }
+    made: dict[str, list[FileSigner]] = {}
+    for role, (count, _) in numbers.items():
+        schemes = [SCHEME_P256, SCHEME_MLDSA65] if signatures == HYBRID else [SCHEME_P256]
+        if role in (RELEASE, RELEASE_PQ):
+            schemes = [SCHEME_P256 if role == RELEASE else SCHEME_MLDSA65]
+        made[role] = []
+        for scheme in schemes:
+            stem = f"{role}-pq" if scheme == SCHEME_MLDSA65 and role != RELEASE_PQ else role
+            made[role] += [FileSigner.generate(folder / f"{stem}-{i + 1}.pem", scheme) for i in range(count)]
+    return made
 
 
 def _first_policy(
@@ -180,7 +258,7 @@ def _first_policy(
     name: str,
     issued_ns: int,
     channels: tuple[str, ...],
-    release_threshold: int,
+    signatures: Signatures,
     allow_unlocked_memory: bool,
     enrol: FileKeyProvider,
 ) -> bytes:
@@ -192,7 +270,7 @@ def _first_policy(
             fleet_name=name,
             issued=ns_to_date(issued_ns),
             channels=channels,
-            signature_groups=(SignatureGroup(scheme="ecdsa-sha2-nistp256", threshold=release_threshold),),
+            signatures=signatures,
             floors={},
             unlocked_memory="allow" if allow_unlocked_memory else "refuse-with-swap",
             enrol_key=raw_x25519(enrol.public_key()).hex(),

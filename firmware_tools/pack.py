@@ -197,10 +197,9 @@ def _policy(release: Release, trust: TrustStore, bundle_id: str, manifest_digest
 
 
 def _sign(folder: Path, fleet: Fleet, trust: TrustStore, statement: bytes) -> None:
-    """Sign the same payload bytes by as many release keys as devices ask for."""
-    needed = max(trust.thresholds[RELEASE], sum(g.threshold for g in trust.policy.signature_groups))
+    """Sign the same payload bytes by as many release keys as devices ask for, in every family."""
     message = pae(STATEMENT_TYPE, statement)
-    for index, signer in enumerate(fleet.signers(RELEASE, needed)):
+    for index, signer in enumerate(fleet.signing_set(RELEASE, trust)):
         keyid = signer.public_key().keyid
         content = encode_signed(statement, STATEMENT_TYPE, keyid, signer.sign(message))
         path = folder / SIGNATURE_FILE

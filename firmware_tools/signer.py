@@ -1,10 +1,12 @@
-"""Signing keys of a fleet: P-256 in files today, a token behind the same two calls later."""
+"""Signing keys of a fleet: P-256 and ML-DSA-65 in files today, a token behind the same calls later."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ec import (
     ECDSA,
@@ -12,10 +14,13 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
     EllipticCurvePrivateKey,
     generate_private_key,
 )
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
 
-from edgeguard.errors import ProvisioningError
+from edgeguard.errors import EnvironmentMissingError, ProvisioningError
 from edgeguard.keys.file import read_private_file, write_private_file
-from edgeguard.trust.role_keys import RoleKey, role_key
+from edgeguard.trust.role_keys import SCHEME_P256, RoleKey, role_key
+
+SigningKey = EllipticCurvePrivateKey | MLDSA65PrivateKey
 
 
 class Signer(Protocol):
@@ -26,36 +31,54 @@ class Signer(Protocol):
         ...
 
     def sign(self, message: bytes) -> bytes:
-        """Return an ECDSA P-256 signature with SHA-256, DER."""
+        """Return ECDSA P-256 with SHA-256 in DER, or plain ML-DSA-65, as the key's scheme says."""
         ...
 
 
 class FileSigner:
     """A signing key in a PKCS#8 PEM file of mode 0600."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, passphrase: bytes | None = None) -> None:
         """Read the key.
 
         Raises:
-            KeyUnavailableError: EG-K001, EG-K002. ProvisioningError: EG-P004, not a P-256 key.
+            KeyUnavailableError: EG-K001, EG-K002. ProvisioningError: EG-P004, not a signing key, or wrong passphrase.
         """
         pem = read_private_file(path)
         key: object = None
-        try:
-            key = serialization.load_pem_private_key(pem, None)
-        except (ValueError, TypeError):
-            key = None
-        if not isinstance(key, EllipticCurvePrivateKey) or not isinstance(key.curve, SECP256R1):
-            raise ProvisioningError(f"{path} holds no P-256 signing key", code="EG-P004")
-        self.private_key = key
+        with suppress(Exception):  # OpenSSL raises whatever it likes on hostile PEM; no key is the one outcome
+            key = serialization.load_pem_private_key(pem, passphrase)
+        p256 = isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP256R1)
+        if not isinstance(key, SigningKey) or not (p256 or isinstance(key, MLDSA65PrivateKey)):
+            raise ProvisioningError(
+                f"{path} holds no P-256 or ML-DSA-65 signing key that can be read",
+                code="EG-P004",
+                hint="check the passphrase",
+            )
+        self.private_key: SigningKey = key
 
     @classmethod
-    def generate(cls, path: Path) -> FileSigner:
-        """Create a new key in a new file; an existing file is never overwritten."""
-        key = generate_private_key(SECP256R1())
+    def generate(cls, path: Path, scheme: str = SCHEME_P256, passphrase: bytes | None = None) -> FileSigner:
+        """Create a new key in a new file; an existing file is never overwritten.
+
+        Raises:
+            EnvironmentMissingError: EG-E012, this build of cryptography has no ML-DSA.
+        """
+        key: SigningKey | None = None
+        with suppress(UnsupportedAlgorithm):
+            key = generate_private_key(SECP256R1()) if scheme == SCHEME_P256 else MLDSA65PrivateKey.generate()
+        if key is None:
+            raise EnvironmentMissingError(
+                "this build of the cryptography package has no ML-DSA",
+                code="EG-E012",
+                hint="install the package from PyPI, which brings its own OpenSSL",
+            )
+        encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
+        if passphrase:
+            encryption = serialization.BestAvailableEncryption(passphrase)
         form = serialization.PrivateFormat.PKCS8
-        write_private_file(path, key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
-        return cls(path)
+        write_private_file(path, key.private_bytes(serialization.Encoding.PEM, form, encryption))
+        return cls(path, passphrase)
 
     def public_key(self) -> RoleKey:
         return role_key(self.private_key.public_key())
@@ -66,4 +89,6 @@ class FileSigner:
         return self.private_key.public_key().public_bytes(serialization.Encoding.PEM, form)
 
     def sign(self, message: bytes) -> bytes:
+        if isinstance(self.private_key, MLDSA65PrivateKey):
+            return self.private_key.sign(message)
         return self.private_key.sign(message, ECDSA(hashes.SHA256()))

@@ -1,4 +1,4 @@
-"""First TUF metadata of a fleet: root, targets with delegations, signed policy. docs/formats/trust.md"""
+"""TUF metadata of a fleet: root, targets with delegations, and what delegated roles sign. docs/formats/trust.md"""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from tuf.api.metadata import (  # type: ignore[attr-defined] # documented re-exp
     Metadata,
     Role,
     Root,
+    Signed,
     TargetFile,
     Targets,
 )
 
-from edgeguard.trust.store import DELEGATED_PATHS
+from edgeguard.trust.metadata import DELEGATED_PATHS, TOP_ROLES
 from firmware_tools.signer import FileSigner
 
 
 def root_metadata(
-    signers: Mapping[str, Sequence[FileSigner]], thresholds: Mapping[str, int], expires: datetime
+    signers: Mapping[str, Sequence[FileSigner]], thresholds: Mapping[str, int], expires: datetime, version: int = 1
 ) -> bytes:
-    """Return root version 1, signed by all its root keys."""
+    """Return root metadata, signed by all its root keys. thresholds: signatures per role, all families together."""
     keys: dict[str, Any] = {}
     roles: dict[str, Role] = {}
-    for name in ("root", "targets", "snapshot", "timestamp"):
-        tuf_signers = [CryptoSigner(s.private_key) for s in signers[name]]
-        keys |= {s.public_key.keyid: s.public_key for s in tuf_signers}
-        roles[name] = Role([s.public_key.keyid for s in tuf_signers], thresholds.get(name, 1))
-    return _signed(Metadata(Root(version=1, expires=expires, keys=keys, roles=roles)), signers["root"])
+    for name in TOP_ROLES:
+        tuf_keys = [_tuf_signer(s).public_key for s in signers[name]]
+        keys |= {k.keyid: k for k in tuf_keys}
+        roles[name] = Role([k.keyid for k in tuf_keys], thresholds[name])
+    return signed_metadata(Root(version=version, expires=expires, keys=keys, roles=roles), signers["root"])
 
 
 def targets_metadata(
@@ -42,23 +43,31 @@ def targets_metadata(
     expires: datetime,
     version: int = 1,
 ) -> bytes:
-    """Return top-level targets: lists the policy, delegates `release` and `enrol`, signed by all its keys."""
+    """Return top-level targets: lists the policy, delegates every role that has keys, signed by all its keys."""
     keys: dict[str, Any] = {}
     roles: dict[str, DelegatedRole] = {}
     for name, paths in DELEGATED_PATHS.items():
-        tuf_keys = [CryptoSigner(s.private_key).public_key for s in signers[name]]
+        if name not in signers:
+            continue
+        tuf_keys = [_tuf_signer(s).public_key for s in signers[name]]
         keys |= {k.keyid: k for k in tuf_keys}
         roles[name] = DelegatedRole(
-            name, [k.keyid for k in tuf_keys], thresholds.get(name, 1), terminating=True, paths=[paths]
+            name, [k.keyid for k in tuf_keys], thresholds[name], terminating=True, paths=[paths]
         )
     target = TargetFile(len(policy), {"sha256": hashlib.sha256(policy).hexdigest()}, "policy.json")
     targets = Targets(
         version=version, expires=expires, targets={"policy.json": target}, delegations=Delegations(keys, roles)
     )
-    return _signed(Metadata(targets), signers["targets"])
+    return signed_metadata(targets, signers["targets"])
 
 
-def _signed(metadata: Metadata[Any], signers: Sequence[FileSigner]) -> bytes:
+def signed_metadata(signed: Signed, signers: Sequence[FileSigner]) -> bytes:
+    """Return metadata signed by all `signers`; what `TrustStore.verify_delegated` reads, for delegated roles."""
+    metadata: Metadata[Any] = Metadata(signed)
     for signer in signers:
-        metadata.sign(CryptoSigner(signer.private_key), append=True)
+        metadata.sign(_tuf_signer(signer), append=True)
     return metadata.to_bytes()
+
+
+def _tuf_signer(signer: FileSigner) -> CryptoSigner:
+    return CryptoSigner(signer.private_key)

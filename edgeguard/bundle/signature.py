@@ -15,7 +15,7 @@ import msgspec
 from edgeguard.bundle.manifest import Hex64
 from edgeguard.bundle.storage import BundleStorage
 from edgeguard.errors import BundleFormatError, SignatureError
-from edgeguard.trust.role_keys import RoleKey
+from edgeguard.trust.role_keys import SCHEME_P256, RoleKey
 from edgeguard.trust.store import RELEASE, KeySignature, TrustStore
 from edgeguard.trust.strict_json import canonical, convert, parse
 
@@ -109,7 +109,7 @@ def parse_signed(raw: bytes, payload_type: str, *, what: str) -> SignedPayload:
 def read_release_signed(storage: BundleStorage, trust: TrustStore) -> tuple[bytes, tuple[RoleKey, ...]]:
     """Return the payload bytes of model.sig and the release keys that signed them.
 
-    Further signatures are opened by the names of known keys, only while more are needed.
+    Further signatures are opened by the names of known keys, only while a group of the role is not met.
 
     Raises:
         SignatureError: EG-S001, EG-S002, EG-S003.
@@ -117,17 +117,20 @@ def read_release_signed(storage: BundleStorage, trust: TrustStore) -> tuple[byte
     """
     raw = storage.read_small(SIGNATURE_FILE, MAX_SIGNATURE_BYTES)
     first = parse_signed(raw, STATEMENT_TYPE, what=SIGNATURE_FILE)
-    claimed = [first.claimed]
-    needed = max(trust.thresholds[RELEASE], sum(g.threshold for g in trust.policy.signature_groups))
-    for key in trust.release_keys:
-        if len(claimed) >= needed:
-            break
-        if key.keyid == first.claimed.keyid:
-            continue
-        further = _read_further(storage, key, first.payload)
-        if further is not None:
-            claimed.append(further)
-    return first.payload, trust.verify(RELEASE, first.message, claimed)
+    signer = trust.key(RELEASE, first.claimed.keyid)
+    if signer is not None and signer.scheme != SCHEME_P256:
+        raise SignatureError(f"{SIGNATURE_FILE} is not by a P-256 key", code="EG-S001")
+    claimed = {first.claimed.keyid: first.claimed}
+    for group in trust.groups[RELEASE]:
+        for key in group.keys:
+            if sum(k.keyid in claimed for k in group.keys) >= group.threshold:
+                break
+            if key.keyid in claimed:
+                continue
+            further = _read_further(storage, key, first.payload)
+            if further is not None:
+                claimed[key.keyid] = further
+    return first.payload, trust.verify(RELEASE, first.message, tuple(claimed.values()))
 
 
 def _read_further(storage: BundleStorage, key: RoleKey, payload: bytes) -> KeySignature | None:

@@ -5,19 +5,23 @@ Local configuration may tighten what stands here and never loosen it.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 from edgeguard.trust.dates import Date
 
 POLICY_SCHEMA = "edgeguard/fleet-policy/v1"
-SCHEME_P256 = "ecdsa-sha2-nistp256"
+CLASSICAL: Final = "classical"
+HYBRID: Final = "hybrid-required"
 
 Name = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 Hex64 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 # Counters are decimal strings below 2^63: tools that pass JSON through doubles would round a number.
 Count = Annotated[str, msgspec.Meta(pattern=r"\A(0|[1-9][0-9]{0,17})\Z")]
+
+
+Signatures = Literal["classical", "hybrid-required"]
 
 
 class Counter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,18 +36,12 @@ class Counter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return int(self.epoch), int(self.number)
 
 
-class SignatureGroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """At least `threshold` distinct release keys of one scheme must have signed a bundle."""
-
-    scheme: Literal["ecdsa-sha2-nistp256"]
-    threshold: Annotated[int, msgspec.Meta(ge=1, le=16)]
-
-
 class FleetPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole of policy.json.
 
-    `issued` is a signed time and so a floor for the device's clock. `floors` are security counters per model below
-    which a bundle is refused. `enrol_key` is the raw X25519 key against which devices prove possession of theirs.
+    `signatures` says which families must sign: P-256 alone, or P-256 and ML-DSA-65 for every role. `issued` is a signed
+    time and so a floor for the device's clock. `floors` are security counters per model below which a bundle is
+    refused. `enrol_key` is the raw X25519 key against which devices prove possession of theirs.
     """
 
     schema: Literal["edgeguard/fleet-policy/v1"]
@@ -51,12 +49,7 @@ class FleetPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fleet_name: Name
     issued: Date
     channels: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1, max_length=16)]
-    signature_groups: Annotated[tuple[SignatureGroup, ...], msgspec.Meta(min_length=1, max_length=4)]
+    signatures: Signatures
     floors: dict[Name, Counter]
     unlocked_memory: Literal["refuse-with-swap", "allow"]
     enrol_key: Hex64
-
-    def __post_init__(self) -> None:
-        schemes = [g.scheme for g in self.signature_groups]
-        if len(set(schemes)) != len(schemes):
-            raise ValueError("one signature group per scheme")

@@ -1,8 +1,9 @@
 """TrustStore: whom a device believes. docs/formats/trust.md.
 
 * The root is pinned by the directory that the device was provisioned with; there is no default trust.
-* Top-level `targets` is offline and k-of-n. `release` and `enrol` are disjoint, terminating delegations of it.
-* Every key belongs to one role, whatever its encoding; every signature counts once.
+* Top-level `targets` is offline and k-of-n. All other roles are disjoint, terminating delegations of it.
+* Every key belongs to one role and one family, whatever its encoding; every signature counts once.
+* A hybrid fleet asks each role for classical *and* post-quantum signatures; a chain of roots never goes back.
 * Expiry is checked against the time that the caller gives, never below a signed time.
 """
 
@@ -10,33 +11,42 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Self, TypeVar
+from typing import Self
 
-from tuf.api.metadata import Metadata, Root, Targets  # type: ignore[attr-defined] # documented re-exports
+from tuf.api.metadata import DelegatedRole, Root, Targets  # type: ignore[attr-defined] # documented re-exports
 
 from edgeguard.clock import NS_PER_S
 from edgeguard.errors import EdgeGuardError, SignatureError, TrustError
 from edgeguard.trust.dates import date_to_ns
 from edgeguard.trust.files import read_directory_file
-from edgeguard.trust.policy import Counter, FleetPolicy
-from edgeguard.trust.role_keys import RoleKey, keys_of_role
+from edgeguard.trust.metadata import (
+    ATTEST,
+    DELEGATED_PATHS,
+    ENROL,
+    HINT,
+    RELEASE,
+    RELEASE_PQ,
+    REVOCATION,
+    TOP_ROLES,
+    groups,
+    parse_metadata,
+    require_known_delegations,
+    require_signed,
+)
+from edgeguard.trust.policy import HYBRID, Counter, FleetPolicy
+from edgeguard.trust.role_keys import SCHEME_MLDSA65, SCHEME_P256, SCHEMES, KeyGroup, RoleKey
 from edgeguard.trust.strict_json import convert, parse
+
+__all__ = ["ATTEST", "DELEGATED_PATHS", "ENROL", "RELEASE", "RELEASE_PQ", "REVOCATION", "KeySignature", "TrustStore"]
 
 # Limits of the TUF reference client.
 MAX_ROOT_BYTES = 512_000
 MAX_TARGETS_BYTES = 5_000_000
 MAX_ROOT_ROTATIONS = 256
 MAX_POLICY_BYTES = 256 * 1024  # floors for a few thousand models
-
-RELEASE = "release"
-ENROL = "enrol"
-DELEGATED_PATHS = MappingProxyType({RELEASE: "bundles/*", ENROL: "devices/*"})
-S = TypeVar("S", Root, Targets)
-_TOP_ROLES = ("root", "targets", "snapshot", "timestamp")
-_HINT = "copy the fleet's trust folder to the device again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,52 +69,75 @@ class _Validity:
 class TrustStore:
     """Verified trust of one fleet. Make one with `load`.
 
-    fleet_id: SHA-256 of root v1, hex. role_keys: keys per delegated role. thresholds: signatures per delegated role.
+    fleet_id: SHA-256 of root v1, hex. root_version, targets_version, targets_digest: what a device remembers to notice
+    older metadata; the digest is SHA-256, hex, over the signed part of targets.json in its canonical form. groups,
+    top_groups: per delegated and top-level role, the typed groups that must all sign; those of `release-pq` are part
+    of `release`.
     """
 
     fleet_id: str
     policy: FleetPolicy
     root_version: int
     targets_version: int
-    role_keys: Mapping[str, tuple[RoleKey, ...]]
-    thresholds: Mapping[str, int]
+    targets_digest: str
+    groups: Mapping[str, tuple[KeyGroup, ...]]
+    top_groups: Mapping[str, tuple[KeyGroup, ...]]
     validities: tuple[_Validity, ...]
+    _targets: Targets = field(repr=False)
 
     @classmethod
-    def load(cls, directory: Path | str, wall_ns: int, *, expect_fleet: str = "") -> Self:
+    def load(cls, directory: Path | str, wall_ns: int, *, expect_fleet: str = "", require_hybrid: bool = False) -> Self:
         """Read and verify `1.root.json` ... `N.root.json`, `targets.json` and `policy.json`.
+
+        Args:
+            wall_ns: now, nanoseconds since 1970 UTC.
+            expect_fleet: refuse any other fleet.
+            require_hybrid: refuse a fleet whose signed policy is `classical`; local configuration may only tighten.
 
         Raises:
             TrustError: EG-T001 unreadable, EG-T002 malformed, EG-T003 not signed as its delegator asks, EG-T004
-                expired, EG-T005 roles not disjoint or not as they must be, EG-T010 another fleet than `expect_fleet`.
+                expired, EG-T005 roles not disjoint or not as they must be, EG-T006 signatures weaker than asked,
+                EG-T010 another fleet than `expect_fleet`.
         """
         folder = Path(directory)
         root, fleet_id = _load_roots(folder)
         if expect_fleet and fleet_id != expect_fleet:
-            raise TrustError(f"{folder} belongs to another fleet", code="EG-T010", hint=_HINT)
-        targets = _load_targets(folder, root)
+            raise TrustError(f"{folder} belongs to another fleet", code="EG-T010", hint=HINT)
+        targets, digest = _load_targets(folder, root)
         policy = _load_policy(folder, targets, fleet_id)
-        role_keys = _disjoint_role_keys(root, targets)
+        top = {name: groups(root, name) for name in TOP_ROLES}
+        delegated = {name: groups(targets, name) for name in require_known_delegations(targets)}
+        _require_disjoint({**top, **delegated})
+        _require_families(policy, top, delegated)
+        if require_hybrid and policy.signatures != HYBRID:
+            raise TrustError("this device asks for hybrid signatures and its fleet has none", code="EG-T006", hint=HINT)
+        post_quantum = delegated.pop(RELEASE_PQ, ())
+        delegated[RELEASE] += post_quantum
         store = cls(
             fleet_id=fleet_id,
             policy=policy,
             root_version=root.version,
             targets_version=targets.version,
-            role_keys=MappingProxyType({name: role_keys[name] for name in DELEGATED_PATHS}),
-            thresholds=MappingProxyType({name: _delegation(targets, name)[0] for name in DELEGATED_PATHS}),
+            targets_digest=digest,
+            groups=MappingProxyType(delegated),
+            top_groups=MappingProxyType(top),
             validities=(
                 _Validity("root", int(root.expires.timestamp()) * NS_PER_S),
                 _Validity("targets", int(targets.expires.timestamp()) * NS_PER_S),
             ),
+            _targets=targets,
         )
-        _require_satisfiable_groups(store)
         store.require_valid(wall_ns)
         return store
 
     @property
     def release_keys(self) -> tuple[RoleKey, ...]:
-        """Keys that may sign models."""
-        return self.role_keys[RELEASE]
+        """Keys that may sign models, of all families."""
+        return self.role_keys(RELEASE)
+
+    def role_keys(self, role: str) -> tuple[RoleKey, ...]:
+        """Return the keys of a delegated role, of all families; those of `release` include `release-pq`."""
+        return tuple(key for group in self.groups[role] for key in group.keys)
 
     @property
     def revocation_version(self) -> int:
@@ -129,7 +162,7 @@ class TrustStore:
         now_ns = self.effective_ns(wall_ns)
         for validity in self.validities:
             if now_ns >= validity.expires_ns:
-                raise TrustError(f"the fleet's {validity.name} metadata has expired", code="EG-T004", hint=_HINT)
+                raise TrustError(f"the fleet's {validity.name} metadata has expired", code="EG-T004", hint=HINT)
 
     def floor(self, model_id: str) -> tuple[int, int]:
         """Return the signed counter floor (epoch, number) of a model; (0, 0) where none is set."""
@@ -137,13 +170,13 @@ class TrustStore:
 
     def key(self, role: str, keyid: str) -> RoleKey | None:
         """Return the key of `role` with that id, or None."""
-        return next((k for k in self.role_keys[role] if k.keyid == keyid), None)
+        return next((k for k in self.role_keys(role) if k.keyid == keyid), None)
 
     def verify(self, role: str, message: bytes, signatures: Sequence[KeySignature]) -> tuple[RoleKey, ...]:
         """Check that enough keys of `role` signed `message`; return those that did.
 
-        Every signature must be by a key of the role and correct; each key counts once. For `release` the typed
-        signature groups of the policy must be met as well as the role's threshold.
+        Every signature must be by a key of the role and correct; each key counts once, and every group of the role
+        must be met. In a hybrid fleet `release` stands for `release` and `release-pq` together.
 
         Raises:
             SignatureError: EG-S001 a key is not in the role, EG-S002 a signature is wrong, EG-S003 too few.
@@ -152,56 +185,77 @@ class TrustStore:
         for claimed in signatures:
             key = self.key(role, claimed.keyid)
             if key is None:
-                raise SignatureError(f"the signer is no {role} key of this fleet", code="EG-S001", hint=_HINT)
+                raise SignatureError(f"the signer is no {role} key of this fleet", code="EG-S001", hint=HINT)
             key.verify(claimed.signature, message)
             signed[key.public_der] = key
-        keys = tuple(signed.values())
-        enough = len(keys) >= self.thresholds[role]
-        if role == RELEASE:
-            enough = enough and self.meets_groups(keys)
-        if not enough:
-            raise SignatureError(f"not enough {role} keys have signed", code="EG-S003")
-        return keys
+        for group in self.groups[role]:
+            if not group.is_met_by(signed):
+                raise SignatureError(f"not enough {group.role} keys have signed ({group.scheme})", code="EG-S003")
+        return tuple(signed.values())
 
-    def meets_groups(self, keys: Sequence[RoleKey]) -> bool:
-        """Return whether distinct `keys` meet each signature group of the policy."""
-        return all(sum(k.scheme == g.scheme for k in keys) >= g.threshold for g in self.policy.signature_groups)
+    def verify_delegated(self, role: str, raw: bytes) -> Targets:
+        """Return the TUF Targets metadata that `role` has signed, such as the revocation list.
+
+        Checked: form, signatures by every group of the role, that its targets lie on the role's own path and that it
+        delegates nothing further. *Not* checked: version and expiry, which the caller holds against its state and
+        time (`effective_ns`).
+
+        Raises:
+            TrustError: EG-T002 malformed or too large, EG-T003 not signed by the role, EG-T005 reaches beyond it.
+        """
+        if role not in self.groups or {group.role for group in self.groups[role]} != {role}:
+            # A hybrid fleet's release metadata would carry one family only; bundles carry both themselves.
+            raise TrustError(f"{role} metadata is not accepted on its own", code="EG-T005", hint=HINT)
+        what = f"the {role} metadata"
+        if len(raw) > MAX_TARGETS_BYTES:
+            raise TrustError(f"{what} is larger than {MAX_TARGETS_BYTES} bytes", code="EG-T002", hint=HINT)
+        metadata = parse_metadata(raw, Targets, what)
+        require_signed(self._targets, role, metadata, what)
+        signed = metadata.signed
+        own = self._targets.get_delegated_role(role)
+        within = isinstance(own, DelegatedRole) and all(own.is_delegated_path(path) for path in signed.targets)
+        if not within or signed.delegations is not None:
+            raise TrustError(f"{what} speaks for more than its role", code="EG-T005", hint=HINT)
+        return signed
 
 
 def _load_roots(folder: Path) -> tuple[Root, str]:
-    """Walk the chain: root N+1 is signed by the keys of N and by its own."""
-    raw = read_directory_file(folder, "1.root.json", MAX_ROOT_BYTES, hint=_HINT)
+    """Walk the chain: root N+1 is signed by the keys of N and by its own, and never drops a key family."""
+    raw = read_directory_file(folder, "1.root.json", MAX_ROOT_BYTES, hint=HINT)
     fleet_id = hashlib.sha256(raw).hexdigest()
-    current = _parse_metadata(raw, Root, "root 1")
-    _require_signed(current.signed, "root", current, "root 1")
+    current = parse_metadata(raw, Root, "root 1")
+    require_signed(current.signed, "root", current, "root 1")
     if current.signed.version != 1:
-        raise TrustError("1.root.json is not version 1", code="EG-T002", hint=_HINT)
+        raise TrustError("1.root.json is not version 1", code="EG-T002", hint=HINT)
     for version in range(2, MAX_ROOT_ROTATIONS + 2):
-        following = read_directory_file(folder, f"{version}.root.json", MAX_ROOT_BYTES, hint=_HINT, optional=True)
+        following = read_directory_file(folder, f"{version}.root.json", MAX_ROOT_BYTES, hint=HINT, optional=True)
         if following is None:
             return current.signed, fleet_id
-        newer = _parse_metadata(following, Root, f"root {version}")
-        _require_signed(current.signed, "root", newer, f"root {version}")
-        _require_signed(newer.signed, "root", newer, f"root {version}")
+        newer = parse_metadata(following, Root, f"root {version}")
+        require_signed(current.signed, "root", newer, f"root {version}")
+        require_signed(newer.signed, "root", newer, f"root {version}")
         if newer.signed.version != version:
-            raise TrustError(f"{version}.root.json is not version {version}", code="EG-T002", hint=_HINT)
+            raise TrustError(f"{version}.root.json is not version {version}", code="EG-T002", hint=HINT)
+        for name in TOP_ROLES:
+            if not _families(groups(current.signed, name)) <= _families(groups(newer.signed, name)):
+                raise TrustError(f"root {version} weakens the signatures of {name}", code="EG-T006", hint=HINT)
         current = newer
-    raise TrustError(f"more than {MAX_ROOT_ROTATIONS} root rotations", code="EG-T002", hint=_HINT)
+    raise TrustError(f"more than {MAX_ROOT_ROTATIONS} root rotations", code="EG-T002", hint=HINT)
 
 
-def _load_targets(folder: Path, root: Root) -> Targets:
-    raw = read_directory_file(folder, "targets.json", MAX_TARGETS_BYTES, hint=_HINT)
-    metadata = _parse_metadata(raw, Targets, "targets")
-    _require_signed(root, "targets", metadata, "targets")
-    return metadata.signed
+def _load_targets(folder: Path, root: Root) -> tuple[Targets, str]:
+    raw = read_directory_file(folder, "targets.json", MAX_TARGETS_BYTES, hint=HINT)
+    metadata = parse_metadata(raw, Targets, "targets")
+    require_signed(root, "targets", metadata, "targets")
+    return metadata.signed, hashlib.sha256(metadata.signed_bytes).hexdigest()
 
 
 def _load_policy(folder: Path, targets: Targets, fleet_id: str) -> FleetPolicy:
-    raw = read_directory_file(folder, "policy.json", MAX_POLICY_BYTES, hint=_HINT)
+    raw = read_directory_file(folder, "policy.json", MAX_POLICY_BYTES, hint=HINT)
     target = targets.targets.get("policy.json")
     listed = target is not None and target.length == len(raw)
     if target is None or not listed or target.hashes.get("sha256") != hashlib.sha256(raw).hexdigest():
-        raise TrustError("policy.json is not the one that targets signs", code="EG-T003", hint=_HINT)
+        raise TrustError("policy.json is not the one that targets signs", code="EG-T003", hint=HINT)
     try:
         policy = convert(parse(raw, what="policy.json"), FleetPolicy, what="policy.json")
         date_to_ns(policy.issued, what="issued")
@@ -209,59 +263,40 @@ def _load_policy(folder: Path, targets: Targets, fleet_id: str) -> FleetPolicy:
         reason = error.message
     else:
         if policy.fleet_id != fleet_id:
-            raise TrustError("policy.json is for another fleet", code="EG-T010", hint=_HINT)
+            raise TrustError("policy.json is for another fleet", code="EG-T010", hint=HINT)
         return policy
-    raise TrustError(reason, code="EG-T002", hint=_HINT)
+    raise TrustError(reason, code="EG-T002", hint=HINT)
 
 
-def _parse_metadata(raw: bytes, kind: type[S], what: str) -> Metadata[S]:
-    """Parse twice: once strictly, because the TUF library lets duplicate keys pass, once as metadata."""
-    reason = f"{what} is not TUF metadata"
-    try:
-        parse(raw, what=what, require_canonical=False)
-        metadata: Metadata[S] = Metadata.from_bytes(raw)
-        if isinstance(metadata.signed, kind):
-            return metadata
-    except EdgeGuardError as error:
-        reason = error.message
-    except Exception:  # noqa: S110 - whatever the library raises on hostile metadata is one refusal
-        pass
-    raise TrustError(reason, code="EG-T002", hint=_HINT)
+def _families(role_groups: Sequence[KeyGroup]) -> frozenset[str]:
+    return frozenset(group.scheme for group in role_groups)
 
 
-def _require_signed(
-    delegator: Root | Targets, role: str, metadata: Metadata[Root] | Metadata[Targets], what: str
-) -> None:
-    try:
-        delegator.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
-        return
-    except Exception:  # noqa: S110 - not signed, unknown key type, broken key: one refusal
-        pass
-    raise TrustError(f"{what} is not signed by the keys that must sign it", code="EG-T003", hint=_HINT)
-
-
-def _delegation(targets: Targets, name: str) -> tuple[int, list[str]]:
-    roles = targets.delegations.roles if targets.delegations else None
-    role = roles.get(name) if roles else None
-    if role is None or not role.terminating or role.paths != [DELEGATED_PATHS[name]]:
-        raise TrustError(f"targets does not delegate {name} as it must", code="EG-T005", hint=_HINT)
-    return role.threshold, role.keyids
-
-
-def _disjoint_role_keys(root: Root, targets: Targets) -> dict[str, tuple[RoleKey, ...]]:
-    """Return the keys of every role; refuse a key that serves two roles, or one role under two names."""
-    delegated = targets.delegations.keys if targets.delegations else {}
-    keys = {name: keys_of_role(name, root.roles[name].keyids, root.keys) for name in _TOP_ROLES}
-    keys |= {name: keys_of_role(name, _delegation(targets, name)[1], delegated) for name in DELEGATED_PATHS}
+def _require_disjoint(roles: Mapping[str, Sequence[KeyGroup]]) -> None:
+    """Refuse a key that serves two roles, whatever id or encoding it has there."""
     seen: set[bytes] = set()
-    for name, members in keys.items():
-        for key in members:
+    for name, role_groups in roles.items():
+        for key in (key for group in role_groups for key in group.keys):
             if key.public_der in seen:
-                raise TrustError(f"a key of {name} is used twice", code="EG-T005", hint=_HINT)
+                raise TrustError(f"a key of {name} is used twice", code="EG-T005", hint=HINT)
             seen.add(key.public_der)
-    return keys
 
 
-def _require_satisfiable_groups(store: TrustStore) -> None:
-    if not store.meets_groups(store.release_keys):
-        raise TrustError("the release keys can never meet the signature groups", code="EG-T005", hint=_HINT)
+def _require_families(
+    policy: FleetPolicy, top: Mapping[str, Sequence[KeyGroup]], delegated: Mapping[str, Sequence[KeyGroup]]
+) -> None:
+    """Hold the keys of every role against the signed policy, in both directions: nothing half hybrid is accepted."""
+    hybrid = policy.signatures == HYBRID
+    if hybrid != (RELEASE_PQ in delegated):
+        raise TrustError("release-pq and a hybrid policy go together", code="EG-T006", hint=HINT)
+    both = frozenset(SCHEMES if hybrid else SCHEMES[:1])
+    wanted = dict.fromkeys((*top, *delegated), both)
+    # Split in two roles, so that model.sig stays what the public command verifies.
+    wanted |= {RELEASE: frozenset({SCHEME_P256}), RELEASE_PQ: frozenset({SCHEME_MLDSA65})}
+    for name, role_groups in (*top.items(), *delegated.items()):
+        if _families(role_groups) != wanted[name]:
+            raise TrustError(
+                f"the keys of {name} are not of the families that {policy.signatures} asks for",
+                code="EG-T006",
+                hint=HINT,
+            )

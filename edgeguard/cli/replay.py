@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,26 +27,14 @@ if TYPE_CHECKING:
     from edgeguard.config import ModelConfig
     from edgeguard.infer.adapter import ImageModel
     from edgeguard.report.model import ReportBuilder
-    from edgeguard.types import FrameResult, RigCalibration, Source, Tick
-
-
-class Recording(Protocol):
-    """What replay needs of a recording: its geometry, its sources, its ticks, and notes about its state."""
-
-    @property
-    def calibration(self) -> RigCalibration | None: ...
-
-    @property
-    def notes(self) -> Sequence[Mapping[str, Any]]: ...
-
-    def ticks(self) -> Iterable[Tick]: ...
-
-    def sources(self, clock: Clock) -> Mapping[str, Source]: ...
+    from edgeguard.sensors.recorded import Recording
+    from edgeguard.types import FrameResult
 
 
 @click.command("replay")
-@click.option("--kitti", type=click.Path(path_type=Path), help="Folder in KITTI raw or flat layout: camera and lidar.")
-@click.option("--car", type=click.Path(path_type=Path), help="npz file with gnss, wheel speeds and imu.")
+@click.argument("recording_path", metavar="[RECORDING]", required=False, type=click.Path(path_type=Path))
+@click.option("--kitti", type=click.Path(path_type=Path), help="RECORDING, read as KITTI raw or flat layout.")
+@click.option("--car", type=click.Path(path_type=Path), help="RECORDING, read as an npz with gnss, wheel speeds, imu.")
 @model_options
 @config_option
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after this many frames.")
@@ -60,6 +48,7 @@ class Recording(Protocol):
 @click.option("--audit", "audit_dir", type=click.Path(path_type=Path), help="Write the tamper-evident log here.")
 @format_option
 def command(
+    recording_path: Path | None,
     kitti: Path | None,
     car: Path | None,
     bundle: Path | None,
@@ -76,9 +65,12 @@ def command(
 ) -> int:  # fmt: skip
     """Run the pipeline over a recording; exit 0 when it is clean, 1 when anything was found.
 
+    RECORDING is a KITTI or EuRoC folder, an .mcap or .npz of `--record`, or a car drive in an .npz; which of them is
+    told by its content.
+
     \b
-    edgeguard replay --kitti drive/
-    edgeguard replay --car drive.npz --report report.html
+    edgeguard replay drive/
+    edgeguard replay drive.npz --report report.html
     """
     from edgeguard.clock import ManualClock
     from edgeguard.config import load_config
@@ -88,7 +80,7 @@ def command(
     config = load_config(config_path)
     settings = _settings(config.model, bundle, trust_path, key_path, model_id, board)
     audit_dir = audit_dir or (Path(config.audit.directory) if config.audit.directory else None)
-    recording, origin = _open_recording(kitti, car)
+    recording, origin = _open_recording(recording_path, kitti, car)
     ticks = list(recording.ticks())[:limit]
     clock = ManualClock(start_ns=ticks[0].stamp_ns - 1 if ticks else 0)
     summary = Summary(origin)
@@ -164,19 +156,22 @@ class Summary:
         }
 
 
-def _open_recording(kitti: Path | None, car: Path | None) -> tuple[Recording, str]:
-    if (kitti is None) == (car is None):
-        raise ConfigError(
-            "give exactly one recording", code="EG-C020", hint="edgeguard replay --kitti DIR | --car FILE"
-        )
+def _open_recording(path: Path | None, kitti: Path | None, car: Path | None) -> tuple[Recording, str]:
+    given = [p for p in (path, kitti, car) if p is not None]
+    if len(given) != 1:
+        raise ConfigError("give exactly one recording", code="EG-C020", hint="edgeguard replay RECORDING")
+    origin = given[0].resolve().name
     if kitti is not None:
         from edgeguard.sensors.kitti import KittiRecording
 
-        return KittiRecording(kitti), kitti.resolve().name
-    from edgeguard.sensors.car import CarRecording
+        return KittiRecording(kitti), origin
+    if car is not None:
+        from edgeguard.sensors.car import CarRecording
 
-    assert car is not None  # noqa: S101 - for the type checker; the first line made sure
-    return CarRecording(car), car.name
+        return CarRecording(car), origin
+    from edgeguard.sensors.recording import open_recording
+
+    return open_recording(given[0]), origin
 
 
 def _settings(

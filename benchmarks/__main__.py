@@ -1,21 +1,34 @@
-"""Run every benchmark and print one table each, with a yardstick of this machine in this run."""
+"""Run benchmarks, one table each, with a yardstick of this machine in this run.
+
+python -m benchmarks                    every part
+python -m benchmarks sync kernels       these parts
+python -m benchmarks models --help      options of one part
+"""
 
 from __future__ import annotations
 
+import pkgutil
 import sys
+from importlib import import_module
+from pathlib import Path
 
-from benchmarks import kernels, models, start
 from benchmarks.timing import yardstick_s
 
-PARTS = {"start": start.main, "models": models.main, "kernels": kernels.main}
+NOT_PARTS = ("__main__", "timing")
+PARTS = sorted(m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]) if m.name not in NOT_PARTS)
 
 
 def main() -> None:
-    wanted = sys.argv[1:] or list(PARTS)
-    print(f"yardstick: SHA-256 of 64 MiB on one thread takes {yardstick_s() * 1e3:.1f} ms here (best of 5)\n")
-    for name in wanted:
+    names = [argument for argument in sys.argv[1:] if argument in PARTS] or PARTS
+    options = [argument for argument in sys.argv[1:] if argument not in PARTS]
+    if options and len(names) != 1:
+        sys.exit(f"name one part for options; parts are: {', '.join(PARTS)}")
+    if not {"-h", "--help"} & set(options):
+        print(f"yardstick: SHA-256 of 64 MiB on one thread takes {yardstick_s() * 1e3:.1f} ms here (best of 5)\n")
+    for name in names:
         print(f"== {name}")
-        PARTS[name]()
+        sys.argv[:] = [f"benchmarks {name}", *options]
+        import_module(f"benchmarks.{name}").main()
         print()
 
 

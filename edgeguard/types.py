@@ -138,7 +138,8 @@ class Source(Protocol):
 
     `read` returns the next sample, or None when none arrived within `timeout_s` (0 asks without waiting). It raises
     `SensorDisconnectedError` when the device is gone and `EndOfStream` never: a recording that is over just keeps
-    returning None and has `exhausted` set. Use as a context manager.
+    returning None and has `exhausted` set. `drops` are running totals, per reason, of samples it lost before it could
+    give them. Use as a context manager.
     """
 
     @property
@@ -150,6 +151,9 @@ class Source(Protocol):
     @property
     def line_stats(self) -> LineStats: ...
 
+    @property
+    def drops(self) -> Mapping[str, int]: ...
+
     def open(self) -> None: ...
 
     def read(self, timeout_s: float) -> Sample | None: ...
@@ -158,11 +162,41 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ClockEstimate:
+    """Where a sensor's clock stands: host = anchor_host + (1 + drift) * (device - anchor_device).
+
+    drift_ppm: how much faster our clock runs than the sensor's; 0 while the span is too short to tell. drift_sigma_ppm:
+    how well that is known, from jitter and span. jitter_ns: median delay above the quickest sample. span_ns: device
+    time the estimate rests on. jumps: how often the clock was set. outliers: stamps that fitted nothing.
+    """
+
+    anchor_device_ns: int
+    anchor_host_ns: int
+    drift_ppm: float
+    drift_sigma_ppm: float
+    jitter_ns: int
+    span_ns: int
+    jumps: int
+    outliers: int
+
+    @property
+    def offset_ns(self) -> int:
+        """Our clock minus the sensor's, at the anchor (the newest sample when the estimate was made)."""
+        return self.anchor_host_ns - self.anchor_device_ns
+
+    def host_ns(self, device_ns: int) -> int:
+        """Return the time of our clock at which the sensor's read `device_ns`."""
+        since_ns = device_ns - self.anchor_device_ns
+        return self.anchor_host_ns + since_ns + round(since_ns * self.drift_ppm * 1e-6)
+
+
+@dataclass(frozen=True, slots=True)
 class StreamHealth:
     """How one stream has behaved up to a tick.
 
     `received` counts samples accepted so far, `dropped` counts per reason code, `age_ns` is how old the newest
-    accepted sample is at the tick (None before the first), `period_ns` the nominal period.
+    accepted sample is at the tick (None before the first), `period_ns` the nominal period. `clock` is where the
+    sensor's own clock stands, None for a sensor that has none.
     """
 
     sensor: str
@@ -172,6 +206,7 @@ class StreamHealth:
     rate_hz: float
     dropped: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     line: LineStats = LineStats()
+    clock: ClockEstimate | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
-"""A sensor of your own: anything with `info`, `open`, `read`, `close` joins the rig.
+"""A sensor of your own: anything with the six members of `Source` and `read` joins the rig.
 
 Here a second GNSS receiver that lags behind stands in for the rig's own, and the pipeline judges it like any other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from edgeguard.clock import ManualClock
@@ -34,6 +35,10 @@ class StuckReceiver:
     @property
     def line_stats(self) -> LineStats:
         return self._receiver.line_stats
+
+    @property
+    def drops(self) -> Mapping[str, int]:
+        return self._receiver.drops
 
     def open(self) -> None:
         self._receiver.open()

@@ -116,7 +116,11 @@ class Pipeline:
         watch = Stopwatch()
         self._collect(tick.stamp_ns)
         watch.lap("sensors")
-        synced = self._sync.tick(tick, {name: source.line_stats for name, source in self.sources.items()})
+        synced = self._sync.tick(
+            tick,
+            {name: source.line_stats for name, source in self.sources.items()},
+            {name: source.drops for name, source in self.sources.items()},
+        )
         watch.lap("sync")
         results: tuple[CheckResult, ...] = tuple(check.evaluate(synced) for check in self._checks)
         watch.lap("checks")

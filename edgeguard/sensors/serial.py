@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -61,6 +61,11 @@ class SerialSource:
     @property
     def line_stats(self) -> LineStats:
         return self._decoder.line_stats
+
+    @property
+    def drops(self) -> Mapping[str, int]:
+        """What the decoder refuses is counted in `line_stats`; the queue loses nothing."""
+        return {}
 
     def open(self) -> None:
         """Open the port in raw mode, for this process alone; bytes from before are discarded.

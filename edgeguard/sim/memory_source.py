@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
 from edgeguard.clock import Clock
 from edgeguard.errors import SensorDisconnectedError, SensorOpenError
+from edgeguard.sync.reasons import OVERFLOW
 from edgeguard.types import LineStats, Sample, SourceInfo
 
 MAX_QUEUE = 16  # frames a driver would buffer; the oldest is lost first
@@ -35,6 +37,11 @@ class MemorySource:
     @property
     def line_stats(self) -> LineStats:
         return LineStats()
+
+    @property
+    def drops(self) -> Mapping[str, int]:
+        """Frames that nobody read in time."""
+        return {OVERFLOW: self.lost} if self.lost else {}
 
     def open(self) -> None:
         """Start giving samples.

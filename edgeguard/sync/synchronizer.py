@@ -13,19 +13,21 @@ from typing import TYPE_CHECKING
 
 from edgeguard.clock import NS_PER_S
 from edgeguard.errors import ConfigError
+from edgeguard.sync.reasons import (
+    BACKWARDS,
+    DUPLICATE,
+    FUTURE,
+    LATE,
+    OVERFLOW,
+    UNKNOWN_SENSOR,
+    WRONG_KIND,
+    ZERO_STAMP,
+)
+from edgeguard.sync.stream_clock import StreamClock
 from edgeguard.types import Image, LineStats, PointCloud, Sample, Scan2d, SourceInfo, StreamHealth, SyncedSet, Tick
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-ZERO_STAMP = "zero_stamp"
-BACKWARDS = "backwards"
-FUTURE = "future"
-DUPLICATE = "duplicate"
-LATE = "late"
-OVERFLOW = "overflow"
-WRONG_KIND = "wrong_kind"
-UNKNOWN_SENSOR = "unknown_sensor"
 
 # Frames (camera, lidar) are paired with the tick; everything else is a state of which the newest value counts.
 FRAME_KINDS = (Image, PointCloud, Scan2d)
@@ -63,6 +65,8 @@ class _Stream:
         self.recent: deque[int] = deque()
         self.window_start_ns: int | None = None
         self.line = LineStats()
+        self.lost: Mapping[str, int] = MappingProxyType({})
+        self.clock = StreamClock()
 
     def push(self, sample: Sample) -> None:
         if not isinstance(sample, self.info.kind):
@@ -101,6 +105,8 @@ class _Stream:
             else:
                 self.newest = sample
                 accepted.append(sample)
+                if sample.device_stamp_ns is not None:
+                    self.clock.observe(sample.device_stamp_ns, stamp_ns)
         self.waiting = keep
         self.received += len(accepted)
         self.recent.extend(sample.stamp_ns for sample in accepted)
@@ -135,8 +141,9 @@ class _Stream:
             received=self.received,
             age_ns=None if self.newest is None else max(0, now_ns - self.newest.stamp_ns),
             rate_hz=len(self.recent) * NS_PER_S / span_ns,
-            dropped=MappingProxyType(dict(self.dropped)),
+            dropped=MappingProxyType(dict(self.dropped + Counter(self.lost))),
             line=self.line,
+            clock=self.clock.estimate,
         )
 
 
@@ -195,8 +202,18 @@ class Synchronizer:
         """How many samples of `sensor` wait for a later tick."""
         return len(self._streams[sensor].waiting)
 
-    def tick(self, tick: Tick, line_stats: Mapping[str, LineStats] = MappingProxyType({})) -> SyncedSet:
-        """Cut here. Returns one set per tick, whether or not any stream spoke."""
+    def tick(
+        self,
+        tick: Tick,
+        line_stats: Mapping[str, LineStats] = MappingProxyType({}),
+        drops: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+    ) -> SyncedSet:
+        """Cut here. Returns one set per tick, whether or not any stream spoke.
+
+        Args:
+            line_stats: running totals of each source's byte stream.
+            drops: running totals, per reason, of what each source lost before it could give it.
+        """
         samples: dict[str, Sample | None] = {}
         series: dict[str, tuple[Sample, ...]] = {}
         health: dict[str, StreamHealth] = {}
@@ -205,6 +222,7 @@ class Synchronizer:
                 stream.restart_rate(tick.stamp_ns)
             if sensor in line_stats:
                 stream.line = line_stats[sensor]
+            stream.lost = drops.get(sensor, stream.lost)
             accepted = stream.accept(tick.stamp_ns)
             samples[sensor] = stream.belonging(accepted, tick.stamp_ns)
             series[sensor] = tuple(accepted)

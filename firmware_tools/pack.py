@@ -14,20 +14,21 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-from cryptography.cobblestone import Cobblestone256Encryptor
 
+from edgeguard.bundle.chunked import encryptor_of
 from edgeguard.bundle.manifest import (
     CHUNK_BYTES,
     HEADER_BYTES,
     SPAN_BYTES,
     TAG_BYTES,
     Cipher,
+    CipherName,
     Manifest,
     ModelIo,
     Payload,
     ciphertext_size,
 )
-from edgeguard.bundle.payload import cipher_context, plaintext_mac
+from edgeguard.bundle.payload import cipher_context, decrypt_payloads, plaintext_mac
 from edgeguard.bundle.signature import (
     SIGNATURE_FILE,
     SIGNATURES_FOLDER,
@@ -36,15 +37,17 @@ from edgeguard.bundle.signature import (
     pae,
 )
 from edgeguard.bundle.statement import Policy, build_statement
-from edgeguard.bundle.verify import verify_bundle
+from edgeguard.bundle.storage import DirectoryStorage
+from edgeguard.bundle.verify import verify_signed_parts
 from edgeguard.errors import BundleFormatError, ProvisioningError
-from edgeguard.harden.memory import SecretBuffer
+from edgeguard.harden.memory import SecretBuffer, wipe
 from edgeguard.keys.context import CEK_BYTES
 from edgeguard.scan.onnx_gate import check_model
 from edgeguard.trust.dates import ns_to_date
 from edgeguard.trust.policy import Counter
 from edgeguard.trust.store import RELEASE, TrustStore
 from edgeguard.trust.strict_json import canonical, convert
+from firmware_tools.boards import CipherChoice, cipher_for
 from firmware_tools.files import folder_in_the_making, write_atomic, write_synced
 from firmware_tools.fleet import Fleet
 from firmware_tools.grant import seal_cek
@@ -61,7 +64,7 @@ class Release:
 
     counter: (epoch, number); raise it when older releases must no longer run. boards: empty means any. valid_from_ns
     and expires_ns: None takes the fleet policy's issue time and the fleet metadata's expiry, so that a board without
-    a clock battery is not locked out.
+    a clock battery is not locked out. cipher: `auto` goes by the boards; see `boards.cipher_for`.
     """
 
     model_id: str
@@ -75,6 +78,7 @@ class Release:
     min_runtime: str = MIN_RUNTIME
     confidentiality: Literal["classical", "pq-required"] = "classical"
     min_key_class: Literal["file", "device-bound", "hardware"] = "file"
+    cipher: CipherChoice = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +122,7 @@ def pack_model(
             raise ProvisioningError(error.message, code="EG-P003") from None
         _sign(new, fleet, trust, statement)
         identity = hashlib.sha256(statement).digest()
-        verify_bundle(new, trust, expect_model=release.model_id, wall_ns=max(wall_ns, release.valid_from_ns or 0))
+        _prove(new, trust, release.model_id, max(wall_ns, release.valid_from_ns or 0), cek)
         grant_der = fleet.grant_key().public_key()
         wrap = seal_cek(cek, grant_der, identity=identity, fleet_id=fleet.fleet_id, model_id=release.model_id)
         write_atomic(fleet.cek_wrap(identity), wrap, mode=0o600)
@@ -140,6 +144,7 @@ def _write_contents(
     if split.weights:
         parts.append(("weights", split.weights_location, split.weights))
     meter = _Meter(sum(len(data) for _, _, data in parts), progress)
+    cipher = cipher_for(release.cipher, release.boards)
     (folder / "payload").mkdir()
     encrypted = [
         _encrypt(
@@ -147,6 +152,7 @@ def _write_contents(
             role,
             location,
             data,
+            cipher,
             cek,
             (trust.fleet_id, release.model_id, bundle_id),
             meter,
@@ -158,7 +164,7 @@ def _write_contents(
         bundle_id=bundle_id,
         fleet_id=trust.fleet_id,
         model_id=release.model_id,
-        cipher=Cipher(name="aes-256-gcm-c2sp", chunk_bytes=16384, span_bytes=4194304),
+        cipher=Cipher(name=cipher, chunk_bytes=16384, span_bytes=4194304),
         payloads=tuple(payload for payload, _ in encrypted),
         io=io,
     )
@@ -209,29 +215,41 @@ def _sign(folder: Path, fleet: Fleet, trust: TrustStore, statement: bytes) -> No
         write_synced(path, content)
 
 
+def _prove(folder: Path, trust: TrustStore, model_id: str, wall_ns: int, cek: SecretBuffer) -> None:
+    """Read the bundle back as a device would: signatures, policy, digests, and that it decrypts to what went in."""
+    with DirectoryStorage(folder) as storage:
+        verified = verify_signed_parts(storage, trust, expect_model=model_id, board=None, wall_ns=wall_ns)
+        plaintexts = decrypt_payloads(storage, verified.manifest, verified.digests, cek, "allow", deep=True)
+    for plaintext in plaintexts.values():
+        wipe(plaintext)
+
+
 def _encrypt(
     path: Path,
     role: Literal["graph", "weights"],
     location: str,
     data: bytes,
+    cipher: CipherName,
     cek: SecretBuffer,
     ids: tuple[str, str, str],
     meter: _Meter,
 ) -> tuple[Payload, str]:
     """Write one payload file; return its manifest entry and the SHA-256 of the file."""
-    encryptor = Cobblestone256Encryptor(cek.view, cipher_context(ids, path.name, role))
+    encryptor = encryptor_of(cipher, cek.view, cipher_context(ids, path.name, role))
     mac = plaintext_mac(cek.view, ids, path.name, role)
     spans = _SpanDigests()
     source = memoryview(data)
     # The encryptor may give one held-back chunk and the header on top of what it was given.
-    buffer = bytearray(ciphertext_size(min(len(source), SPAN_BYTES)) + CHUNK_BYTES + TAG_BYTES + HEADER_BYTES)
+    buffer = memoryview(
+        bytearray(ciphertext_size(min(len(source), SPAN_BYTES)) + CHUNK_BYTES + TAG_BYTES + HEADER_BYTES)
+    )
     with path.open("xb") as file:
         for start in range(0, len(source), SPAN_BYTES):
             piece = source[start : start + SPAN_BYTES]
             mac.update(piece)
             written = encryptor.update_into(piece, buffer)
-            spans.update(memoryview(buffer)[:written])
-            file.write(memoryview(buffer)[:written])
+            spans.update(buffer[:written])
+            file.write(buffer[:written])
             meter.add(len(piece))
         last = encryptor.finalize()
         spans.update(memoryview(last))

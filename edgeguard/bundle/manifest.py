@@ -6,18 +6,21 @@ signed through the statement, so what runs is what was evaluated, pre-processing
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 MANIFEST_SCHEMA = "edgeguard/manifest/v1"
-CIPHER_AES_256_GCM = "aes-256-gcm-c2sp"
-CIPHER_CHACHA20_RESERVED = "chacha20-poly1305-c2sp"  # the name is taken; this version refuses it
+CipherName = Literal["aes-256-gcm-c2sp", "chacha20-poly1305-c2sp"]
+CIPHER_AES_256_GCM: Final[CipherName] = "aes-256-gcm-c2sp"
+CIPHER_CHACHA20_POLY1305: Final[CipherName] = "chacha20-poly1305-c2sp"
 
 CHUNK_BYTES = 16 * 1024  # plaintext bytes per AEAD chunk, fixed by C2SP chunked-encryption
 TAG_BYTES = 16
-HEADER_BYTES = 56  # salt (24) and commitment (32) at the start of every payload file
-SPAN_BYTES = 4 * 1024 * 1024  # unit of read, hash and resume: large enough for fast calls, small enough to lock
+SALT_BYTES = 24
+COMMITMENT_BYTES = 32
+HEADER_BYTES = SALT_BYTES + COMMITMENT_BYTES  # at the start of every payload file
+SPAN_BYTES = 4 * 1024 * 1024  # unit of the span digests: small enough to fetch again, few enough to list
 
 MAX_PAYLOADS = 64  # a model is a graph and a few weight files
 MAX_PAYLOAD_BYTES = 16 * 1024**3  # no supported board has more memory than this for a model
@@ -78,7 +81,7 @@ class ModelIo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Cipher(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The one cipher of all payloads of a bundle."""
 
-    name: Literal["aes-256-gcm-c2sp"]
+    name: CipherName
     chunk_bytes: Literal[16384]
     span_bytes: Literal[4194304]
 

@@ -18,7 +18,7 @@ from types import MappingProxyType, TracebackType
 from typing import NoReturn, Self
 
 from edgeguard.bundle.manifest import Manifest
-from edgeguard.bundle.payload import decrypt_payload
+from edgeguard.bundle.payload import decrypt_payloads
 from edgeguard.bundle.storage import BundleStorage, DirectoryStorage
 from edgeguard.bundle.verify import VerifiedBundle, verify_signed_parts
 from edgeguard.errors import KeyUnavailableError
@@ -73,6 +73,7 @@ def open_model(
     expect_model: str,
     board: str = "",
     wall_ns: int | None = None,
+    deep: bool = False,
 ) -> VerifiedModel:
     """Verify and decrypt a bundle for this device.
 
@@ -83,6 +84,7 @@ def open_model(
         expect_model: the model id that belongs here; another genuine model is refused.
         board: what board this is, for models that are limited to some.
         wall_ns: nanoseconds since 1970 UTC; None asks the machine. Never judged earlier than a signed time.
+        deep: also check the plaintext HMACs of the manifest, for tools that examine a bundle; a load needs none.
 
     Raises:
         UnprotectedModelError: a plain model file was given.
@@ -90,7 +92,9 @@ def open_model(
         EnvironmentMissingError: memory is short, or cannot be locked as the policy asks.
     """
     with DirectoryStorage(path) as storage:
-        return open_from_storage(storage, trust=trust, key=key, expect_model=expect_model, board=board, wall_ns=wall_ns)
+        return open_from_storage(
+            storage, trust=trust, key=key, expect_model=expect_model, board=board, wall_ns=wall_ns, deep=deep
+        )
 
 
 def open_from_storage(
@@ -101,6 +105,7 @@ def open_from_storage(
     expect_model: str,
     board: str = "",
     wall_ns: int | None = None,
+    deep: bool = False,
 ) -> VerifiedModel:
     """As `open_model`, from any storage."""
     verified = verify_signed_parts(storage, trust, expect_model=expect_model, board=board, wall_ns=wall_ns)
@@ -115,11 +120,9 @@ def open_from_storage(
     model: VerifiedModel | None = None
     try:
         with key.open_wrap(verified.statement, wrap) as cek:
-            for payload in verified.manifest.payloads:
-                digest = verified.digests[f"payload/{payload.name}"]
-                plaintexts[payload.name] = decrypt_payload(
-                    storage, verified.manifest, payload, digest, cek, trust.policy.unlocked_memory
-                )
+            plaintexts = decrypt_payloads(
+                storage, verified.manifest, verified.digests, cek, trust.policy.unlocked_memory, deep=deep
+            )
         model = VerifiedModel(verified, plaintexts)
     finally:
         if model is None:

@@ -1,31 +1,30 @@
-"""One payload file: read once, hashed and decrypted from the same private copy. docs/formats/bundle.md section 5.
+"""Payload files become plaintext in private memory. docs/formats/bundle.md section 5.
 
-Hashing, decrypting and the plaintext MAC of consecutive 4 MiB spans overlap on threads; the libraries release the
-interpreter lock for such sizes. Nothing leaves before digest, AEAD, commitment and HMAC have all passed.
+Each byte is read once; the same private copy is hashed and decrypted. Nothing leaves before the signed digest, the
+commitment and every chunk's tag have passed, for all payloads. Memory for all of them is taken and locked before the
+first byte is decrypted, and wiped on every failure.
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import mmap
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterable, Mapping
 
-from cryptography.cobblestone import Cobblestone256Decryptor
 from cryptography.exceptions import InvalidTag
 
-from edgeguard.bundle.manifest import CHUNK_BYTES, HEADER_BYTES, SPAN_BYTES, TAG_BYTES, Manifest, Payload
-from edgeguard.bundle.storage import BundleStorage, ByteStream
-from edgeguard.errors import BundleFormatError, DecryptionError, EnvironmentMissingError, SignatureError
-from edgeguard.harden.memory import SecretBuffer, lock, private_mapping, swap_is_on, wipe
+from edgeguard.bundle.chunked import SEALED_CHUNK_BYTES, ChunkCipher, decryptor_of
+from edgeguard.bundle.copies import DAMAGE_HINT, FIRST_STEP_BYTES, HashedCopies, hashed_copies, on_all_cores
+from edgeguard.bundle.manifest import HEADER_BYTES, Manifest, Payload
+from edgeguard.bundle.storage import BundleStorage
+from edgeguard.errors import DecryptionError, EnvironmentMissingError, SignatureError
+from edgeguard.harden.memory import SecretBuffer, lock, private_mapping, swap_is_on, wipe, wipe_bytes
 from edgeguard.keys.context import hkdf_sha256, length_prefixed
 from edgeguard.keys.file import DECRYPTION_FAILED
 
-# The decryptor may hand out one held-back chunk more than it was given, so its output buffer needs this much more.
-_SLACK_BYTES = CHUNK_BYTES + TAG_BYTES
-_DAMAGE_HINT = "copy the bundle again; to find the damaged place run: edgeguard verify BUNDLE --trust DIR"
+# A decryptor may hand out one held-back chunk more than it was given, so its output buffer needs this much more.
+_SLACK_BYTES = SEALED_CHUNK_BYTES
 
 
 def cipher_context(manifest_ids: tuple[str, str, str], name: str, role: str) -> bytes:
@@ -34,7 +33,7 @@ def cipher_context(manifest_ids: tuple[str, str, str], name: str, role: str) -> 
 
 
 def plaintext_mac(cek: memoryview, manifest_ids: tuple[str, str, str], name: str, role: str) -> hmac.HMAC:
-    """Return the running HMAC that binds a payload's plaintext."""
+    """Return the running HMAC that names a payload's plaintext."""
     info = length_prefixed("edgeguard/v1/plaintext-hmac", *manifest_ids, name, role)
     return hmac.new(hkdf_sha256(cek, info), digestmod="sha256")
 
@@ -44,202 +43,147 @@ def ids_of(manifest: Manifest) -> tuple[str, str, str]:
     return manifest.fleet_id, manifest.model_id, manifest.bundle_id
 
 
-def check_payload_digests(storage: BundleStorage, payload: Payload, signed_digest: str) -> None:
-    """Check the signed digest of a payload file and of its spans, without decrypting.
-
-    Raises:
-        SignatureError: EG-S004, naming the first damaged span.
-        BundleFormatError: EG-B002, missing, unreadable or of another size.
-    """
-    whole = hashlib.sha256()
-    damaged: int | None = None
-    with ThreadPoolExecutor(1) as pool, _spans(storage, payload) as spans:
-        for index, span in enumerate(spans):
-            hashed = pool.submit(whole.update, span)
-            if damaged is None and hashlib.sha256(span).hexdigest() != payload.spans[index]:
-                damaged = index
-            hashed.result()
-    if damaged is not None:
-        start = damaged * SPAN_BYTES
-        raise SignatureError(
-            f"payload/{payload.name} is damaged or altered between bytes {start} and {start + SPAN_BYTES}",
-            code="EG-S004",
-            hint="copy the bundle again",
-        )
-    _require_digest(whole.hexdigest(), signed_digest, payload)
-
-
-def decrypt_payload(
-    storage: BundleStorage, manifest: Manifest, payload: Payload, signed_digest: str, cek: SecretBuffer, memory: str
-) -> mmap.mmap:
-    """Return the plaintext of a payload in a private mapping of exactly its size; the caller wipes it.
+def decrypt_payloads(
+    storage: BundleStorage,
+    manifest: Manifest,
+    digests: Mapping[str, str],
+    cek: SecretBuffer,
+    memory: str,
+    *,
+    deep: bool = False,
+) -> dict[str, mmap.mmap]:
+    """Return the plaintext of each payload, by its name, in private mappings of exactly its size; the caller wipes.
 
     Args:
+        digests: signed SHA-256 (hex) by file name.
         memory: the fleet policy's `unlocked_memory`.
+        deep: also check the plaintext HMACs. A load does not need them: the signature fixes ciphertext and
+            commitment, the commitment fixes the key, and those fix the plaintext.
 
     Raises:
         SignatureError: EG-S004, header or content is not the signed one.
-        DecryptionError: EG-D000, the CEK is not the one of this payload, or the HMAC differs.
+        DecryptionError: EG-D000, the CEK is not the one of this bundle, or an HMAC differs.
         BundleFormatError: EG-B002. EnvironmentMissingError: EG-E010, EG-E011.
     """
-    plaintext = private_mapping(payload.plaintext_bytes)
+    plaintexts: dict[str, mmap.mmap] = {}
+    failed = threading.Event()
+
+    def decrypt(payload: Payload) -> None:
+        one = _Decryption(manifest, payload, cek, plaintexts[payload.name], failed)
+        try:
+            one.run(storage, digests[f"payload/{payload.name}"], deep=deep)
+        except BaseException:
+            failed.set()
+            raise
+
     done = False
     try:
-        if not lock(plaintext) and memory != "allow" and swap_is_on():
-            raise EnvironmentMissingError(
-                "the model's memory cannot be locked, swap is on, and the fleet's policy does not allow that",
-                code="EG-E010",
-                hint="raise the limit (LimitMEMLOCK=infinity in the systemd unit, or ulimit -l), or turn swap off",
-            )
-        _Decryption(manifest, payload, cek, plaintext).run(storage, signed_digest)
+        for payload in manifest.payloads:
+            plaintexts[payload.name] = private_mapping(payload.plaintext_bytes)
+        _lock_all(plaintexts.values(), memory)
+        on_all_cores(manifest.payloads, decrypt)
         done = True
     finally:
         if not done:
-            wipe(plaintext)
-    return plaintext
+            for plaintext in plaintexts.values():
+                wipe(plaintext)
+    return plaintexts
+
+
+def _lock_all(plaintexts: Iterable[mmap.mmap], memory: str) -> None:
+    locked = [lock(plaintext) for plaintext in plaintexts]
+    if not all(locked) and memory != "allow" and swap_is_on():
+        raise EnvironmentMissingError(
+            "the model's memory cannot be locked, swap is on, and the fleet's policy does not allow that",
+            code="EG-E010",
+            hint="raise the limit (LimitMEMLOCK=infinity in the systemd unit, or ulimit -l), or turn swap off",
+        )
 
 
 class _Decryption:
-    """State of one pass over a payload file."""
+    """One pass over one payload file. `elsewhere` is set when another payload has failed: then this one stops."""
 
-    def __init__(self, manifest: Manifest, payload: Payload, cek: SecretBuffer, plaintext: mmap.mmap) -> None:
-        ids = ids_of(manifest)
+    def __init__(
+        self, manifest: Manifest, payload: Payload, cek: SecretBuffer, plaintext: mmap.mmap, elsewhere: threading.Event
+    ) -> None:
+        self._ids = ids_of(manifest)
         self._payload = payload
-        self._decryptor = Cobblestone256Decryptor(cek.view, cipher_context(ids, payload.name, payload.role))
-        self._mac = plaintext_mac(cek.view, ids, payload.name, payload.role)
-        self._digest = hashlib.sha256()
+        self._cek = cek
+        self._decryptor: ChunkCipher = decryptor_of(
+            manifest.cipher.name, cek.view, cipher_context(self._ids, payload.name, payload.role)
+        )
         self._plaintext = plaintext
+        self._elsewhere = elsewhere
         self._filled = 0
         self._rejected = False
 
-    def run(self, storage: BundleStorage, signed_digest: str) -> None:
-        """Read, hash and decrypt each span once; then judge all of it."""
-        scratch = private_mapping(min(SPAN_BYTES, self._payload.ciphertext_bytes) + _SLACK_BYTES)
-        lock(scratch)
-        try:
-            with memoryview(self._plaintext) as out, memoryview(scratch) as spare:
-                self._pass(storage, out, spare)
-        finally:
-            wipe(scratch)
-        _require_digest(self._digest.hexdigest(), signed_digest, self._payload)
-        mac_matches = hmac.compare_digest(self._mac.hexdigest(), self._payload.plaintext_hmac)
-        if self._rejected or self._filled != self._payload.plaintext_bytes or not mac_matches:
-            raise DecryptionError(DECRYPTION_FAILED)
+    def run(self, storage: BundleStorage, signed_digest: str, *, deep: bool) -> None:
+        """Read, hash and decrypt each step once; then judge all of it."""
+        with hashed_copies(storage, self._payload) as copies, memoryview(self._plaintext) as out:
+            if not self._pass(copies, out):
+                return
+            copies.require_digest(signed_digest)
+            if self._rejected or self._filled != self._payload.plaintext_bytes:
+                raise DecryptionError(DECRYPTION_FAILED)
+            if deep:
+                self._require_mac(out)
 
-    def _pass(self, storage: BundleStorage, out: memoryview, spare: memoryview) -> None:
-        with _Lane() as hashing, _Lane() as authenticating, _spans(storage, self._payload) as spans:
-            for index, span in enumerate(spans):
-                if index == 0:
-                    self._require_signed_header(span)
-                hashing.add(self._digest.update, span)
-                start = self._filled
-                if not self._rejected:
-                    self._decrypt(span, out, spare)
-                authenticating.add(self._mac.update, out[start : self._filled])
-                hashing.wait()  # the copy is overwritten by a later span
-            authenticating.wait()
-            start = self._filled
-            self._finish(out)
-            self._mac.update(out[start : self._filled])
+    def _pass(self, copies: HashedCopies, out: memoryview) -> bool:
+        """Return False when another payload's failure made this one pointless."""
+        for index, step in enumerate(copies):
+            if self._elsewhere.is_set():
+                return False
+            if index == 0:
+                self._require_signed_header(step)
+            if not self._rejected:
+                self._decrypt(step, out[self._filled :])
+        if not self._rejected:
+            self._finish(out[self._filled :])
+        return True
 
-    def _require_signed_header(self, span: memoryview) -> None:
-        if bytes(span[:HEADER_BYTES]).hex() != self._payload.salt + self._payload.commitment:
+    def _require_signed_header(self, step: memoryview) -> None:
+        if bytes(step[:HEADER_BYTES]).hex() != self._payload.salt + self._payload.commitment:
             raise SignatureError(
-                f"payload/{self._payload.name} does not begin as signed", code="EG-S004", hint=_DAMAGE_HINT
+                f"payload/{self._payload.name} does not begin as signed", code="EG-S004", hint=DAMAGE_HINT
             )
 
-    def _decrypt(self, span: memoryview, out: memoryview, spare: memoryview) -> None:
-        room = out[self._filled :]
-        direct = len(room) >= len(span) + _SLACK_BYTES
+    def _decrypt(self, step: memoryview, room: memoryview) -> None:
+        # A rejected step is not reported yet: the digest, which says more, has the first word.
         try:
-            written = self._decryptor.update_into(span, room if direct else spare)
+            if len(room) >= len(step) + _SLACK_BYTES:
+                self._filled += self._decryptor.update_into(step, room)
+            else:
+                self._decrypt_near_the_end(step, room)
         except (InvalidTag, ValueError):
             self._rejected = True
-            return
-        if not direct:
-            self._keep(spare[:written], room)
-        self._filled += written
 
-    def _finish(self, out: memoryview) -> None:
-        """Take the last, short chunk; the library returns it as an immutable object that we cannot clear."""
-        if self._rejected:
-            return
+    def _decrypt_near_the_end(self, step: memoryview, room: memoryview) -> None:
+        """As above, by way of a buffer that has the room the decryptor asks for."""
+        with SecretBuffer(FIRST_STEP_BYTES + _SLACK_BYTES) as spare:
+            written = self._decryptor.update_into(step, spare.view)
+            self._keep(spare.view[:written], room)
+
+    def _finish(self, room: memoryview) -> None:
         try:
-            tail = self._decryptor.finalize()
+            last = self._decryptor.finalize()
         except (InvalidTag, ValueError):
             self._rejected = True
             return
-        self._keep(memoryview(tail), out[self._filled :])
-        self._filled += len(tail)
+        try:
+            self._keep(memoryview(last), room)
+        except ValueError:
+            self._rejected = True
+        finally:
+            wipe_bytes(last)
 
     def _keep(self, piece: memoryview, room: memoryview) -> None:
         if len(piece) > len(room):
-            self._rejected = True
-            raise DecryptionError(DECRYPTION_FAILED)
+            raise ValueError("more plaintext than the manifest says")
         room[: len(piece)] = piece
+        self._filled += len(piece)
 
-
-class _Lane:
-    """One worker that runs calls in order, at most one ahead."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1)
-        self._pending: Future[None] | None = None
-
-    def add(self, call: Callable[[memoryview], None], data: memoryview) -> None:
-        self.wait()
-        self._pending = self._pool.submit(call, data)
-
-    def wait(self) -> None:
-        if self._pending is not None:
-            self._pending.result()
-            self._pending = None
-
-    def __enter__(self) -> _Lane:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pending = None
-        self._pool.shutdown(wait=True)
-
-
-@contextmanager
-def _spans(storage: BundleStorage, payload: Payload) -> Iterator[Iterator[memoryview]]:
-    """Give the file span by span, each read once into private memory that the next span overwrites."""
-    copy = private_mapping(min(SPAN_BYTES, payload.ciphertext_bytes))
-    try:
-        with storage.open_stream(f"payload/{payload.name}") as stream, memoryview(copy) as view:
-            yield _read_spans(stream, view, payload)
-    finally:
-        wipe(copy)
-
-
-def _read_spans(stream: ByteStream, view: memoryview, payload: Payload) -> Iterator[memoryview]:
-    missing = payload.ciphertext_bytes
-    while missing:
-        wanted = min(missing, SPAN_BYTES)
-        if _fill(stream, view[:wanted]) != wanted:
-            raise BundleFormatError(f"payload/{payload.name} is cut short", code="EG-B002", hint=_DAMAGE_HINT)
-        missing -= wanted
-        yield view[:wanted]
-    with SecretBuffer(1) as beyond:
-        if _fill(stream, beyond.view):
-            raise BundleFormatError(f"payload/{payload.name} goes on after its end", code="EG-B002", hint=_DAMAGE_HINT)
-
-
-def _fill(stream: ByteStream, view: memoryview) -> int:
-    filled = 0
-    reason = ""
-    try:
-        while filled < len(view) and (got := stream.readinto(view[filled:])):
-            filled += got
-    except OSError as error:
-        reason = (error.strerror or "unknown").lower()
-    if reason:
-        raise BundleFormatError(f"cannot read a payload: {reason}", code="EG-B002")
-    return filled
-
-
-def _require_digest(found: str, signed: str, payload: Payload) -> None:
-    if found != signed:
-        raise SignatureError(f"payload/{payload.name} is not the signed one", code="EG-S004", hint=_DAMAGE_HINT)
+    def _require_mac(self, out: memoryview) -> None:
+        mac = plaintext_mac(self._cek.view, self._ids, self._payload.name, self._payload.role)
+        mac.update(out)
+        if not hmac.compare_digest(mac.hexdigest(), self._payload.plaintext_hmac):
+            raise DecryptionError(DECRYPTION_FAILED)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import edgeguard
+from edgeguard.bundle.copies import check_payload_digests, on_all_cores
 from edgeguard.bundle.manifest import Manifest
-from edgeguard.bundle.payload import check_payload_digests
 from edgeguard.bundle.signature import read_release_signed
 from edgeguard.bundle.statement import MAX_ATTESTATIONS, Policy, Statement, parse_statement
 from edgeguard.bundle.storage import BundleStorage, DirectoryStorage
@@ -59,8 +59,10 @@ def verify_bundle(
     """
     with DirectoryStorage(path) as storage:
         verified = verify_signed_parts(storage, trust, expect_model=expect_model, board=board, wall_ns=wall_ns)
-        for payload in verified.manifest.payloads:
-            check_payload_digests(storage, payload, verified.digests[f"payload/{payload.name}"])
+        on_all_cores(
+            verified.manifest.payloads,
+            lambda payload: check_payload_digests(storage, payload, verified.digests[f"payload/{payload.name}"]),
+        )
     return verified
 
 

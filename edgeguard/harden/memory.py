@@ -8,6 +8,7 @@ not be locked may be, which is why `lock` tells and `swap_is_on` exists.
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,10 @@ _SWAPS = Path("/proc/swaps")
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mlock.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.mlock.restype = ctypes.c_int
+_MLOCK_ONFAULT = 1  # lock each page as it comes into being, instead of making all of them first
+_bytes_address = ctypes.pythonapi.PyBytes_AsString
+_bytes_address.argtypes = (ctypes.py_object,)
+_bytes_address.restype = ctypes.c_void_p
 
 
 def private_mapping(size_bytes: int) -> mmap.mmap:
@@ -51,9 +56,20 @@ def private_mapping(size_bytes: int) -> mmap.mmap:
 
 
 def lock(mapping: mmap.mmap) -> bool:
-    """Try to keep `mapping` out of swap; return whether it worked (the default limit is 8 MiB per process)."""
+    """Try to keep `mapping` out of swap; return whether it worked (the default limit is 8 MiB per process).
+
+    Pages are locked as they are first written, so that a large mapping costs its page faults where it is filled and
+    not here; the limit is charged for the whole mapping at once all the same.
+    """
     first = ctypes.c_char.from_buffer(mapping)
-    return int(_libc.mlock(ctypes.addressof(first), len(mapping))) == 0
+    address, size = ctypes.addressof(first), len(mapping)
+    if hasattr(_libc, "mlock2"):
+        arguments = ctypes.c_void_p(address), ctypes.c_size_t(size), ctypes.c_uint(_MLOCK_ONFAULT)
+        if int(_libc.mlock2(*arguments)) == 0:
+            return True
+        if ctypes.get_errno() not in (errno.ENOSYS, errno.EINVAL):
+            return False
+    return int(_libc.mlock(address, size)) == 0
 
 
 def wipe(mapping: mmap.mmap) -> None:
@@ -65,6 +81,16 @@ def wipe(mapping: mmap.mmap) -> None:
     del first
     with suppress(BufferError):
         mapping.close()
+
+
+def wipe_bytes(secret: bytes) -> None:
+    """Zero an immutable object that a library returned and that only the caller still holds.
+
+    Works where objects have addresses (CPython). Empty and one-byte objects are shared by the interpreter and left
+    alone. The object must not be used afterwards, as a key of a mapping least of all.
+    """
+    if len(secret) > 1:
+        ctypes.memset(_bytes_address(secret), 0, len(secret))
 
 
 def swap_is_on() -> bool:

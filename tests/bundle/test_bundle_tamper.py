@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeguard.bundle.payload import check_payload_digests
+from edgeguard.bundle.copies import check_payload_digests
 from edgeguard.bundle.verify import verify_bundle
 from edgeguard.errors import BundleFormatError, DecryptionError, EdgeGuardError, SignatureError
 
@@ -176,21 +176,28 @@ def test_a_payload_swapped_after_a_good_verify_is_refused_at_load(world, tmp_pat
     refused(world, storage.changed({"payload/001.egc": spliced}), SignatureError)
 
 
-def test_a_failed_load_leaves_zeros(world, monkeypatch):
-    """Whatever the last chunk of the last payload does, the plaintext before it is wiped."""
+@pytest.mark.parametrize("cipher", ["aes", "chacha"])
+def test_a_failure_at_any_chunk_leaves_zeros(world, tmp_path, monkeypatch, cipher):
+    """Whichever chunk is wrong, whatever was decrypted before it is wiped, and so is every other buffer."""
+    import edgeguard.bundle.copies as copies_module
     import edgeguard.bundle.payload as payload_module
+    import edgeguard.harden.memory as memory_module
 
+    bundle = world.pack(tmp_path / "b", cipher=cipher)
     made = []
-    real = payload_module.private_mapping
+    real = memory_module.private_mapping
 
     def recording(size: int):
         mapping = real(size)
         made.append(memoryview(mapping))
         return mapping
 
-    monkeypatch.setattr(payload_module, "private_mapping", recording)
-    storage = world.storage
+    for module in (memory_module, payload_module, copies_module):
+        monkeypatch.setattr(module, "private_mapping", recording)
+    storage = world.storage.of(bundle)
     raw = storage.files["payload/001.egc"]
-    refused(world, storage.changed({"payload/001.egc": flipped(raw, -1)}))
-    assert len(made) > 4
-    assert not any(any(view) for view in made)
+    for at in [*range(56, len(raw), 16400), len(raw) - 1]:
+        made.clear()
+        refused(world, storage.changed({"payload/001.egc": flipped(raw, at)}), SignatureError)
+        assert len(made) > 4
+        assert not any(any(view) for view in made)

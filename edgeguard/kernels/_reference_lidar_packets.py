@@ -1,0 +1,93 @@
+"""NumPy twins of the lidar packet kernels: the meaning written plainly, as test oracle and fallback."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeguard.kernels.ouster import CRC64_POLYNOMIAL, INVALID, UNSEEN, VALID
+
+
+def crc64(data: bytes) -> int:
+    """CRC-64/XZ, a bit at a time."""
+    crc = 0xFFFFFFFFFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (CRC64_POLYNOMIAL if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFFFFFFFFFF
+
+
+def place_columns(
+    words: NDArray[np.uint32],
+    header_words: int,
+    column_words: int,
+    columns: int,
+    legacy: bool,
+    raw: NDArray[np.uint32],
+    stamp_ns: NDArray[np.int64],
+    state: NDArray[np.uint8],
+    window: NDArray[np.bool_],
+) -> tuple[int, int, int, int]:
+    """Twin of `kernels.ouster.place_columns`."""
+    head = 4 if legacy else 3
+    table = words[header_words : header_words + columns * column_words].reshape(columns, column_words)
+    counts = {"stored": 0, "invalid": 0, "outside": 0, "duplicate": 0}
+    for column in table:
+        number, upper = int(column[2]) & 0xFFFF, int(column[2]) >> 16
+        good = int(column[-1]) & 1 if legacy else upper & 1
+        foreign = legacy and upper != int(table[0, 2]) >> 16
+        if number >= len(raw) or foreign or not window[number]:
+            counts["outside"] += 1
+        elif not good:
+            counts["invalid"] += 1
+            state[number] = INVALID if state[number] == UNSEEN else state[number]
+        elif state[number] == VALID:
+            counts["duplicate"] += 1
+        else:
+            counts["stored"] += 1
+            stamp_ns[number] = np.frombuffer(column[:2].tobytes(), "<i8")[0]
+            state[number] = VALID
+            raw[number] = column[head : head + raw.shape[1]]
+    return counts["stored"], counts["invalid"], counts["outside"], counts["duplicate"]
+
+
+def sweep_points(
+    raw: NDArray[np.uint32],
+    pixel_words: int,
+    range_field: NDArray[np.int64],
+    reflectivity_field: NDArray[np.int64],
+    state: NDArray[np.uint8],
+    stamp_ns: NDArray[np.int64],
+    reference_ns: int,
+    encoder: NDArray[np.float64],
+    beams: NDArray[np.float64],
+    origin_mm: NDArray[np.float64],
+    T_sensor_lidar: NDArray[np.float64],
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int16], NDArray[np.int32]]:
+    """Twin of `kernels.ouster.sweep_points`."""
+    range_mm = field_values(raw, pixel_words, range_field)
+    hit = (range_mm != 0) & (state == VALID)[:, None]
+    r = range_mm.astype(np.float64) - origin_mm[0]
+    ce, se = encoder[:, :1], encoder[:, 1:]
+    x = r * (ce * beams[:, 0] - se * beams[:, 1]) + origin_mm[1] * ce
+    y = r * (se * beams[:, 0] + ce * beams[:, 1]) + origin_mm[1] * se
+    z = r * beams[:, 2] + origin_mm[2]
+    lidar = np.stack([x, y, z, np.ones_like(z)], axis=-1)[hit]
+    xyz = (lidar @ T_sensor_lidar[:3].T * 1e-3).astype(np.float32)
+    reflectivity = field_values(raw, pixel_words, reflectivity_field)[hit]
+    column, ring = np.nonzero(hit)
+    late = np.clip(stamp_ns - reference_ns, -(2**31 - 1), 2**31 - 1).astype(np.int32)
+    return (
+        np.ascontiguousarray(xyz),
+        reflectivity.astype(np.float32) / np.float32(255.0),
+        ring.astype(np.int16),
+        late[column],
+    )
+
+
+def field_values(raw: NDArray[np.uint32], pixel_words: int, field: NDArray[np.int64]) -> NDArray[np.int64]:
+    """One channel of all pixels, (W, H) int64. field: (word, right shift, mask, left shift)."""
+    word, shift, mask, up = (int(v) for v in field)
+    values: NDArray[np.int64] = ((raw[:, word::pixel_words].astype(np.int64) >> shift) & mask) << up
+    return values

@@ -1,0 +1,446 @@
+"""Ouster UDP packets into sweeps and IMU samples. ATLAS AML.M0009: a lidar that is one of several senses.
+
+`OusterDecoder` is sans-IO: one datagram per `feed`. It keeps at most two sweeps open, because packets of neighbouring
+sweeps may swap on the way. A sweep is given as soon as its last column is there, or when the stream has moved on.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import hypot, isfinite, radians
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeguard.kernels import ouster as kernels
+from edgeguard.protocols.ouster_metadata import ChannelField, OusterMetadata, PacketLayout
+from edgeguard.types import ImuSample, LineStats, PointCloud
+
+IMU_BYTES = 48
+STANDARD_GRAVITY_M_S2 = 9.80665  # the sensor reports specific force in it
+MAX_FORCE_G = 64.0  # beyond every full scale the sensor's IMU has; larger values are damaged
+MAX_RATE_DEG_S = 4000.0
+TYPE_LIDAR = 1
+CRC_PLACEHOLDER = 0xDEADBEEF0000C0DE  # firmware 2.x writes this where 3.1 writes the CRC
+CRC_FIRMWARE = (3, 1)
+# So many packets of the next sweep mean that what is missing of this one will not come.
+REORDER_PACKETS = 8
+# After so many late packets in a row it is the sensor's counter that jumped, not the packets that are late.
+RESTART_PACKETS = 32
+
+_IMU = struct.Struct("<3Q6f")
+
+
+@dataclass(frozen=True, slots=True)
+class OusterStatus:
+    """What the packet header says about the sensor itself. Countdowns in seconds; 0 is normal everywhere."""
+
+    alert_flags: int = 0
+    thermal_shutdown: int = 0
+    shot_limiting: int = 0
+    countdown_thermal_shutdown_s: int = 0
+    countdown_shot_limiting_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OusterImu:
+    """One IMU packet, in the IMU's axes; `sample` turns it into the sensor frame. Stamps are device nanoseconds."""
+
+    accel_stamp_ns: int
+    gyro_stamp_ns: int
+    accel_m_s2: tuple[float, float, float]
+    gyro_rad_s: tuple[float, float, float]
+    imu_to_sensor: tuple[float, ...]
+
+    def sample(self, stamp_ns: int, sensor: str) -> ImuSample:
+        """Return the value the pipeline works on; `stamp_ns` is the packet's time of arrival."""
+        return ImuSample(
+            stamp_ns, self._rotated(self.gyro_rad_s), self._rotated(self.accel_m_s2), sensor, self.gyro_stamp_ns
+        )
+
+    def _rotated(self, v: tuple[float, float, float]) -> tuple[float, float, float]:
+        m = self.imu_to_sensor
+        return (
+            m[0] * v[0] + m[1] * v[1] + m[2] * v[2],
+            m[4] * v[0] + m[5] * v[1] + m[6] * v[2],
+            m[8] * v[0] + m[9] * v[1] + m[10] * v[2],
+        )
+
+
+class OusterGeometry:
+    """The tables that turn ranges into points, and channels into arrays, for one metadata file."""
+
+    def __init__(self, metadata: OusterMetadata) -> None:
+        width, self.layout = metadata.columns_per_frame, metadata.layout
+        turn = 2.0 * np.pi * (1.0 - np.arange(width) / width)
+        self.encoder = np.ascontiguousarray(np.stack([np.cos(turn), np.sin(turn)], axis=1))
+        azimuth = -np.radians(np.array(metadata.beam_azimuth_deg))
+        altitude = np.radians(np.array(metadata.beam_altitude_deg))
+        self.beams = np.ascontiguousarray(
+            np.stack([np.cos(azimuth) * np.cos(altitude), np.sin(azimuth) * np.cos(altitude), np.sin(altitude)], axis=1)
+        )
+        along, up = metadata.beam_to_lidar[3], metadata.beam_to_lidar[11]
+        distance = hypot(along, up) if up != 0.0 else along
+        self.origin_mm = np.array([distance, along, up])
+        self.T_sensor_lidar = np.array(metadata.lidar_to_sensor).reshape(4, 4)
+        self.height = metadata.pixels_per_column
+        self.pixel_words = self.layout.pixel_bytes // 4
+        self.shifts = metadata.pixel_shift_by_row
+
+    def field(self, name: str) -> NDArray[np.int64]:
+        """Return (word, right shift, mask, left shift) of a channel, as the kernels take it."""
+        f: ChannelField = self.layout.channels[name]
+        return np.array([f.word, f.shift, f.mask, f.up], dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OusterSweep:
+    """One sweep, as sent. Arrays are staggered (column = measurement id), H beams by W columns.
+
+    raw: (W, H * words) uint32. column_stamp_ns: (W,) int64 device time, 0 where `column_state` is not VALID.
+    missing_columns: columns of the azimuth window that did not come or came invalid. partial: the recording or the
+    connection began or ended inside this sweep. crc_checked: every packet carried a correct CRC.
+    """
+
+    frame_id: int
+    raw: NDArray[np.uint32]
+    column_stamp_ns: NDArray[np.int64]
+    column_state: NDArray[np.uint8]
+    missing_columns: int
+    partial: bool
+    crc_checked: bool
+    status: OusterStatus
+    geometry: OusterGeometry
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names that `channel` takes."""
+        return tuple(self.geometry.layout.channels)
+
+    def channel(self, name: str) -> NDArray[np.uint32]:
+        """Return one channel as (H, W) uint32: `range` and `range2` in millimetres, 0 is no return.
+
+        Raises:
+            KeyError: the packet profile has no such channel.
+        """
+        f = self.geometry.layout.channels[name]
+        words = self.raw[:, f.word :: self.geometry.pixel_words]
+        values = ((words >> np.uint32(f.shift)) & np.uint32(f.mask)) << np.uint32(f.up)
+        return np.ascontiguousarray(values.T)
+
+    def destaggered(self, name: str) -> NDArray[np.uint32]:
+        """Return one channel as a picture: (H, W) uint32, every row shifted so that columns are directions."""
+        image = self.channel(name)
+        return np.stack([np.roll(row, shift) for row, shift in zip(image, self.geometry.shifts, strict=True)])
+
+    @property
+    def stamp_range_ns(self) -> tuple[int, int]:
+        """Device time of the first and the last column; (0, 0) when no column is valid."""
+        stamps = self.column_stamp_ns[self.column_state == kernels.VALID]
+        return (int(stamps.min()), int(stamps.max())) if len(stamps) else (0, 0)
+
+    def points(
+        self, which: int = 0
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int16], NDArray[np.int32]]:
+        """Return xyz (N, 3), intensity, ring and offset of return 0 or 1, in the order they were measured.
+
+        Offsets count nanoseconds from the last column of the sweep, so they are never positive.
+
+        Raises:
+            KeyError: `which` is 1 and the profile has one return.
+        """
+        g, mark = self.geometry, "" if which == 0 else "2"
+        return kernels.sweep_points(
+            self.raw,
+            g.pixel_words,
+            g.field("range" + mark),
+            g.field("reflectivity" + mark),
+            self.column_state,
+            self.column_stamp_ns,
+            self.stamp_range_ns[1],
+            g.encoder,
+            g.beams,
+            g.origin_mm,
+            g.T_sensor_lidar,
+        )
+
+    def sample(self, stamp_ns: int, sensor: str) -> PointCloud:
+        """Return the first returns as the value the pipeline works on.
+
+        `stamp_ns` is when the last packet arrived; point offsets count back from it.
+        """
+        xyz, intensity, ring, offset_ns = self.points()
+        return PointCloud(xyz, intensity, stamp_ns, sensor, ring, offset_ns, self.stamp_range_ns[1])
+
+
+OusterRecord = OusterSweep | OusterImu
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    """A sweep that is being filled."""
+
+    frame_id: int
+    raw: NDArray[np.uint32]
+    stamp_ns: NDArray[np.int64]
+    state: NDArray[np.uint8]
+    first: bool
+    status: OusterStatus = field(default_factory=OusterStatus)
+    to_come: int = 0
+    packets: int = 0
+    unchecked: int = 0
+    first_column: int = 0
+
+
+class OusterDecoder:
+    """One sensor's datagrams in, sweeps and IMU samples out. Lidar and IMU packets may come mixed.
+
+    Args:
+        metadata: what the sensor said about itself; packets of another sensor, or of the same one after it was
+            initialised anew (its format may differ now), are refused and counted.
+    """
+
+    def __init__(self, metadata: OusterMetadata) -> None:
+        self._metadata, self._layout = metadata, metadata.layout
+        self.geometry = OusterGeometry(metadata)
+        width = metadata.columns_per_frame
+        low, high = metadata.column_window
+        columns = np.arange(width)
+        inside = (columns >= low) & (columns <= high) if low <= high else (columns >= low) | (columns <= high)
+        self._window = inside
+        self._expected = int(inside.sum())
+        self._frame_mask = 2**self._layout.frame_id_bits - 1
+        self._column_words = self._layout.column_bytes(metadata.pixels_per_column) // 4
+        self._tables = kernels.crc64_tables()
+        self._serial, self._init_id = metadata.serial, metadata.init_id
+        self._crc_required = self._layout.has_crc and metadata.firmware >= CRC_FIRMWARE
+        self._open: list[_Open] = []
+        self._last_closed: int | None = None
+        self._started = False
+        self._late_run = 0
+        self._bytes = self._packets = self._crc_failures = self._skipped = self._gaps = 0
+        self._drops: Counter[str] = Counter()
+        self._status = OusterStatus()
+
+    @property
+    def metadata(self) -> OusterMetadata:
+        return self._metadata
+
+    @property
+    def packet_bytes(self) -> int:
+        """Payload size of a lidar packet."""
+        return self._metadata.packet_bytes
+
+    @property
+    def accepted(self) -> int:
+        """Packets taken so far."""
+        return self._packets
+
+    @property
+    def line_stats(self) -> LineStats:
+        """Totals: `frames` are packets accepted, `sequence_gaps` packets that never came."""
+        return LineStats(self._bytes, self._packets, self._crc_failures, self._skipped, self._gaps)
+
+    @property
+    def drops(self) -> Mapping[str, int]:
+        """Why packets or columns were not used, in totals. Per packet: wrong_size, other_type, other_sensor,
+        reinitialised, checksum, late, malformed. Per column: invalid_columns, outside_columns, duplicate_columns."""
+        return {reason: count for reason, count in self._drops.items() if count}
+
+    @property
+    def status(self) -> OusterStatus:
+        """What the newest packet said about the sensor."""
+        return self._status
+
+    def feed(self, data: bytes) -> list[OusterRecord]:
+        """Return what this datagram completes. Never raises on the bytes' account."""
+        self._bytes += len(data)
+        if len(data) == self._metadata.packet_bytes:
+            return self._lidar(data)
+        if len(data) == IMU_BYTES and self._metadata.imu_profile == "LEGACY":
+            return self._imu(data)
+        return self._refuse("wrong_size", data)
+
+    def flush(self) -> list[OusterRecord]:
+        """Return the sweeps that are still open: a recording is over."""
+        records: list[OusterRecord] = []
+        while self._open:
+            self._close(records, at_end=len(self._open) == 1)
+        return records
+
+    def _refuse(self, reason: str, data: bytes) -> list[OusterRecord]:
+        self._drops[reason] += 1
+        self._skipped += len(data)
+        return []
+
+    def _imu(self, data: bytes) -> list[OusterRecord]:
+        _, accel_ns, gyro_ns, *v = _IMU.unpack(data)
+        limits = (MAX_FORCE_G,) * 3 + (MAX_RATE_DEG_S,) * 3
+        if not all(isfinite(x) and abs(x) <= limit for x, limit in zip(v, limits, strict=True)):
+            return self._refuse("malformed", data)
+        self._packets += 1
+        g, rate = STANDARD_GRAVITY_M_S2, radians
+        force = (v[0] * g, v[1] * g, v[2] * g)
+        return [OusterImu(accel_ns, gyro_ns, force, (rate(v[3]), rate(v[4]), rate(v[5])), self._metadata.imu_to_sensor)]
+
+    def _lidar(self, data: bytes) -> list[OusterRecord]:
+        refused = "" if self._layout.legacy else self._foreign(data)
+        if refused:
+            return self._refuse(refused, data)
+        words = np.frombuffer(data, dtype="<u4")
+        checked = self._layout.has_crc and self._crc_ok(words)
+        if not checked and self._crc_required:
+            self._crc_failures += 1
+            return self._refuse("checksum", data)
+        records: list[OusterRecord] = []
+        sweep = self._sweep(_frame_id(self._layout, data), records)
+        if sweep is None:
+            self._refuse("late", data)
+            return records
+        self._packets += 1
+        self._place(sweep, words, data, checked)
+        waited = len(self._open) == 2 and self._open[1].packets >= REORDER_PACKETS
+        if waited or (sweep is self._open[0] and self._complete(sweep)):
+            self._close(records)
+        return records
+
+    def _complete(self, sweep: _Open) -> bool:
+        if sweep.to_come > 0:
+            return False
+        sweep.to_come = int(np.count_nonzero(self._window & (sweep.state == kernels.UNSEEN)))
+        return sweep.to_come == 0
+
+    def _foreign(self, data: bytes) -> str:
+        """Return why this packet is not of our sensor, empty when it is."""
+        if self._layout.fusa:
+            kind, init_id, serial = data[0], int.from_bytes(data[1:4], "little"), int.from_bytes(data[11:16], "little")
+        else:
+            kind, init_id = data[0] | data[1] << 8, int.from_bytes(data[4:7], "little")
+            serial = int.from_bytes(data[7:12], "little")
+        if kind != TYPE_LIDAR:
+            return "other_type"
+        if self._serial == 0:
+            self._serial = serial
+        if serial != self._serial:
+            return "other_sensor"
+        if self._init_id == 0:
+            self._init_id = init_id
+        return "" if init_id == self._init_id else "reinitialised"
+
+    def _crc_ok(self, words: NDArray[np.uint32]) -> bool:
+        """Whether the CRC is there and correct. Once one was, it is asked of every packet."""
+        carried = int(words[-2]) | int(words[-1]) << 32
+        if not self._crc_required and carried in {0, CRC_PLACEHOLDER}:
+            return False
+        if kernels.crc64(words[:-2], self._tables) != carried:
+            return False
+        self._crc_required = True
+        return True
+
+    def _sweep(self, frame_id: int, records: list[OusterRecord]) -> _Open | None:
+        """Return the open sweep this frame belongs to, None when it is over; close sweeps that the stream has left."""
+        for sweep in self._open:
+            if sweep.frame_id == frame_id:
+                self._late_run = 0
+                return sweep
+        newest = self._open[-1].frame_id if self._open else self._last_closed
+        if newest is not None:
+            ahead = (frame_id - newest) & self._frame_mask
+            if ahead == 0 or ahead > self._frame_mask // 2:
+                self._late_run += 1
+                if self._late_run < RESTART_PACKETS:
+                    return None
+                while self._open:
+                    self._close(records)
+            else:
+                self._skip_frames(ahead - 1)
+        self._late_run = 0
+        while len(self._open) >= 2:
+            self._close(records)
+        self._open.append(self._new(frame_id))
+        return self._open[-1]
+
+    def _skip_frames(self, frames: int) -> None:
+        # A counter that jumps far is a sensor that was away, not so many lost packets: a second's worth at most.
+        per_frame = -(-self._expected // self._metadata.columns_per_packet)
+        self._gaps += min(frames, self._metadata.frames_per_s) * per_frame
+
+    def _new(self, frame_id: int) -> _Open:
+        m = self._metadata
+        first, self._started = not self._started, True
+        return _Open(
+            frame_id,
+            np.zeros((m.columns_per_frame, m.pixels_per_column * self.geometry.pixel_words), dtype=np.uint32),
+            np.zeros(m.columns_per_frame, dtype=np.int64),
+            np.zeros(m.columns_per_frame, dtype=np.uint8),
+            first,
+            to_come=self._expected,
+        )
+
+    def _place(self, sweep: _Open, words: NDArray[np.uint32], data: bytes, checked: bool) -> None:
+        m = self._metadata
+        header_words = self._layout.header_bytes // 4
+        if sweep.packets == 0:
+            sweep.first_column = int(words[header_words + 2]) & 0xFFFF
+        sweep.packets += 1
+        sweep.unchecked += not checked
+        if not self._layout.legacy:
+            sweep.status = self._status = _status(self._layout, data)
+        stored, invalid, outside, duplicate = kernels.place_columns(
+            words, header_words, self._column_words, m.columns_per_packet, self._layout.legacy,
+            sweep.raw, sweep.stamp_ns, sweep.state, self._window,
+        )  # fmt: skip
+        if stored == m.columns_per_packet:
+            sweep.to_come -= stored
+            return
+        self._drops["invalid_columns"] += invalid
+        self._drops["outside_columns"] += outside
+        self._drops["duplicate_columns"] += duplicate
+        sweep.to_come = int(np.count_nonzero(self._window & (sweep.state == kernels.UNSEEN)))
+
+    def _close(self, records: list[OusterRecord], *, at_end: bool = False) -> None:
+        sweep = self._open.pop(0)
+        self._last_closed = sweep.frame_id
+        unseen = self._window & (sweep.state == kernels.UNSEEN)
+        missing = int(np.count_nonzero(self._window & (sweep.state != kernels.VALID)))
+        if sweep.first:
+            unseen[: sweep.first_column] = False  # before the recording began
+        if at_end:
+            seen = np.flatnonzero(sweep.state != kernels.UNSEEN)
+            unseen[(int(seen[-1]) if len(seen) else 0) :] = False  # after it ended
+        lost = -(-int(np.count_nonzero(unseen)) // self._metadata.columns_per_packet)
+        self._gaps += lost
+        records.append(
+            OusterSweep(
+                sweep.frame_id,
+                sweep.raw,
+                sweep.stamp_ns,
+                sweep.state,
+                missing,
+                missing > 0 and (sweep.first or at_end),
+                sweep.unchecked == 0,
+                sweep.status,
+                self.geometry,
+            )
+        )
+
+
+def _frame_id(layout: PacketLayout, data: bytes) -> int:
+    if layout.legacy:
+        return data[10] | data[11] << 8
+    if layout.fusa:
+        return int.from_bytes(data[4:8], "little")
+    return data[2] | data[3] << 8
+
+
+def _status(layout: PacketLayout, data: bytes) -> OusterStatus:
+    alert = data[8] if layout.fusa else data[12]
+    if not (alert or data[16] or data[17] or data[18] or data[19]):
+        return _NORMAL
+    return OusterStatus(alert, data[18] & 0x0F, data[19] >> 4, data[16], data[17])
+
+
+_NORMAL = OusterStatus()

@@ -1,16 +1,17 @@
-"""Split an ONNX model into a small graph and one blob of weights.
+"""Split an ONNX model into a small graph and one or more blobs of weights.
 
 The device can wipe a mapping of weights after the session exists, but not the immutable bytes that a graph must be
 (onnxruntime takes nothing else). So everything big leaves the graph: each initializer of the main graph with at least
-`MIN_EXTERNAL_BYTES` becomes an `external_data` entry that points into the blob.
+`MIN_EXTERNAL_BYTES` becomes an `external_data` entry that points into a blob. A large model gets several blobs, because
+a digest is computed on one core: of several files each core of the device takes its own.
 
 The ModelProto is rewritten at wire level: what is not an initializer is copied byte for byte, unknown fields
 included, so splitting neither needs the `onnx` package nor loses what a newer exporter wrote. Data that lies in files
-beside the model is pulled in: into the blob for initializers of the main graph, into the graph elsewhere
+beside the model is pulled in: into a blob for initializers of the main graph, into the graph elsewhere
 (subgraphs, attributes), because a runtime resolves names found there in its own ways.
 
     split = split_model(Path("detector.onnx"))
-    split.graph, split.weights, split.weights_location
+    split.graph, split.weights["weights.bin"]
 
 What the result may contain is not judged here; `edgeguard.scan.onnx_gate.check_model` does that.
 """
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,7 +30,9 @@ from edgeguard.scan import protobuf
 from edgeguard.scan.onnx_schema import ELEMENT_TYPES
 from edgeguard.scan.protobuf import FIXED32, FIXED64, LENGTH, VARINT, Field
 
-WEIGHTS_LOCATION: Final = "weights.bin"
+WEIGHTS_LOCATION: Final = "weights.bin"  # the first blob; then weights-1.bin, ...
+BLOB_BYTES: Final = 16 << 20  # a blob at least this long is closed; shorter ones would cost more threads than they save
+BLOBS_OF_A_SIZE: Final = 8  # then the size doubles: 8 GiB fit into 49 blobs, and a bundle holds at most 63
 MIN_EXTERNAL_BYTES: Final = 1024  # below this sit shapes and axes, which shape inference must be able to read inline
 ALIGNMENT_BYTES: Final = 64  # one cache line, and the widest vector load (AVX-512) a kernel may use in place
 MAX_MODEL_BYTES: Final = (1 << 31) - 1  # no protobuf message can be longer
@@ -61,15 +64,14 @@ _MAX_LOCATION_BYTES: Final = 255  # the longest file name Linux knows
 
 @dataclass(frozen=True, slots=True)
 class SplitModel:
-    """A model in two parts.
+    """A model taken apart.
 
-    graph: the ModelProto, small. weights: what `weights_location` names inside the graph; b"" when nothing was big
+    graph: the ModelProto, small. weights: blobs by the location that the graph names; none when nothing was big
     enough. notes: for a person: what was pulled in, converted or left in the graph.
     """
 
     graph: bytes
-    weights: bytes
-    weights_location: str
+    weights: Mapping[str, bytes]
     notes: tuple[str, ...]
 
 
@@ -101,13 +103,14 @@ def split_model(model_path: Path) -> SplitModel:
 
 
 class _Splitter:
-    """State of one split: the source bytes, the blob so far, the notes."""
+    """State of one split: the source bytes, the blobs so far, the notes."""
 
     def __init__(self, data: bytes, folder: Path) -> None:
         self._data = memoryview(data)
         self._folder = folder
-        self._parts: list[bytes | memoryview] = []
+        self._blobs: list[list[bytes | memoryview]] = [[]]
         self._offset = 0
+        self._in_closed_blobs = 0
         self._pulled: dict[str, int] = {}
         self._converted = 0
         self._big_attributes = 0
@@ -129,7 +132,8 @@ class _Splitter:
                 pieces.append(self._data[field.start : field.end])
         if graphs != 1:
             raise ModelStructureError(f"the model has {graphs} graphs instead of one", code="EG-G010")
-        return SplitModel(b"".join(pieces), b"".join(self._parts), WEIGHTS_LOCATION, self._notes())
+        weights = {_location(index): b"".join(blob) for index, blob in enumerate(self._blobs) if blob}
+        return SplitModel(b"".join(pieces), weights, self._notes())
 
     def _notes(self) -> tuple[str, ...]:
         notes = [f"pulled {size} bytes in from {name}" for name, size in sorted(self._pulled.items())]
@@ -195,7 +199,7 @@ class _Splitter:
     # -- tensors -----------------------------------------------------------------------------------------------
 
     def _initializer(self, tensor_field: Field) -> bytes | memoryview:
-        """Return an initializer of the main graph, pointing into the blob when it is big enough."""
+        """Return an initializer of the main graph, pointing into a blob when it is big enough."""
         tensor = self._take_apart(tensor_field)
         if tensor.byte_size < MIN_EXTERNAL_BYTES:
             return self._inline(tensor_field)
@@ -207,8 +211,8 @@ class _Splitter:
                 f"initializer {tensor.name!r} holds {len(content)} bytes where its shape needs {tensor.byte_size}",
                 code="EG-G009",
             )
-        offset = self._append(content)
-        entries = {"location": WEIGHTS_LOCATION, "offset": str(offset), "length": str(len(content))}
+        location, offset = self._append(content)
+        entries = {"location": location, "offset": str(offset), "length": str(len(content))}
         pieces = self._without_data(tensor)
         pieces += [protobuf.length_delimited(_EXTERNAL_DATA, _entry(key, value)) for key, value in entries.items()]
         pieces.append(protobuf.varint_field(_DATA_LOCATION, _EXTERNAL))
@@ -273,14 +277,19 @@ class _Splitter:
             (value & mask).to_bytes(item_bytes, "little") for part in parts for value in self._numbers(part)
         )
 
-    def _append(self, content: bytes | memoryview) -> int:
+    def _append(self, content: bytes | memoryview) -> tuple[str, int]:
+        """Put a tensor at the end of the last blob; return where it lies."""
+        if self._offset >= BLOB_BYTES << (len(self._blobs) - 1) // BLOBS_OF_A_SIZE:
+            self._blobs.append([])
+            self._in_closed_blobs += self._offset
+            self._offset = 0
         padding = -self._offset % ALIGNMENT_BYTES
-        if self._offset + padding + len(content) > MAX_WEIGHTS_BYTES:
-            raise ProvisioningError(f"the weights are larger than {MAX_WEIGHTS_BYTES} bytes", code="EG-P041")
-        self._parts += [bytes(padding), content]
         offset = self._offset + padding
+        if self._in_closed_blobs + offset + len(content) > MAX_WEIGHTS_BYTES:
+            raise ProvisioningError(f"the weights are larger than {MAX_WEIGHTS_BYTES} bytes", code="EG-P041")
+        self._blobs[-1] += [bytes(padding), content]
         self._offset = offset + len(content)
-        return offset
+        return _location(len(self._blobs) - 1), offset
 
     # -- files beside the model --------------------------------------------------------------------------------
 
@@ -304,6 +313,10 @@ class _Splitter:
             if field.wire_type == LENGTH:
                 texts[field.number] = str(self._data[field.value_start : field.end], "utf-8", "replace")
         return texts[1], texts[2]
+
+
+def _location(blob: int) -> str:
+    return WEIGHTS_LOCATION if blob == 0 else WEIGHTS_LOCATION.replace(".", f"-{blob}.")
 
 
 def _entry(key: str, value: str) -> bytes:

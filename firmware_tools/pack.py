@@ -113,7 +113,7 @@ def pack_model(
     """
     trust = fleet.trust(wall_ns)
     split = split_model(Path(model))
-    check_model(split.graph, {split.weights_location: len(split.weights)} if split.weights else {})
+    check_model(split.graph, {location: len(blob) for location, blob in split.weights.items()})
     with folder_in_the_making(Path(out), code="EG-P020") as new, SecretBuffer(CEK_BYTES) as cek:
         cek.view[:] = os.urandom(CEK_BYTES)
         try:
@@ -141,8 +141,7 @@ def _write_contents(
     """Write payloads and manifest; return the statement and the bundle id."""
     bundle_id = secrets.token_hex(16)
     parts: list[tuple[Literal["graph", "weights"], str, bytes]] = [("graph", "", split.graph)]
-    if split.weights:
-        parts.append(("weights", split.weights_location, split.weights))
+    parts += [("weights", location, blob) for location, blob in split.weights.items()]
     meter = _Meter(sum(len(data) for _, _, data in parts), progress)
     cipher = cipher_for(release.cipher, release.boards)
     (folder / "payload").mkdir()

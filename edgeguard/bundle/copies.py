@@ -1,8 +1,8 @@
-"""Reading payload files: every byte once, into private memory, hashed beside whatever else is done with the copy.
+"""Reading payload files: every byte once, into private memory, hashed where whatever else is done with the copy.
 
-A small ring of copies keeps the working set inside a core's cache. The hash runs on a thread of its own; the libraries
-release the interpreter lock for such sizes, so reading and decrypting the next steps overlap with it. Whoever changes
-a file between two reads finds nobody reading twice.
+Whoever changes a file between two reads finds nobody reading twice. Steps are small enough to stay in a core's cache
+between reading, hashing and decrypting. Each core takes a file of its own; a file that is more than a core's share is
+hashed by a thread beside the one that reads and decrypts. The libraries release the interpreter lock for such sizes.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from edgeguard.bundle.storage import BundleStorage, ByteStream
 from edgeguard.errors import BundleFormatError, SignatureError
 from edgeguard.harden.memory import private_mapping, wipe
 
-STEP_BYTES: Final = 64 * (CHUNK_BYTES + TAG_BYTES)  # whole chunks; about 1 MiB stays in a core's cache between uses
+STEP_BYTES: Final = 32 * (CHUNK_BYTES + TAG_BYTES)  # whole chunks; half a MiB fits into the cache of one core
 FIRST_STEP_BYTES: Final = HEADER_BYTES + STEP_BYTES
-_COPIES: Final = 3  # one being read, one being decrypted, one waiting for the hash
+_COPIES: Final = 4  # with a thread beside: one being read or decrypted, the others waiting for the hash
 DAMAGE_HINT: Final = "copy the bundle again; to find the damaged place run: edgeguard verify BUNDLE --trust DIR"
 
 R = TypeVar("R")
@@ -36,7 +36,7 @@ class HashedCopies:
     """
 
     def __init__(self, stream: ByteStream, payload: Payload, ring: memoryview) -> None:
-        """`ring` holds one first step when the payload is no longer than that, else `_COPIES` of them."""
+        """`ring` is room for first steps; more than one of them means that a thread does the hashing."""
         self._stream = stream
         self._payload = payload
         self._digest = hashlib.sha256()
@@ -46,7 +46,7 @@ class HashedCopies:
         for start in range(0, len(ring), FIRST_STEP_BYTES):
             self._free.put(ring[start : start + FIRST_STEP_BYTES])
         self._hashing: threading.Thread | None = None
-        if payload.ciphertext_bytes > FIRST_STEP_BYTES:
+        if len(ring) > FIRST_STEP_BYTES:
             self._hashing = threading.Thread(target=self._hash, name="edgeguard-hash", daemon=True)
             self._hashing.start()
 
@@ -65,10 +65,10 @@ class HashedCopies:
                 raise BundleFormatError(f"payload/{self._payload.name} is cut short", code="EG-B002", hint=DAMAGE_HINT)
             missing -= wanted
             wanted = min(missing, STEP_BYTES)
+            self._copied.put(step)
             if self._hashing is None:
-                self._digest.update(step)
-            else:
-                self._copied.put(step)
+                self._copied.put(None)
+                self._hash()
             yield step
         if fill(self._stream, memoryview(bytearray(1))):
             raise BundleFormatError(
@@ -100,10 +100,12 @@ class HashedCopies:
 
 
 @contextmanager
-def hashed_copies(storage: BundleStorage, payload: Payload) -> Iterator[HashedCopies]:
-    """Open a payload for its one pass; raises BundleFormatError (EG-B002) when it is missing or no regular file."""
-    slots = 1 if payload.ciphertext_bytes <= FIRST_STEP_BYTES else _COPIES
-    ring = private_mapping(slots * FIRST_STEP_BYTES)
+def hashed_copies(storage: BundleStorage, payload: Payload, *, beside: bool) -> Iterator[HashedCopies]:
+    """Open a payload for its one pass; raises BundleFormatError (EG-B002) when it is missing or no regular file.
+
+    beside: hash on a thread of its own.
+    """
+    ring = private_mapping((_COPIES if beside else 1) * FIRST_STEP_BYTES)
     try:
         with storage.open_stream(f"payload/{payload.name}") as stream, memoryview(ring) as view:
             copies = HashedCopies(stream, payload, view)
@@ -115,7 +117,7 @@ def hashed_copies(storage: BundleStorage, payload: Payload) -> Iterator[HashedCo
         wipe(ring)
 
 
-def check_payload_digests(storage: BundleStorage, payload: Payload, signed_digest: str) -> None:
+def check_payload_digest(storage: BundleStorage, payload: Payload, signed_digest: str, *, beside: bool) -> None:
     """Check the signed digest of a payload file, without decrypting.
 
     One hash when all is well; only a file that is refused already is read again, to name its first damaged span.
@@ -124,7 +126,7 @@ def check_payload_digests(storage: BundleStorage, payload: Payload, signed_diges
         SignatureError: EG-S004.
         BundleFormatError: EG-B002, missing, unreadable or of another size.
     """
-    with hashed_copies(storage, payload) as copies:
+    with hashed_copies(storage, payload, beside=beside) as copies:
         for _ in copies:
             pass
         try:
@@ -141,18 +143,21 @@ def check_payload_digests(storage: BundleStorage, payload: Payload, signed_diges
             ) from None
 
 
-def on_all_cores(payloads: Sequence[Payload], work: Callable[[Payload], R]) -> dict[str, R]:
-    """Do `work` for each payload, largest first, on as many threads as this process has cores; results by name.
+def on_all_cores(payloads: Sequence[Payload], work: Callable[[Payload, bool], R]) -> dict[str, R]:
+    """Do `work(payload, beside)` for each payload on as many threads as this process has cores; results by name.
+
+    The largest come first. `beside` is True for one that is more than a core's share of all bytes.
 
     Raises:
         The exception of the first payload, in the manifest's order, that has one.
     """
-    workers = min(len(payloads), len(os.sched_getaffinity(0)))
-    if workers == 1:
-        return {payload.name: work(payload) for payload in payloads}
-    with ThreadPoolExecutor(workers, "edgeguard-payload") as pool:
-        largest_first = sorted(payloads, key=lambda payload: -payload.ciphertext_bytes)
-        running = {payload.name: pool.submit(work, payload) for payload in largest_first}
+    cores = len(os.sched_getaffinity(0))
+    share = sum(payload.ciphertext_bytes for payload in payloads) // cores
+    with ThreadPoolExecutor(min(len(payloads), cores), "edgeguard-payload") as pool:
+        running = {
+            payload.name: pool.submit(work, payload, FIRST_STEP_BYTES < share < payload.ciphertext_bytes)
+            for payload in sorted(payloads, key=lambda payload: -payload.ciphertext_bytes)
+        }
     return {payload.name: running[payload.name].result() for payload in payloads}
 
 

@@ -68,10 +68,10 @@ def decrypt_payloads(
     plaintexts: dict[str, mmap.mmap] = {}
     failed = threading.Event()
 
-    def decrypt(payload: Payload) -> None:
+    def decrypt(payload: Payload, beside: bool) -> None:
         one = _Decryption(manifest, payload, cek, plaintexts[payload.name], failed)
         try:
-            one.run(storage, digests[f"payload/{payload.name}"], deep=deep)
+            one.run(storage, digests[f"payload/{payload.name}"], beside=beside, deep=deep)
         except BaseException:
             failed.set()
             raise
@@ -117,9 +117,9 @@ class _Decryption:
         self._filled = 0
         self._rejected = False
 
-    def run(self, storage: BundleStorage, signed_digest: str, *, deep: bool) -> None:
+    def run(self, storage: BundleStorage, signed_digest: str, *, beside: bool, deep: bool) -> None:
         """Read, hash and decrypt each step once; then judge all of it."""
-        with hashed_copies(storage, self._payload) as copies, memoryview(self._plaintext) as out:
+        with hashed_copies(storage, self._payload, beside=beside) as copies, memoryview(self._plaintext) as out:
             if not self._pass(copies, out):
                 return
             copies.require_digest(signed_digest)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import edgeguard
-from edgeguard.bundle.copies import check_payload_digests, on_all_cores
+from edgeguard.bundle.copies import check_payload_digest, on_all_cores
 from edgeguard.bundle.manifest import Manifest
 from edgeguard.bundle.signature import read_release_signed
 from edgeguard.bundle.statement import MAX_ATTESTATIONS, Policy, Statement, parse_statement
@@ -61,7 +61,9 @@ def verify_bundle(
         verified = verify_signed_parts(storage, trust, expect_model=expect_model, board=board, wall_ns=wall_ns)
         on_all_cores(
             verified.manifest.payloads,
-            lambda payload: check_payload_digests(storage, payload, verified.digests[f"payload/{payload.name}"]),
+            lambda payload, beside: check_payload_digest(
+                storage, payload, verified.digests[f"payload/{payload.name}"], beside=beside
+            ),
         )
     return verified
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeguard.bundle.copies import check_payload_digests
+from edgeguard.bundle.copies import check_payload_digest
 from edgeguard.bundle.verify import verify_bundle
 from edgeguard.errors import BundleFormatError, DecryptionError, EdgeGuardError, SignatureError
 
@@ -166,7 +166,7 @@ def test_a_payload_swapped_after_a_good_verify_is_refused_at_load(world, tmp_pat
     storage = world.storage
     verified = verify_bundle(world.bundle, world.trust, wall_ns=NOW_NS)
     payload = verified.manifest.payloads[1]
-    check_payload_digests(storage, payload, verified.digests["payload/001.egc"])
+    check_payload_digest(storage, payload, verified.digests["payload/001.egc"], beside=False)
     with world.key.open_wrap(verified.statement, storage.files[f"recipients/{world.key.kid}.hpke"]) as cek:
         forger = Cobblestone256Encryptor(cek.view, cipher_context(ids_of(verified.manifest), "001.egc", "weights"))
         forged = forger.update(b"\0" * payload.plaintext_bytes) + forger.finalize()

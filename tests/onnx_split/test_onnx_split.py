@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeguard.errors import ModelStructureError, ProvisioningError
 from edgeguard.scan.onnx_gate import check_model
+from firmware_tools import onnx_split
 from firmware_tools.onnx_split import ALIGNMENT_BYTES, MIN_EXTERNAL_BYTES, SplitModel, split_model
 
 RNG = np.random.default_rng(20)
@@ -60,20 +61,23 @@ def options() -> onnxruntime.SessionOptions:
 
 
 def run_split(split: SplitModel, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """Run the two parts as the device does: weights from memory, wiped before the first run."""
+    """Run the parts as the device does: weights from memory, wiped before the first run."""
     chosen = options()
-    buffer = mmap.mmap(-1, max(len(split.weights), 1))
-    if split.weights:
-        buffer[:] = split.weights
-        chosen.add_external_initializers_from_files_in_memory([split.weights_location], [buffer], [len(buffer)])
+    buffers = {location: mmap.mmap(-1, len(blob)) for location, blob in split.weights.items()}
+    for location, buffer in buffers.items():
+        buffer[:] = split.weights[location]
+    if buffers:
+        sizes = [len(buffer) for buffer in buffers.values()]
+        chosen.add_external_initializers_from_files_in_memory(list(buffers), list(buffers.values()), sizes)
     session = onnxruntime.InferenceSession(split.graph, chosen, providers=["CPUExecutionProvider"])
-    buffer[:] = bytes(len(buffer))
+    for buffer in buffers.values():
+        buffer[:] = bytes(len(buffer))
     return session.run(None, feeds)
 
 
 def assert_same_answers(path: Path) -> SplitModel:
     split = split_model(path)
-    check_model(split.graph, {split.weights_location: len(split.weights)} if split.weights else {})
+    check_model(split.graph, {location: len(blob) for location, blob in split.weights.items()})
     session = onnxruntime.InferenceSession(path, options(), providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(1)
     feeds = {
@@ -101,7 +105,22 @@ def test_real_models_answer_the_same_after_splitting(realdata: Path, name: str) 
     split = assert_same_answers(path)
 
     assert len(split.graph) < 0.15 * path.stat().st_size
-    assert len(split.weights) > 0.85 * path.stat().st_size
+    assert sum(map(len, split.weights.values())) > 0.85 * path.stat().st_size
+
+
+def test_a_large_model_gets_several_blobs_that_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A closed blob is at least as long as its step; sizes double, and the answers stay the same."""
+    monkeypatch.setattr(onnx_split, "BLOB_BYTES", 2 * weight().ByteSize())
+    names = [f"w{i}" for i in range(40)]
+    total = [helper.make_node("Sum", names, ["w"]), helper.make_node("MatMul", ["x", "w"], ["y"])]
+
+    split = assert_same_answers(save(tmp_path, make_model([weight(name) for name in names], nodes=total)))
+
+    sizes = [len(blob) for blob in split.weights.values()]
+    assert list(split.weights)[:3] == ["weights.bin", "weights-1.bin", "weights-2.bin"]
+    assert sum(sizes) == 40 * 64 * 32 * 4
+    assert set(sizes[:8]) == {3 * 64 * 32 * 4}
+    assert sizes[8] > sizes[7]
 
 
 @pytest.mark.parametrize("as_inputs", [False, True])
@@ -119,7 +138,7 @@ def test_big_initializers_leave_the_graph(tmp_path: Path, dtype: type, as_inputs
 
     located = [{e.key: e.value for e in t.external_data} for t in onnx.load_from_string(split.graph).graph.initializer]
     assert [int(entry["offset"]) % ALIGNMENT_BYTES for entry in located] == [0, 0]
-    assert tensors[1].raw_data == split.weights[int(located[1]["offset"]) :][: int(located[1]["length"])]
+    assert tensors[1].raw_data == split.weights["weights.bin"][int(located[1]["offset"]) :][: int(located[1]["length"])]
 
 
 def test_small_initializers_stay(tmp_path: Path) -> None:
@@ -131,7 +150,7 @@ def test_small_initializers_stay(tmp_path: Path) -> None:
     split = assert_same_answers(save(tmp_path, make_model([tensor, shape], nodes=nodes)))
 
     assert tensor.ByteSize() < MIN_EXTERNAL_BYTES
-    assert split.weights == b""
+    assert not split.weights
 
 
 @pytest.mark.parametrize(
@@ -162,7 +181,7 @@ def test_typed_fields_become_the_same_bytes(tmp_path: Path, data_type: int, fiel
     entries = {e.key: e.value for e in external.external_data}
     external.ClearField("external_data")
     external.data_location = TensorProto.DEFAULT
-    external.raw_data = split.weights[int(entries["offset"]) :][: int(entries["length"])]
+    external.raw_data = split.weights["weights.bin"][int(entries["offset"]) :][: int(entries["length"])]
     assert np.array_equal(numpy_helper.to_array(external), numpy_helper.to_array(tensor))
     assert "converted 1 initializers" in split.notes[0]
 
@@ -191,7 +210,7 @@ def test_subgraphs_keep_their_tensors_inline_and_work(tmp_path: Path) -> None:
 
     split = assert_same_answers(save(tmp_path, make_model([weight(), flag], nodes=nodes)))
 
-    assert len(split.weights) == 64 * 32 * 4
+    assert len(split.weights["weights.bin"]) == 64 * 32 * 4
     assert "2 tensors of 1024 bytes or more stay in the graph" in split.notes[0]
 
 
@@ -219,7 +238,7 @@ def test_data_files_of_attributes_are_pulled_into_the_graph(tmp_path: Path) -> N
 
     split = assert_same_answers(path)
 
-    assert split.weights == b""
+    assert not split.weights
     assert "pulled 8192 bytes in from model.data" in split.notes
 
 
@@ -283,7 +302,7 @@ def test_unknown_fields_are_kept(tmp_path: Path) -> None:
     split = split_model(path)
 
     assert split.graph.count(junk) == 3
-    assert len(split.weights) == 64 * 32 * 4
+    assert len(split.weights["weights.bin"]) == 64 * 32 * 4
 
 
 def onnx_field(number: int, payload: bytes) -> bytes:

@@ -68,7 +68,9 @@ def _prepare(work: Path) -> tuple[Path, Path, TrustStore, FileKeyProvider]:
     now_ns = SystemClock().wall_ns()
     plain = work / "model.onnx"
     onnx.save(_model(), plain)
-    fleet = Fleet.create(work / "fleet", name="bench", wall_ns=now_ns, allow_unlocked_memory=True)
+    fleet = Fleet.create(
+        work / "fleet", name="bench", wall_ns=now_ns, allow_unlocked_memory=True, device_state="optional"
+    )
     key = FileKeyProvider.generate(work / "device.pem")
     request = work / "request"
     request.write_bytes(make_request(key, fleet.trust(now_ns), device_name="bench", board="generic"))

@@ -77,6 +77,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model_id: str = ""
     trust: str = ""
     key: str = ""
+    state: str = ""
     board: str = ""
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     threads: int = 2

@@ -11,6 +11,7 @@ import numpy as np
 import edgeguard
 from edgeguard.clock import SystemClock
 from edgeguard.keys.file import FileKeyProvider
+from edgeguard.trust.state import DeviceState
 from firmware_tools.enroll import enroll, make_request
 from firmware_tools.fleet import Fleet
 from firmware_tools.grant import grant
@@ -32,12 +33,16 @@ def main() -> None:
         pack_model(fleet, models / "obstacle_detector.onnx", bundle, release=Release("obstacle", "1.0"), wall_ns=now_ns)
         grant(fleet, bundle, "robot-1", wall_ns=now_ns)
 
-        # The device: pinned trust, its own key, and the model it expects.
+        # The device: pinned trust, its own key, what it remembers (made once, with the key), and the model it expects.
         trust = edgeguard.TrustStore.load(fleet.trust_folder, now_ns)
-        with edgeguard.InferenceSession(bundle, trust=trust, key=device_key, expect_model="obstacle") as session:
+        state = DeviceState.create(work / "state", key=device_key, trust=trust)
+        with edgeguard.InferenceSession(
+            bundle, trust=trust, key=device_key, expect_model="obstacle", state=state
+        ) as session:
             port = session.get_inputs()[0]
             outputs = session.run(None, {port.name: np.zeros(port.shape, np.float32)})
             print("ran from the bundle:", [output.shape for output in outputs], session.get_providers())
+            state.commit(session.statement)  # it works: from now on nothing below its counter runs here
 
         # What must not open.
         try:

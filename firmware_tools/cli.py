@@ -17,6 +17,7 @@ from edgeguard.cli.main import run
 from edgeguard.cli.options import format_option, say
 from edgeguard.clock import SystemClock
 from edgeguard.errors import BundleFormatError, ProvisioningError
+from firmware_tools.cli_revocation import resign, revoke
 
 FOLDER = click.Path(path_type=Path)
 
@@ -59,6 +60,23 @@ def cli(debug: bool) -> None:
     help="Days until root and targets must be renewed.",
 )
 @click.option("--allow-unlocked-memory", is_flag=True, help="Let devices decrypt into memory that may be swapped out.")
+@click.option(
+    "--device-state",
+    type=click.Choice(["required", "optional"]),
+    default="required",
+    show_default=True,
+    help="Whether devices open models only beside their authenticated state; without one nothing remembers rollback.",
+)
+@click.option(
+    "--list-max-age-days",
+    type=click.IntRange(1, 36500),
+    help="Age of the revocation list above which devices install nothing new; 365 unless said.",
+)
+@click.option(
+    "--list-max-run-days",
+    type=click.IntRange(1, 36500),
+    help="Age above which devices run nothing; they keep running unless said.",
+)
 @format_option
 def init(
     fleet: Path,
@@ -70,10 +88,13 @@ def init(
     channels: tuple[str, ...],
     valid_days: int,
     allow_unlocked_memory: bool,
+    device_state: Literal["required", "optional"],
+    list_max_age_days: int | None,
+    list_max_run_days: int | None,
     output: str,
 ) -> None:
     """Make a new FLEET folder with all keys and the pinned trust."""
-    from firmware_tools.fleet import Fleet
+    from firmware_tools.fleet import DEFAULT_LIST_DAYS, Fleet
 
     made = Fleet.create(
         fleet,
@@ -86,6 +107,8 @@ def init(
         channels=channels,
         valid_days=valid_days,
         allow_unlocked_memory=allow_unlocked_memory,
+        device_state=device_state,
+        list_max_age_days=(list_max_age_days or DEFAULT_LIST_DAYS, list_max_run_days),
     )
     _result(output, {"fleet_id": made.fleet_id, "name": made.name, "trust": str(made.trust_folder)})
     say(f"move root-*.pem and targets-*.pem out of {fleet / 'keys'}: they are needed only to change the fleet")
@@ -98,17 +121,23 @@ def init(
 @click.option("--request", "request_path", required=True, type=FOLDER, help="Enrolment request to bring to the fleet.")
 @click.option("--name", required=True, help="Name of the device.")
 @click.option("--board", default="generic", show_default=True, help="Kind of board, for models limited to some.")
+@click.option("--state", "state_path", type=FOLDER, help="New folder for the device's state, made with its key.")
 @format_option
-def keygen(trust: Path, key_path: Path, request_path: Path, name: str, board: str, output: str) -> None:
-    """Make a device key and its enrolment request; run where the key will stay."""
+def keygen(
+    trust: Path, key_path: Path, request_path: Path, name: str, board: str, state_path: Path | None, output: str
+) -> None:
+    """Make a device key, its state and its enrolment request; run where the key will stay."""
     from edgeguard.keys.context import fingerprint_of
     from edgeguard.keys.file import FileKeyProvider
+    from edgeguard.trust.state import DeviceState
     from edgeguard.trust.store import TrustStore
     from firmware_tools.enroll import make_request
     from firmware_tools.files import write_atomic
 
     store = TrustStore.load(trust, _wall_ns())
     key = FileKeyProvider.generate(key_path)
+    if state_path is not None:
+        say(DeviceState.create(state_path, key=key, trust=store).undetected)
     write_atomic(request_path, make_request(key, store, device_name=name, board=board))
     fingerprint = fingerprint_of(key.public_key())
     _result(output, {"device": name, "kid": key.kid, "fingerprint": fingerprint, "request": str(request_path)})
@@ -240,6 +269,10 @@ def status(fleet: Path, bundles: tuple[Path, ...], output: str) -> None:
     for bundle in facts.bundles:
         who = ", ".join(bundle.granted) or "nobody"
         click.echo(f"bundle   {bundle.model_id} {bundle.release}  counter {bundle.counter}  granted to {who}")
+
+
+cli.add_command(revoke)
+cli.add_command(resign)
 
 
 def _counter(text: str) -> tuple[int, int]:

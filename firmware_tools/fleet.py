@@ -5,31 +5,35 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from edgeguard.clock import NS_PER_S
 from edgeguard.errors import BundleFormatError, ProvisioningError
+from edgeguard.keys.context import SUITE_HYBRID, SUITE_P256, SUITE_X25519
 from edgeguard.keys.file import FileKeyProvider
+from edgeguard.keys.public_key import parse_public_key
 from edgeguard.trust.dates import Date, ns_to_date, ns_to_datetime
 from edgeguard.trust.metadata import RELEASE, RELEASE_PQ
-from edgeguard.trust.policy import CLASSICAL, HYBRID, FleetPolicy, Hex64, Name, Signatures
+from edgeguard.trust.policy import CLASSICAL, HYBRID, EnrolKeys, FleetPolicy, Hex64, Name, RevocationPolicy, Signatures
+from edgeguard.trust.revocation import LIST_FILE, METADATA_FILE
 from edgeguard.trust.role_keys import MAX_KEYS_PER_FAMILY, SCHEME_MLDSA65, SCHEME_P256, KeyGroup
 from edgeguard.trust.store import ATTEST, ENROL, REVOCATION, TrustStore
 from edgeguard.trust.strict_json import canonical, convert, parse
 from firmware_tools.files import folder_in_the_making, write_synced
+from firmware_tools.revocation_list import empty_list
 from firmware_tools.signer import FileSigner
-from firmware_tools.trust_metadata import root_metadata, targets_metadata
+from firmware_tools.trust_metadata import revocation_metadata, root_metadata, targets_metadata
 
 FLEET_SCHEMA = "edgeguard/fleet/v1"
 MAX_FLEET_BYTES = 64 * 1024
 # A device in the field must outlive its metadata's renewal; five years is the service interval of most machines.
 DEFAULT_VALID_DAYS = 5 * 365
+# A fleet whose owner has said nothing for a year gets no new models until somebody looks; what runs keeps running.
+DEFAULT_LIST_DAYS = 365
 _S_PER_DAY = 86_400
 # Roles a person can give numbers to; snapshot and timestamp are online and one of one.
 ROLES = ("root", "targets", "snapshot", "timestamp", RELEASE, RELEASE_PQ, REVOCATION, ENROL, ATTEST)
@@ -51,10 +55,11 @@ class Fleet:
     folder: Path
     fleet_id: str
     name: str
+    passphrase: bytes | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def open(cls, folder: Path | str) -> Fleet:
-        """Return the fleet in `folder`.
+    def open(cls, folder: Path | str, passphrase: bytes | None = None) -> Fleet:
+        """Return the fleet in `folder`; the passphrase opens those of its keys that are encrypted.
 
         Raises:
             ProvisioningError: EG-P002, there is none.
@@ -64,7 +69,7 @@ class Fleet:
         try:
             raw = (folder / "fleet.json").read_bytes()[:MAX_FLEET_BYTES]
             facts = convert(parse(raw, what="fleet.json"), FleetFile, what="fleet.json")
-            return cls(folder, facts.fleet_id, facts.name)
+            return cls(folder, facts.fleet_id, facts.name, passphrase)
         except OSError as error:
             reason = (error.strerror or "unknown").lower()
         except BundleFormatError as error:
@@ -91,6 +96,9 @@ class Fleet:
         channels: Sequence[str] = ("production",),
         valid_days: int = DEFAULT_VALID_DAYS,
         allow_unlocked_memory: bool = False,
+        passphrase: bytes | None = None,
+        device_state: Literal["required", "optional"] = "required",
+        list_max_age_days: tuple[int | None, int | None] = (DEFAULT_LIST_DAYS, None),
     ) -> Fleet:
         """Make a new fleet: all keys, the pinned root, the delegations and the signed policy.
 
@@ -101,6 +109,9 @@ class Fleet:
             roles: (n, k) of further roles by name; overrides the four arguments above.
             signatures: `hybrid-required` makes every role sign with P-256 and with ML-DSA-65, n and k in each family.
             allow_unlocked_memory: let devices decrypt into memory that can be swapped.
+            passphrase: encrypts every private key of the folder.
+            device_state: whether a model opens only beside an authenticated device state.
+            list_max_age_days: how old the revocation list may be for a new install, and for running; None: any age.
 
         Raises:
             ProvisioningError: EG-P001 the folder exists, EG-P003 bad numbers or names, EG-P030 cannot write.
@@ -122,7 +133,7 @@ class Fleet:
         with folder_in_the_making(folder, code="EG-P001", mode=0o700) as new:
             for sub in ("keys", "public", "trust", "devices", "wraps"):
                 (new / sub).mkdir(mode=0o700)
-            signers = _new_signers(new / "keys", numbers, signatures)
+            signers = _new_signers(new / "keys", numbers, signatures, passphrase)
             thresholds = {
                 role: threshold * len({s.public_key().scheme for s in signers[role]})
                 for role, (_, threshold) in numbers.items()
@@ -130,18 +141,23 @@ class Fleet:
             for role in (RELEASE, RELEASE_PQ):
                 for number, signer in enumerate(signers.get(role, ()), start=1):
                     write_synced(new / "public" / f"{role}-{number}.pem", signer.public_pem())
-            enrol = FileKeyProvider.generate(new / "keys" / "enrol-agreement.pem")
-            FileKeyProvider.generate(new / "keys" / "grant.pem")
+            enrol_keys = _new_agreement_keys(new / "keys", passphrase)
             root = root_metadata(signers, thresholds, expires)
             fleet_id = hashlib.sha256(root).hexdigest()
-            policy = _first_policy(fleet_id, name, issued_ns, tuple(channels), signatures, allow_unlocked_memory, enrol)
+            extras = {"device_state": device_state, "revocation": _list_policy(list_max_age_days)}
+            policy = _first_policy(
+                fleet_id, name, issued_ns, tuple(channels), signatures, allow_unlocked_memory, enrol_keys, extras
+            )
             write_synced(new / "trust" / "1.root.json", root)
             write_synced(new / "trust" / "policy.json", policy)
             write_synced(new / "trust" / "targets.json", targets_metadata(signers, thresholds, policy, expires))
+            content = empty_list(fleet_id, issued_ns)
+            write_synced(new / "trust" / LIST_FILE, content)
+            write_synced(new / "trust" / METADATA_FILE, revocation_metadata(signers[REVOCATION], 1, expires, content))
             facts = FleetFile("edgeguard/fleet/v1", fleet_id, name, ns_to_date(issued_ns))
             write_synced(new / "fleet.json", canonical(msgspec.to_builtins(facts)))
             TrustStore.load(new / "trust", wall_ns, expect_fleet=fleet_id)
-        return cls.open(folder)
+        return cls.open(folder, passphrase)
 
     @property
     def trust_folder(self) -> Path:
@@ -165,7 +181,7 @@ class Fleet:
         paths = self._key_files(role)
         if len(paths) < count:
             raise self._missing(role, count, len(paths))
-        return [FileSigner(path) for path in paths[:count]]
+        return [FileSigner(path, self.passphrase) for path in paths[:count]]
 
     def signing_set(self, role: str, trust: TrustStore) -> list[FileSigner]:
         """Return just as many keys of a delegated role as devices ask for, classical ones first.
@@ -188,7 +204,8 @@ class Fleet:
             if group.scheme == SCHEME_MLDSA65 and not stem.endswith("-pq"):
                 stem += "-pq"
             known = {key.public_der for key in group.keys}
-            here = [s for s in map(FileSigner, self._key_files(stem)) if s.public_key().public_der in known]
+            signers = (FileSigner(path, self.passphrase) for path in self._key_files(stem))
+            here = [s for s in signers if s.public_key().public_der in known]
             if len(here) < group.threshold:
                 raise self._missing(stem, group.threshold, len(here))
             chosen += here[: group.threshold]
@@ -208,11 +225,12 @@ class Fleet:
 
     def grant_key(self) -> FileKeyProvider:
         """Return the key to which this fleet wraps its CEKs."""
-        return FileKeyProvider(self.folder / "keys" / "grant.pem")
+        return FileKeyProvider(self.folder / "keys" / "grant.pem", self.passphrase)
 
-    def enrol_key(self) -> FileKeyProvider:
-        """Return the key against which devices prove possession of theirs."""
-        return FileKeyProvider(self.folder / "keys" / "enrol-agreement.pem")
+    def enrol_key(self, suite: str = SUITE_X25519) -> FileKeyProvider:
+        """Return the key against which devices of a suite prove possession of theirs; hybrid keys use X25519."""
+        curve = "p256" if suite == SUITE_P256 else "x25519"
+        return FileKeyProvider(self.folder / "keys" / f"enrol-agreement-{curve}.pem", self.passphrase)
 
     def cek_wrap(self, identity: bytes) -> Path:
         """Return where the CEK of a bundle rests, wrapped to the grant key."""
@@ -239,7 +257,9 @@ def _role_numbers(
     return numbers
 
 
-def _new_signers(folder: Path, numbers: Mapping[str, tuple[int, int]], signatures: str) -> dict[str, list[FileSigner]]:
+def _new_signers(
+    folder: Path, numbers: Mapping[str, tuple[int, int]], signatures: str, passphrase: bytes | None
+) -> dict[str, list[FileSigner]]:
     """Make the keys of every role; `snapshot` and `timestamp` sign what the fleet publishes and never authorise."""
     made: dict[str, list[FileSigner]] = {}
     for role, (count, _) in numbers.items():
@@ -249,7 +269,9 @@ def _new_signers(folder: Path, numbers: Mapping[str, tuple[int, int]], signature
         made[role] = []
         for scheme in schemes:
             stem = f"{role}-pq" if scheme == SCHEME_MLDSA65 and role != RELEASE_PQ else role
-            made[role] += [FileSigner.generate(folder / f"{stem}-{i + 1}.pem", scheme) for i in range(count)]
+            made[role] += [
+                FileSigner.generate(folder / f"{stem}-{i + 1}.pem", scheme, passphrase) for i in range(count)
+            ]
     return made
 
 
@@ -260,7 +282,8 @@ def _first_policy(
     channels: tuple[str, ...],
     signatures: Signatures,
     allow_unlocked_memory: bool,
-    enrol: FileKeyProvider,
+    enrol_keys: EnrolKeys,
+    extras: Mapping[str, Any],
 ) -> bytes:
     reason = ""
     try:
@@ -273,7 +296,8 @@ def _first_policy(
             signatures=signatures,
             floors={},
             unlocked_memory="allow" if allow_unlocked_memory else "refuse-with-swap",
-            enrol_key=raw_x25519(enrol.public_key()).hex(),
+            enrol_keys=enrol_keys,
+            **extras,
         )
         return canonical(msgspec.to_builtins(convert(msgspec.to_builtins(policy), FleetPolicy, what="the policy")))
     except BundleFormatError as error:
@@ -281,9 +305,22 @@ def _first_policy(
     raise ProvisioningError(f"these names cannot be used: {reason}", code="EG-P003")
 
 
-def raw_x25519(public_der: bytes) -> bytes:
-    """Return the 32 raw bytes of an X25519 key in DER form."""
-    key = load_der_public_key(public_der)
-    if not isinstance(key, X25519PublicKey):
-        raise ProvisioningError("the key is not an X25519 key", code="EG-P010")
-    return key.public_bytes_raw()
+def _list_policy(max_age_days: tuple[int | None, int | None]) -> RevocationPolicy:
+    install_s, run_s = (None if days is None else str(days * _S_PER_DAY) for days in max_age_days)
+    return RevocationPolicy("0", True, install_s, run_s)
+
+
+def _new_agreement_keys(folder: Path, passphrase: bytes | None) -> EnrolKeys:
+    """Make the grant key and the two enrolment keys.
+
+    The grant key is hybrid in every fleet: all CEKs rest behind it for years, and what is copied today can be broken
+    later.
+    """
+    FileKeyProvider.generate(folder / "grant.pem", passphrase, suite=SUITE_HYBRID)
+    points = {
+        curve: parse_public_key(
+            FileKeyProvider.generate(folder / f"enrol-agreement-{curve}.pem", passphrase, suite=suite).public_key()
+        ).point.hex()
+        for curve, suite in (("x25519", SUITE_X25519), ("p256", SUITE_P256))
+    }
+    return EnrolKeys(**points)

@@ -52,6 +52,7 @@ from firmware_tools.files import folder_in_the_making, write_atomic, write_synce
 from firmware_tools.fleet import Fleet
 from firmware_tools.grant import seal_cek
 from firmware_tools.onnx_split import SplitModel, split_model
+from firmware_tools.revoke import put_list_into
 
 MIN_RUNTIME = "0.1.0"  # the first version that reads bundle v1
 
@@ -72,7 +73,7 @@ class Release:
     counter: tuple[int, int] = (0, 1)
     boards: Sequence[str] = ()
     channel: str = "production"
-    min_revocation_version: int = 0
+    min_revocation_version: tuple[int, int] = (0, 0)
     valid_from_ns: int | None = None
     expires_ns: int | None = None
     min_runtime: str = MIN_RUNTIME
@@ -121,6 +122,8 @@ def pack_model(
         except BundleFormatError as error:
             raise ProvisioningError(error.message, code="EG-P003") from None
         _sign(new, fleet, trust, statement)
+        if trust.revocation is not None:
+            put_list_into(fleet.trust_folder, new)
         identity = hashlib.sha256(statement).digest()
         _prove(new, trust, release.model_id, max(wall_ns, release.valid_from_ns or 0), cek)
         grant_der = fleet.grant_key().public_key()
@@ -190,7 +193,7 @@ def _policy(release: Release, trust: TrustStore, bundle_id: str, manifest_digest
         "channel": release.channel,
         "boards": sorted(set(release.boards)),
         "security_counter": msgspec.to_builtins(Counter(str(epoch), str(number))),
-        "min_revocation_version": str(release.min_revocation_version),
+        "min_revocation_version": msgspec.to_builtins(Counter(*map(str, release.min_revocation_version))),
         "manifest": manifest_digest,
         "valid_from": ns_to_date(from_ns),
         "expires": ns_to_date(expires_ns),
@@ -202,16 +205,20 @@ def _policy(release: Release, trust: TrustStore, bundle_id: str, manifest_digest
 
 
 def _sign(folder: Path, fleet: Fleet, trust: TrustStore, statement: bytes) -> None:
-    """Sign the same payload bytes by as many release keys as devices ask for, in every family."""
+    (folder / SIGNATURES_FOLDER).mkdir()
+    for name, content in signature_files(fleet, trust, statement).items():
+        write_synced(folder / name, content)
+
+
+def signature_files(fleet: Fleet, trust: TrustStore, statement: bytes) -> dict[str, bytes]:
+    """Sign the same payload bytes by as many release keys as devices ask for, in every family; return file contents."""
     message = pae(STATEMENT_TYPE, statement)
+    files: dict[str, bytes] = {}
     for index, signer in enumerate(fleet.signing_set(RELEASE, trust)):
         keyid = signer.public_key().keyid
-        content = encode_signed(statement, STATEMENT_TYPE, keyid, signer.sign(message))
-        path = folder / SIGNATURE_FILE
-        if index:
-            path = folder / SIGNATURES_FOLDER / f"{keyid}.sig"
-            path.parent.mkdir(exist_ok=True)
-        write_synced(path, content)
+        name = f"{SIGNATURES_FOLDER}/{keyid}.sig" if index else SIGNATURE_FILE
+        files[name] = encode_signed(statement, STATEMENT_TYPE, keyid, signer.sign(message))
+    return files
 
 
 def _prove(folder: Path, trust: TrustStore, model_id: str, wall_ns: int, cek: SecretBuffer) -> None:

@@ -20,6 +20,7 @@ from tuf.api.metadata import (  # type: ignore[attr-defined] # documented re-exp
 )
 
 from edgeguard.trust.metadata import DELEGATED_PATHS, TOP_ROLES
+from edgeguard.trust.revocation import LIST_TARGET
 from firmware_tools.signer import FileSigner
 
 
@@ -59,6 +60,12 @@ def targets_metadata(
         version=version, expires=expires, targets={"policy.json": target}, delegations=Delegations(keys, roles)
     )
     return signed_metadata(targets, signers["targets"])
+
+
+def revocation_metadata(signers: Sequence[FileSigner], version: int, expires: datetime, content: bytes) -> bytes:
+    """Return the metadata of the role `revocation`, which names one list."""
+    target = TargetFile(len(content), {"sha256": hashlib.sha256(content).hexdigest()}, LIST_TARGET)
+    return signed_metadata(Targets(version=version, expires=expires, targets={LIST_TARGET: target}), signers)
 
 
 def signed_metadata(signed: Signed, signers: Sequence[FileSigner]) -> bytes:

@@ -25,6 +25,7 @@ from edgeguard.errors import KeyUnavailableError
 from edgeguard.harden.memory import wipe
 from edgeguard.keys.context import WRAP_BYTES
 from edgeguard.keys.provider import KeyProvider, VerifiedStatement
+from edgeguard.trust.state import DeviceState
 from edgeguard.trust.store import TrustStore
 
 
@@ -74,6 +75,7 @@ def open_model(
     board: str = "",
     wall_ns: int | None = None,
     deep: bool = False,
+    state: DeviceState | None = None,
 ) -> VerifiedModel:
     """Verify and decrypt a bundle for this device.
 
@@ -84,6 +86,7 @@ def open_model(
         expect_model: the model id that belongs here; another genuine model is refused.
         board: what board this is, for models that are limited to some.
         wall_ns: nanoseconds since 1970 UTC; None asks the machine. Never judged earlier than a signed time.
+        state: what this device remembers; the fleet's signed policy says whether it may be left out.
         deep: also check the plaintext HMACs of the manifest, for tools that examine a bundle; a load needs none.
 
     Raises:
@@ -93,8 +96,9 @@ def open_model(
     """
     with DirectoryStorage(path) as storage:
         return open_from_storage(
-            storage, trust=trust, key=key, expect_model=expect_model, board=board, wall_ns=wall_ns, deep=deep
-        )
+            storage, trust=trust, key=key, expect_model=expect_model, board=board, wall_ns=wall_ns, deep=deep,
+            state=state,
+        )  # fmt: skip
 
 
 def open_from_storage(
@@ -106,10 +110,12 @@ def open_from_storage(
     board: str = "",
     wall_ns: int | None = None,
     deep: bool = False,
+    state: DeviceState | None = None,
 ) -> VerifiedModel:
     """As `open_model`, from any storage."""
-    verified = verify_signed_parts(storage, trust, expect_model=expect_model, board=board, wall_ns=wall_ns)
-    wrap = storage.read_optional(f"recipients/{key.kid}.hpke", WRAP_BYTES)
+    verified = verify_signed_parts(storage, trust, expect_model=expect_model, board=board, wall_ns=wall_ns, state=state)
+    verified.admission.require_device(key.kid)
+    wrap = storage.read_optional(f"recipients/{key.kid}.hpke", WRAP_BYTES[key.suite])
     if wrap is None:
         raise KeyUnavailableError(
             "the bundle holds no wrap for this device",

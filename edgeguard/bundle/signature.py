@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -106,10 +108,13 @@ def parse_signed(raw: bytes, payload_type: str, *, what: str) -> SignedPayload:
     )
 
 
-def read_release_signed(storage: BundleStorage, trust: TrustStore) -> tuple[bytes, tuple[RoleKey, ...]]:
+def read_release_signed(
+    storage: BundleStorage, trust: TrustStore, is_revoked: Callable[[str, bytes], bool]
+) -> tuple[bytes, tuple[RoleKey, ...]]:
     """Return the payload bytes of model.sig and the release keys that signed them.
 
-    Further signatures are opened by the names of known keys, only while a group of the role is not met.
+    Further signatures are opened by the names of known keys, only while a group of the role is not met by keys that
+    are not revoked: `is_revoked(keyid, identity)`. Those that are may be among the keys returned.
 
     Raises:
         SignatureError: EG-S001, EG-S002, EG-S003.
@@ -121,11 +126,12 @@ def read_release_signed(storage: BundleStorage, trust: TrustStore) -> tuple[byte
     if signer is not None and signer.scheme != SCHEME_P256:
         raise SignatureError(f"{SIGNATURE_FILE} is not by a P-256 key", code="EG-S001")
     claimed = {first.claimed.keyid: first.claimed}
+    identity = hashlib.sha256(first.payload).digest()
     for group in trust.groups[RELEASE]:
         for key in group.keys:
-            if sum(k.keyid in claimed for k in group.keys) >= group.threshold:
+            if sum(k.keyid in claimed and not is_revoked(k.keyid, identity) for k in group.keys) >= group.threshold:
                 break
-            if key.keyid in claimed:
+            if key.keyid in claimed or is_revoked(key.keyid, identity):
                 continue
             further = _read_further(storage, key, first.payload)
             if further is not None:

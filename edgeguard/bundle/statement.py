@@ -11,7 +11,7 @@ import msgspec
 from edgeguard.bundle.manifest import MAX_PAYLOADS, Hex32, Hex64, Identifier
 from edgeguard.errors import BundleFormatError
 from edgeguard.trust.dates import Date
-from edgeguard.trust.policy import Count, Counter
+from edgeguard.trust.policy import Counter
 from edgeguard.trust.strict_json import canonical, convert, parse
 
 OMS_PREDICATE = "https://model_signing/signature/v1.0"
@@ -35,7 +35,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     channel: Identifier
     boards: Annotated[tuple[Identifier, ...], msgspec.Meta(max_length=64)]
     security_counter: Counter
-    min_revocation_version: Count
+    min_revocation_version: Counter
     manifest: Hex64
     valid_from: Date
     expires: Date

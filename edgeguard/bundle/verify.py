@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import edgeguard
+from edgeguard.bundle.admission import Admission, gather
 from edgeguard.bundle.copies import check_payload_digest, on_all_cores
 from edgeguard.bundle.manifest import Manifest
 from edgeguard.bundle.signature import read_release_signed
 from edgeguard.bundle.statement import MAX_ATTESTATIONS, Policy, Statement, parse_statement
 from edgeguard.bundle.storage import BundleStorage, DirectoryStorage
-from edgeguard.clock import SystemClock
 from edgeguard.errors import BundleFormatError, SignatureError, TrustError
 from edgeguard.keys.provider import PROVEN, VerifiedStatement
 from edgeguard.trust.dates import date_to_ns
+from edgeguard.trust.state import DeviceState
 from edgeguard.trust.store import TrustStore
 from edgeguard.trust.strict_json import convert, parse
 
@@ -32,11 +33,15 @@ _TOP_OPTIONAL = frozenset({"attestations/", "recipients/", "signatures/"})
 
 @dataclass(frozen=True, slots=True)
 class VerifiedBundle:
-    """A bundle whose signed parts are verified. `digests`: signed SHA-256 (hex) by file name."""
+    """A bundle whose signed parts are verified.
+
+    `digests`: signed SHA-256 (hex) by file name. `admission`: what it was judged by.
+    """
 
     statement: VerifiedStatement
     manifest: Manifest
     digests: Mapping[str, str]
+    admission: Admission
 
 
 def verify_bundle(
@@ -75,14 +80,19 @@ def verify_signed_parts(
     expect_model: str | None,
     board: str | None,
     wall_ns: int | None,
+    state: DeviceState | None = None,
 ) -> VerifiedBundle:
-    """Verify everything but the payload files; raises as `verify_bundle`."""
-    now_ns = SystemClock().wall_ns() if wall_ns is None else wall_ns
-    trust.require_valid(now_ns)
-    payload_bytes, signers = read_release_signed(storage, trust)
+    """Verify everything but the payload files; raises as `verify_bundle`.
+
+    A `state` takes over a newer revocation list, newer trust and signed times before the bundle is judged.
+    """
+    admission = gather(storage, trust, state, wall_ns)
+    payload_bytes, signers = read_release_signed(storage, trust, admission.revokes_signer)
+    identity = hashlib.sha256(payload_bytes).digest()
+    admission.require_signers(signers, identity)
     statement = parse_statement(payload_bytes)
     verified = VerifiedStatement(
-        identity=hashlib.sha256(payload_bytes).digest(),
+        identity=identity,
         bundle_id=statement.policy.bundle_id,
         fleet_id=statement.policy.fleet_id,
         model_id=statement.policy.model_id,
@@ -90,7 +100,7 @@ def verify_signed_parts(
         channel=statement.policy.channel,
         boards=statement.policy.boards,
         counter=statement.policy.security_counter.value,
-        min_revocation_version=int(statement.policy.min_revocation_version),
+        min_revocation_version=statement.policy.min_revocation_version.value,
         confidentiality=statement.policy.confidentiality,
         min_key_class=statement.policy.min_key_class,
         valid_from_ns=date_to_ns(statement.policy.valid_from, what="valid_from"),
@@ -98,18 +108,19 @@ def verify_signed_parts(
         signers=tuple(key.keyid for key in signers),
         proof=PROVEN,
     )
-    _require_policy(verified, trust, expect_model, board, now_ns)
+    _require_policy(verified, trust, expect_model, board)
+    admission.require_statement(verified)
     _require_runtime(statement.policy)
     manifest = _read_manifest(storage, statement.policy)
     _require_one_to_one(storage, statement, manifest)
     _check_attestations(storage, statement.digests)
-    return VerifiedBundle(verified, manifest, statement.digests)
+    return VerifiedBundle(verified, manifest, statement.digests, admission)
 
 
 def _require_policy(
-    statement: VerifiedStatement, trust: TrustStore, expect_model: str | None, board: str | None, wall_ns: int
+    statement: VerifiedStatement, trust: TrustStore, expect_model: str | None, board: str | None
 ) -> None:
-    """Step 4: is this bundle for this fleet, model, channel, board and moment?"""
+    """Step 4: is this bundle for this fleet, model, channel and board? Time and counters: `Admission`."""
     if statement.fleet_id != trust.fleet_id:
         raise TrustError("the model belongs to another fleet", code="EG-T010")
     if expect_model is not None and statement.model_id != expect_model:
@@ -126,15 +137,6 @@ def _require_policy(
             code="EG-T013",
             hint="state the board in the configuration, or pack the model for it",
         )
-    now_ns = trust.effective_ns(wall_ns)
-    if now_ns < statement.valid_from_ns:
-        raise TrustError("the model is not yet valid", code="EG-T014", hint="check the clock of this device")
-    if now_ns >= statement.expires_ns:
-        raise TrustError("the model has expired", code="EG-T014", hint="install a newer release")
-    if statement.counter < trust.floor(statement.model_id):
-        raise TrustError("the model is older than the fleet allows", code="EG-T015", hint="install a newer release")
-    if statement.min_revocation_version > trust.revocation_version:
-        raise TrustError("the model needs a newer revocation list than this device has", code="EG-T016")
 
 
 def _require_runtime(policy: Policy) -> None:

@@ -72,6 +72,9 @@ class DemoPaths:
     def key(self, device: str) -> Path:
         return self.out / f"{device}.pem"
 
+    def state(self, device: str) -> Path:
+        return self.out / f"{device}.state"
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -128,8 +131,8 @@ def _protect(paths: DemoPaths) -> None:
     for device in (DEVICE, STRANGER):
         request = paths.out / f"{device}.request"
         made = _provision(
-            "keygen", "--trust", paths.trust, "--key", paths.key(device), "--request", request,
-            "--name", device, "--board", BOARD,
+            "keygen", "--trust", paths.trust, "--key", paths.key(device), "--state", paths.state(device),
+            "--request", request, "--name", device, "--board", BOARD,
         )  # fmt: skip
         _provision("enroll", paths.fleet, request, "--fingerprint", made["fingerprint"])
     say("2. the example model, signed, encrypted, and granted to one device")
@@ -164,21 +167,24 @@ def _try_forgeries(paths: DemoPaths) -> list[Refusal]:
     say("3. what the device refuses")
     trust = TrustStore.load(paths.trust, SystemClock().wall_ns())
     refusals = [
-        _refusal("one byte changed", _tampered(paths), paths.key(DEVICE), trust),
-        _refusal("another device's wrap", _with_stolen_wrap(paths), paths.key(STRANGER), trust),
-        _refusal("a plain .onnx", paths.out / "plain.onnx", paths.key(DEVICE), trust),
+        _refusal("one byte changed", _tampered(paths), DEVICE, paths, trust),
+        _refusal("another device's wrap", _with_stolen_wrap(paths), STRANGER, paths, trust),
+        _refusal("a plain .onnx", paths.out / "plain.onnx", DEVICE, paths, trust),
     ]
     for refusal in refusals:
         say(f"   {refusal.case:22s} {'refused' if refusal.code else 'OPENED'}  {refusal.message}")
     return refusals
 
 
-def _refusal(case: str, bundle: Path, key_path: Path, trust: TrustStore) -> Refusal:
+def _refusal(case: str, bundle: Path, device: str, paths: DemoPaths, trust: TrustStore) -> Refusal:
     from edgeguard.infer.session import InferenceSession
     from edgeguard.keys.file import FileKeyProvider
+    from edgeguard.trust.state import DeviceState
 
+    key = FileKeyProvider(paths.key(device))
+    state = DeviceState.open(paths.state(device), key=key, fleet_id=trust.fleet_id)
     try:
-        with InferenceSession(bundle, trust=trust, key=FileKeyProvider(key_path), expect_model=MODEL_ID, board=BOARD):
+        with InferenceSession(bundle, trust=trust, key=key, expect_model=MODEL_ID, board=BOARD, state=state):
             return Refusal(case, "", "the model opened")
     except EdgeGuardError as error:
         return Refusal(case, error.code, str(error))
@@ -209,6 +215,7 @@ def _with_stolen_wrap(paths: DemoPaths) -> Path:
 def _drive(paths: DemoPaths, config: Config, seed: int, output: str) -> Report:
     """Run the whole pipeline over the simulated road and its two attacks."""
     from edgeguard.audit.log import AuditLog
+    from edgeguard.bundle.recheck import ModelWatch
     from edgeguard.cli.live import LEGEND
     from edgeguard.clock import ManualClock, SystemClock
     from edgeguard.infer.adapter import ImageModel
@@ -218,6 +225,7 @@ def _drive(paths: DemoPaths, config: Config, seed: int, output: str) -> Report:
     from edgeguard.runtime.pipeline import Pipeline
     from edgeguard.runtime.ticks import periodic_ticks
     from edgeguard.sim.scenario import load_scenario
+    from edgeguard.trust.state import DeviceState
     from edgeguard.trust.store import TrustStore
 
     say(f"4. the road: {LEGEND}")
@@ -226,16 +234,20 @@ def _drive(paths: DemoPaths, config: Config, seed: int, output: str) -> Report:
     wall_ns = SystemClock().wall_ns()
     key = FileKeyProvider(paths.key(DEVICE))
     report = ReportBuilder("EdgeGuard demo", {"seed": str(seed), "scenario": scenario.name}, start_ns=clock.now_ns())
+    trust = TrustStore.load(paths.trust, wall_ns)
+    state = DeviceState.open(paths.state(DEVICE), key=key, fleet_id=trust.fleet_id)
     with ExitStack() as stack:
-        session = InferenceSession(
-            paths.bundle, trust=TrustStore.load(paths.trust, wall_ns), key=key, expect_model=MODEL_ID, board=BOARD
-        )
+        session = InferenceSession(paths.bundle, trust=trust, key=key, expect_model=MODEL_ID, board=BOARD, state=state)
         stack.enter_context(session)
+        model = ImageModel.of(session)
+        watch = ModelWatch(paths.trust, trust, session.statement, kid=key.kid, clock=SystemClock(), state=state)
         mac_key = stack.enter_context(key.derive_secret(LOG_SECRET))
         audit = stack.enter_context(AuditLog(paths.audit, clock=clock, mac_key=mac_key.view))
         rig = stack.enter_context(scenario.rig(clock, seed))
         pipeline = stack.enter_context(
-            Pipeline(config, rig.sources, clock, calibration=rig.calibration, model=ImageModel.of(session), audit=audit)
+            Pipeline(
+                config, rig.sources, clock, calibration=rig.calibration, model=model, audit=audit, recheck=watch.recheck
+            )
         )
         period_ns = config.pipeline.tick_ms * 1_000_000
         count = round(scenario.duration_s * 1e9) // period_ns
@@ -245,6 +257,7 @@ def _drive(paths: DemoPaths, config: Config, seed: int, output: str) -> Report:
         for frame in _narrated(pipeline.run(periodic_ticks(clock.now_ns(), period_ns, count)), output, bar):
             report.add(frame)
             bar.advance(task)
+        state.commit(session.statement)
     return report.build()
 
 

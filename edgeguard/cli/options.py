@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +36,7 @@ def config_option(verb: F) -> F:
 
 
 def model_options(verb: F) -> F:
-    """Add the four options that open a protected model."""
+    """Add the options that open a protected model."""
     # Decorators apply from the inside out: the last one listed here is the first one shown.
     for option in reversed((
         click.option("--bundle", type=click.Path(path_type=Path), envvar="EDGEGUARD_BUNDLE",
@@ -44,6 +45,8 @@ def model_options(verb: F) -> F:
                      help="Folder with the pinned trust metadata; needed with --bundle."),
         click.option("--key", "key_path", type=click.Path(path_type=Path), envvar="EDGEGUARD_KEY",
                      help="The device's private key; needed with --bundle."),
+        click.option("--state", "state_path", type=click.Path(path_type=Path), envvar="EDGEGUARD_STATE",
+                     help="The device's state folder; most fleets require it with --bundle."),
         click.option("--model-id", envvar="EDGEGUARD_MODEL_ID", default="",
                      help="The model that is expected in the bundle; needed with --bundle."),
         click.option("--board", envvar="EDGEGUARD_BOARD", default="", help="The board this is, for the signed policy."),
@@ -77,6 +80,16 @@ def print_result(line: str, bar: Progress) -> None:
         bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
     else:
         click.echo(line)
+
+
+def print_facts(output: str, facts: dict[str, Any]) -> None:
+    """Print a verb's result to stdout: one JSON object, or a line per fact."""
+    if output == "json":
+        click.echo(json.dumps(facts, indent=2, sort_keys=True))
+        return
+    width = max(map(len, facts), default=0)
+    for name, value in facts.items():
+        click.echo(f"{name:{width}}  {value}")
 
 
 def say(line: str) -> None:

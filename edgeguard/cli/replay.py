@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +24,14 @@ from edgeguard.errors import EXIT_FINDING, EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
     from edgeguard.audit.log import AuditLog
+    from edgeguard.bundle.recheck import ModelWatch
     from edgeguard.clock import Clock
     from edgeguard.config import ModelConfig
     from edgeguard.infer.adapter import ImageModel
+    from edgeguard.infer.session import InferenceSession
     from edgeguard.report.model import ReportBuilder
     from edgeguard.sensors.recorded import Recording
+    from edgeguard.trust.state import DeviceState
     from edgeguard.types import FrameResult
 
 
@@ -54,6 +58,7 @@ def command(
     bundle: Path | None,
     trust_path: Path | None,
     key_path: Path | None,
+    state_path: Path | None,
     model_id: str,
     board: str,
     config_path: Path | None,
@@ -78,7 +83,7 @@ def command(
     from edgeguard.runtime.pipeline import Pipeline
 
     config = load_config(config_path)
-    settings = _settings(config.model, bundle, trust_path, key_path, model_id, board)
+    settings = _settings(config.model, bundle, trust_path, key_path, state_path, model_id, board)
     audit_dir = audit_dir or (Path(config.audit.directory) if config.audit.directory else None)
     recording, origin = _open_recording(recording_path, kitti, car)
     ticks = list(recording.ticks())[:limit]
@@ -86,10 +91,16 @@ def command(
     summary = Summary(origin)
     report = ReportBuilder(f"Replay of {origin}", {"recording": origin, "frames": str(len(ticks))})
     with ExitStack() as stack:
-        model = _open_image_model(stack, settings) if settings.bundle else None
+        opened = _open_model(stack, settings) if settings.bundle else None
         audit = _open_audit(stack, audit_dir, clock, settings.key) if audit_dir else None
         pipeline = Pipeline(
-            config, recording.sources(clock), clock, calibration=recording.calibration, model=model, audit=audit
+            config,
+            recording.sources(clock),
+            clock,
+            calibration=recording.calibration,
+            model=opened.model if opened else None,
+            audit=audit,
+            recheck=opened.watch.recheck if opened else None,
         )
         stack.enter_context(pipeline)
         bar = stack.enter_context(progress_bar())
@@ -101,6 +112,8 @@ def command(
                 _write_depth(depth_dir, frame)
             print_result(_frame_line(frame, output), bar)
             bar.advance(task)
+        if opened is not None and summary.frames and "STOP" not in summary.verdicts:
+            opened.commit()
         if audit is not None:
             say(f"log: {audit_dir}, head {audit.head}; keep the head off this machine")
     summary.notes = recording.notes
@@ -175,21 +188,44 @@ def _open_recording(path: Path | None, kitti: Path | None, car: Path | None) -> 
 
 
 def _settings(
-    configured: ModelConfig, bundle: Path | None, trust: Path | None, key: Path | None, model_id: str, board: str
+    configured: ModelConfig,
+    bundle: Path | None,
+    trust: Path | None,
+    key: Path | None,
+    state: Path | None,
+    model_id: str,
+    board: str,
 ) -> ModelConfig:
     """Return the model section with what the command line says put over it."""
     import msgspec
 
     said = {"bundle": str(bundle or ""), "trust": str(trust or ""), "key": str(key or ""), "model_id": model_id}
-    given = {name: value for name, value in {**said, "board": board}.items() if value}
+    given = {name: value for name, value in {**said, "state": str(state or ""), "board": board}.items() if value}
     return msgspec.structs.replace(configured, **given)
 
 
-def _open_image_model(stack: ExitStack, settings: ModelConfig) -> ImageModel:
+@dataclass(frozen=True, slots=True)
+class OpenedModel:
+    """A model, and what asks before each frame whether it may still run."""
+
+    model: ImageModel
+    watch: ModelWatch
+    session: InferenceSession
+    state: DeviceState | None
+
+    def commit(self) -> None:
+        """Say that it works: its counter becomes the floor of this device."""
+        if self.state is not None:
+            self.state.commit(self.session.statement)
+
+
+def _open_model(stack: ExitStack, settings: ModelConfig) -> OpenedModel:
+    from edgeguard.bundle.recheck import ModelWatch
     from edgeguard.clock import SystemClock
     from edgeguard.infer.adapter import ImageModel
     from edgeguard.infer.session import InferenceSession
     from edgeguard.keys.file import FileKeyProvider
+    from edgeguard.trust.state import DeviceState
     from edgeguard.trust.store import TrustStore
 
     needed = {"--trust": settings.trust, "--key": settings.key, "--model-id": settings.model_id}
@@ -199,12 +235,16 @@ def _open_image_model(stack: ExitStack, settings: ModelConfig) -> ImageModel:
             f"--bundle also needs {', '.join(missing)}: there is no default trust", code="EG-C021",
             hint="edgeguard inspect BUNDLE shows its model id; edgeguard-provision makes trust and key",
         )  # fmt: skip
+    clock = SystemClock()
+    trust = TrustStore.load(Path(settings.trust), clock.wall_ns())
+    key = FileKeyProvider(Path(settings.key))
+    state = DeviceState.open(settings.state, key=key, fleet_id=trust.fleet_id) if settings.state else None
     session = InferenceSession(
-        Path(settings.bundle), trust=TrustStore.load(Path(settings.trust), SystemClock().wall_ns()),
-        key=FileKeyProvider(Path(settings.key)), expect_model=settings.model_id, board=settings.board,
-        providers=list(settings.providers), threads=settings.threads,
+        Path(settings.bundle), trust=trust, key=key, expect_model=settings.model_id, board=settings.board,
+        providers=list(settings.providers), threads=settings.threads, state=state,
     )  # fmt: skip
-    return ImageModel.of(stack.enter_context(session))
+    watch = ModelWatch(settings.trust, trust, session.statement, kid=key.kid, clock=clock, state=state)
+    return OpenedModel(ImageModel.of(stack.enter_context(session)), watch, session, state)
 
 
 def _open_audit(stack: ExitStack, directory: Path, clock: Clock, key: str) -> AuditLog:

@@ -29,8 +29,9 @@ from edgeguard.infer.options import (
     checked_providers,
     session_options,
 )
-from edgeguard.keys.provider import KeyProvider
+from edgeguard.keys.provider import KeyProvider, VerifiedStatement
 from edgeguard.scan.onnx_gate import GraphSummary, check_model
+from edgeguard.trust.state import DeviceState
 from edgeguard.trust.store import TrustStore
 
 
@@ -46,10 +47,11 @@ class InferenceSession:
         sess_options: onnxruntime options; see `edgeguard.infer.options` for those that carry over.
         threads: cores for one run, unless `sess_options` says otherwise.
         wall_ns: nanoseconds since 1970 UTC for the validity checks; None asks the machine.
+        state: what this device remembers, as for `open_model`; `state.commit(session.statement)` once it works.
 
     Attributes:
-        model_id, release: what was signed. io: how frames go in and detections come out, or None. summary: what the
-        gate saw.
+        model_id, release, statement: what was signed. io: how frames go in and detections come out, or None. summary:
+        what the gate saw.
 
     Raises:
         UnprotectedModelError: EG-U001, EG-U002: a plain model.
@@ -72,9 +74,11 @@ class InferenceSession:
         sess_options: Any = None,
         threads: int = DEFAULT_THREADS,
         wall_ns: int | None = None,
+        state: DeviceState | None = None,
     ) -> None:
         self._session: Any = None
-        with closing(_verified(bundle, trust, key, expect_model, board, wall_ns)) as model:
+        with closing(_verified(bundle, trust, key, expect_model, board, wall_ns, state)) as model:
+            self.statement: VerifiedStatement = model.statement
             self.model_id: str = model.statement.model_id
             self.release: str = model.statement.release
             self.io: ModelIo | None = model.manifest.io
@@ -142,9 +146,11 @@ def _verified(
     expect_model: str,
     board: str,
     wall_ns: int | None,
+    state: DeviceState | None,
 ) -> VerifiedModel:
     if isinstance(bundle, VerifiedModel):
-        if trust is not None or key is not None or expect_model or board or wall_ns is not None:
+        given = (trust, key, wall_ns, state)
+        if any(argument is not None for argument in given) or expect_model or board:
             raise ConfigError("trust and key belong to opening the bundle, which has been done", code="EG-C023")
         return bundle
     if not isinstance(bundle, (str, os.PathLike)):
@@ -161,7 +167,7 @@ def _verified(
             code="EG-C021",
             hint="TrustStore.load, FileKeyProvider, and the model id that edgeguard inspect shows",
         )
-    return open_model(path, trust=trust, key=key, expect_model=expect_model, board=board, wall_ns=wall_ns)
+    return open_model(path, trust=trust, key=key, expect_model=expect_model, board=board, wall_ns=wall_ns, state=state)
 
 
 def _create(model: VerifiedModel, providers: Sequence[Provider] | None, wanted: Any, threads: int) -> Any:

@@ -6,7 +6,7 @@ under `ManualClock` waiting is what moves a simulation or a replay on, so a run 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from edgeguard.clock import Clock, Stopwatch
 from edgeguard.config import Config
-from edgeguard.errors import AuditError, SensorError
+from edgeguard.errors import AuditError, ModelError, SensorError
 from edgeguard.fusion.fusion import Fusion
 from edgeguard.guard.policy import Guard
 from edgeguard.restore.chain import RestoreChain, build_restorers
@@ -58,6 +58,8 @@ class Pipeline:
         calibration: geometry of camera and lidar, where the rig has both.
         model: the verified model to run on camera frames, or None to guard sensors only.
         audit: log that gets one record a tick, or None.
+        recheck: called before each frame that the model would see; when it raises `ModelError` (the model has been
+            revoked, has expired) the verdict latches at STOP and the model runs no more. See `ModelWatch`.
         extra_checks, extra_restorers: a user's own, run after the built-in ones.
 
     Use as a context manager. Raises what the sources raise on open; during a run a failing source becomes evidence
@@ -73,6 +75,7 @@ class Pipeline:
         calibration: RigCalibration | None = None,
         model: ImageModel | None = None,
         audit: AuditLog | None = None,
+        recheck: Callable[[], None] | None = None,
         extra_checks: Sequence[Check] = (),
         extra_restorers: Sequence[Restorer] = (),
     ) -> None:
@@ -81,6 +84,8 @@ class Pipeline:
         self.clock = clock
         self.model = model
         self.audit = audit
+        self._recheck = recheck
+        self._model_refused = False
         self._sync = Synchronizer([source.info for source in self.sources.values()])
         self._checks = [*build_checks(config.checks, self.sources, calibration), *extra_checks]
         self._fusion = Fusion(tuple(self.sources), calibration)
@@ -128,6 +133,7 @@ class Pipeline:
         watch.lap("fusion")
         samples, restorations = self._restore.apply(synced.samples, tick.frame)
         watch.lap("restore")
+        self._recheck_model()
         detections = self._infer(samples, fused.trust[CAMERA].state if CAMERA in fused.trust else None)
         watch.lap("infer")
         verdict, reason = self._guard.decide(synced, results, fused, model_loaded=self.model is not None)
@@ -181,9 +187,24 @@ class Pipeline:
                 return
             self._sync.push(sample)
 
+    def _recheck_model(self) -> None:
+        """Ask whether the model may still run; once it may not, it never does again in this process."""
+        if self._recheck is None or self.model is None:
+            return
+        try:
+            self._recheck()
+        except ModelError as error:
+            self._guard.latch_stop(f"model: {error}")
+            self._model_refused = True
+
     def _infer(self, samples: Mapping[str, Sample | None], camera_state: TrustState | None) -> tuple[Detection, ...]:
         """Run the model on the restored frame; a camera that is not believed is not shown to it."""
         image = samples.get(CAMERA)
-        if self.model is None or not isinstance(image, Image) or camera_state is TrustState.REJECTED:
+        if (
+            self.model is None
+            or self._model_refused
+            or not isinstance(image, Image)
+            or camera_state is TrustState.REJECTED
+        ):
             return ()
         return self.model.detect(image)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self
@@ -37,7 +37,9 @@ from edgeguard.trust.metadata import (
     require_signed,
 )
 from edgeguard.trust.policy import HYBRID, Counter, FleetPolicy
+from edgeguard.trust.revocation import LIST_FILE, MAX_LIST_BYTES, METADATA_FILE, RevocationList, verified_list
 from edgeguard.trust.role_keys import SCHEME_MLDSA65, SCHEME_P256, SCHEMES, KeyGroup, RoleKey
+from edgeguard.trust.signed_time import effective_ns
 from edgeguard.trust.strict_json import convert, parse
 
 __all__ = ["ATTEST", "DELEGATED_PATHS", "ENROL", "RELEASE", "RELEASE_PQ", "REVOCATION", "KeySignature", "TrustStore"]
@@ -69,21 +71,25 @@ class _Validity:
 class TrustStore:
     """Verified trust of one fleet. Make one with `load`.
 
-    fleet_id: SHA-256 of root v1, hex. root_version, targets_version, targets_digest: what a device remembers to notice
-    older metadata; the digest is SHA-256, hex, over the signed part of targets.json in its canonical form. groups,
+    fleet_id: SHA-256 of root v1, hex. root_version, root_digest, targets_version, targets_digest: what a device
+    remembers to notice older metadata; digests are SHA-256, hex, over the signed part in its canonical form. groups,
     top_groups: per delegated and top-level role, the typed groups that must all sign; those of `release-pq` are part
-    of `release`.
+    of `release`. revocation: the list that lies in the folder, None when there is none; `revocation_refusal` says why
+    one that lies there is not obeyed. Which list is in force is for the device state to say (revocation.md section 3).
     """
 
     fleet_id: str
     policy: FleetPolicy
     root_version: int
+    root_digest: str
     targets_version: int
     targets_digest: str
     groups: Mapping[str, tuple[KeyGroup, ...]]
     top_groups: Mapping[str, tuple[KeyGroup, ...]]
     validities: tuple[_Validity, ...]
     _targets: Targets = field(repr=False)
+    revocation: RevocationList | None = None
+    revocation_refusal: str = ""
 
     @classmethod
     def load(cls, directory: Path | str, wall_ns: int, *, expect_fleet: str = "", require_hybrid: bool = False) -> Self:
@@ -100,7 +106,7 @@ class TrustStore:
                 EG-T010 another fleet than `expect_fleet`.
         """
         folder = Path(directory)
-        root, fleet_id = _load_roots(folder)
+        root, root_digest, fleet_id = _load_roots(folder)
         if expect_fleet and fleet_id != expect_fleet:
             raise TrustError(f"{folder} belongs to another fleet", code="EG-T010", hint=HINT)
         targets, digest = _load_targets(folder, root)
@@ -117,6 +123,7 @@ class TrustStore:
             fleet_id=fleet_id,
             policy=policy,
             root_version=root.version,
+            root_digest=root_digest,
             targets_version=targets.version,
             targets_digest=digest,
             groups=MappingProxyType(delegated),
@@ -128,7 +135,20 @@ class TrustStore:
             _targets=targets,
         )
         store.require_valid(wall_ns)
-        return store
+        return store._with_list_of(folder)
+
+    def _with_list_of(self, folder: Path) -> Self:
+        """Return this trust with the folder's list; one that does not verify is no list, and the reason is kept."""
+        metadata = read_directory_file(folder, METADATA_FILE, MAX_TARGETS_BYTES, hint=HINT, optional=True)
+        content = read_directory_file(folder, LIST_FILE, MAX_LIST_BYTES, hint=HINT, optional=True)
+        if metadata is None and content is None:
+            return self
+        if metadata is None or content is None:
+            return replace(self, revocation_refusal="one of the revocation list's two files is missing")
+        try:
+            return replace(self, revocation=verified_list(self, metadata, content))
+        except TrustError as error:
+            return replace(self, revocation_refusal=error.message)
 
     @property
     def release_keys(self) -> tuple[RoleKey, ...]:
@@ -140,18 +160,14 @@ class TrustStore:
         return tuple(key for group in self.groups[role] for key in group.keys)
 
     @property
-    def revocation_version(self) -> int:
-        """Version of the revocation list in force; 0 while the fleet has none, which is not the same as empty."""
-        return 0
-
-    @property
     def expires_ns(self) -> int:
         """When the first piece of metadata expires, nanoseconds since 1970 UTC."""
         return min(v.expires_ns for v in self.validities)
 
     def effective_ns(self, wall_ns: int) -> int:
         """Return the time to judge by: the clock, but never before a signed time (a board without a battery)."""
-        return max(wall_ns, date_to_ns(self.policy.issued, what="issued"))
+        listed_ns = self.revocation.issued_ns if self.revocation is not None else 0
+        return effective_ns(wall_ns, date_to_ns(self.policy.issued, what="issued"), listed_ns)
 
     def require_valid(self, wall_ns: int) -> None:
         """Check expiry again, for long-running processes.
@@ -219,7 +235,7 @@ class TrustStore:
         return signed
 
 
-def _load_roots(folder: Path) -> tuple[Root, str]:
+def _load_roots(folder: Path) -> tuple[Root, str, str]:
     """Walk the chain: root N+1 is signed by the keys of N and by its own, and never drops a key family."""
     raw = read_directory_file(folder, "1.root.json", MAX_ROOT_BYTES, hint=HINT)
     fleet_id = hashlib.sha256(raw).hexdigest()
@@ -230,7 +246,7 @@ def _load_roots(folder: Path) -> tuple[Root, str]:
     for version in range(2, MAX_ROOT_ROTATIONS + 2):
         following = read_directory_file(folder, f"{version}.root.json", MAX_ROOT_BYTES, hint=HINT, optional=True)
         if following is None:
-            return current.signed, fleet_id
+            return current.signed, hashlib.sha256(current.signed_bytes).hexdigest(), fleet_id
         newer = parse_metadata(following, Root, f"root {version}")
         require_signed(current.signed, "root", newer, f"root {version}")
         require_signed(newer.signed, "root", newer, f"root {version}")

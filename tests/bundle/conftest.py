@@ -154,7 +154,8 @@ class World:
 
 def make_world(root: Path, **fleet: object) -> World:
     """Make a fleet with one enrolled device and one bundle, through the public functions."""
-    made = Fleet.create(root / "fleet", name="test", wall_ns=NOW_NS - 10**9, **fleet)  # type: ignore[arg-type]
+    facts = {"name": "test", "wall_ns": NOW_NS - 10**9, "device_state": "optional"} | fleet
+    made = Fleet.create(root / "fleet", **facts)  # type: ignore[arg-type]
     trust = made.trust(NOW_NS)
     key = FileKeyProvider.generate(root / "device.pem")
     (root / "request.json").write_bytes(make_request(key, trust, device_name="cam-1", board="rpi5"))

@@ -90,7 +90,7 @@ def test_a_model_is_valid_only_in_its_time(world):
 @pytest.mark.parametrize(
     ("field", "value", "code"),
     [
-        ("min_revocation_version", "1", "EG-T016"),
+        ("min_revocation_version", {"epoch": "0", "number": "2"}, "EG-T016"),
         ("min_runtime", "999.0.0", "EG-T017"),
         ("fleet_id", "00" * 32, "EG-T010"),
         ("manifest", "00" * 32, "EG-B006"),

@@ -73,7 +73,7 @@ class Site:
 @pytest.fixture(scope="module")
 def template(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("template")
-    fleet = Fleet.create(root / "fleet", name="test", wall_ns=NOW_NS)
+    fleet = Fleet.create(root / "fleet", name="test", wall_ns=NOW_NS, device_state="optional")
     key = FileKeyProvider.generate(root / "device.pem")
     request = make_request(key, fleet.trust(NOW_NS), device_name="cam-1", board="rpi5")
     (root / "request.json").write_bytes(request)

@@ -55,7 +55,7 @@ class Device:
 @pytest.fixture(scope="session")
 def device(tmp_path_factory: pytest.TempPathFactory) -> Device:
     root = tmp_path_factory.mktemp("device")
-    fleet = Fleet.create(root / "fleet", name="test", wall_ns=NOW_NS - 10**9)
+    fleet = Fleet.create(root / "fleet", name="test", wall_ns=NOW_NS - 10**9, device_state="optional")
     trust = fleet.trust(NOW_NS)
     key = FileKeyProvider.generate(root / "device.pem")
     (root / "request.json").write_bytes(make_request(key, trust, device_name="cam-1", board="rpi5"))

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
 
 from edgeguard.errors import EnvironmentMissingError, ProvisioningError
-from edgeguard.keys.file import read_private_file, write_private_file
+from edgeguard.keys.private_file import passphrase_for, read_private_file, write_private_file
 from edgeguard.trust.role_keys import SCHEME_P256, RoleKey, role_key
 
 SigningKey = EllipticCurvePrivateKey | MLDSA65PrivateKey
@@ -47,7 +47,7 @@ class FileSigner:
         pem = read_private_file(path)
         key: object = None
         with suppress(Exception):  # OpenSSL raises whatever it likes on hostile PEM; no key is the one outcome
-            key = serialization.load_pem_private_key(pem, passphrase)
+            key = serialization.load_pem_private_key(pem, passphrase_for(pem, passphrase))
         p256 = isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP256R1)
         if not isinstance(key, SigningKey) or not (p256 or isinstance(key, MLDSA65PrivateKey)):
             raise ProvisioningError(

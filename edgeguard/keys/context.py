@@ -1,16 +1,25 @@
-"""Byte strings that bind a key to its use. docs/formats/bundle.md sections 1, 5 and 6."""
+"""Suites, sizes, and the byte strings that bind a key to its use. docs/formats/bundle.md sections 1, 5 and 6."""
 
 from __future__ import annotations
 
 import hashlib
+from types import MappingProxyType
 
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 SUITE_X25519 = "hpke-base/x25519/hkdf-sha256/aes-256-gcm"
-WRAP_BYTES = 80  # enc 32, CEK 32, tag 16
+SUITE_P256 = "hpke-base/p256/hkdf-sha256/aes-256-gcm"
+SUITE_HYBRID = "hpke-base/mlkem768-x25519/hkdf-sha256/aes-256-gcm"
+SUITES = (SUITE_X25519, SUITE_P256, SUITE_HYBRID)
+POST_QUANTUM_SUITES = frozenset({SUITE_HYBRID})
+KEY_CLASSES = ("file", "device-bound", "hardware")  # weakest first
+
 CEK_BYTES = 32
+TAG_BYTES = 16
+ENC_BYTES = MappingProxyType({SUITE_X25519: 32, SUITE_P256: 65, SUITE_HYBRID: 1120})
+# enc, CEK, tag: the exact size of a wrap.
+WRAP_BYTES = MappingProxyType({suite: enc + CEK_BYTES + TAG_BYTES for suite, enc in ENC_BYTES.items()})
 KID_BYTES = 16  # 128 bits: no two devices of a fleet share one, and it fits a file name
 
 
@@ -25,9 +34,9 @@ def wrap_info(*, identity: bytes, fleet_id: str, model_id: str, kid: str, suite:
     return length_prefixed("edgeguard/v1/cek", identity, fleet_id, model_id, kid, suite)
 
 
-def spki_der(public_key: X25519PublicKey) -> bytes:
-    """Return the DER SubjectPublicKeyInfo of a device key."""
-    return public_key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+def challenge_info(*, fleet_id: str, request_digest: bytes, kid: str, suite: str) -> bytes:
+    """Return HPKE `info` of an enrolment challenge; no wrap ever opens under it, and no challenge as a wrap."""
+    return length_prefixed("edgeguard/v1/enrol-challenge", fleet_id, request_digest, kid, suite)
 
 
 def kid_of(public_key_der: bytes) -> str:

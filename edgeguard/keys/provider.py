@@ -21,7 +21,8 @@ PROVEN: Final = object()
 class VerifiedStatement:
     """A statement whose signatures, fleet and policy have been checked. Made by `edgeguard.bundle` alone.
 
-    identity: SHA-256 of the signed payload bytes (32 bytes). counter: (epoch, number). boards: empty means any.
+    identity: SHA-256 of the signed payload bytes (32 bytes). counter, min_revocation_version: (epoch, number).
+    boards: empty means any.
     valid_from_ns, expires_ns: nanoseconds since 1970 UTC. signers: key ids that signed.
     """
 
@@ -33,7 +34,7 @@ class VerifiedStatement:
     channel: str
     boards: tuple[str, ...]
     counter: tuple[int, int]
-    min_revocation_version: int
+    min_revocation_version: tuple[int, int]
     confidentiality: str
     min_key_class: str
     valid_from_ns: int
@@ -73,7 +74,7 @@ class KeyProvider(Protocol):
 
         Raises:
             DecryptionError: the wrap is not for this key, statement, fleet and model.
-            KeyUnavailableError: the statement asks for a stronger suite (EG-K004).
+            KeyUnavailableError: the statement asks for a stronger suite (EG-K004) or key class (EG-K005).
             TypeError: `statement` did not come out of the verifier.
         """
         ...
@@ -87,5 +88,9 @@ class EnrollingKey(KeyProvider, Protocol):
     """A key that can also show its fleet that somebody holds the private part."""
 
     def prove_possession(self, fleet_key: bytes, message: bytes) -> bytes:
-        """Return a MAC over `message` under a key agreed with `fleet_key` (raw X25519; RFC 6955 section 6)."""
+        """Return a MAC over `message` under a key agreed with `fleet_key`, a point of the same curve (RFC 6955)."""
+        ...
+
+    def answer_challenge(self, fleet_id: str, request_digest: bytes, sealed: bytes) -> bytes:
+        """Return 32 bytes that show that the whole key, also its post-quantum half, opened what the fleet sealed."""
         ...

@@ -6,7 +6,8 @@ import copy
 import os
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from cryptography.hazmat.primitives.serialization import (
@@ -92,9 +93,9 @@ def test_a_key_open_to_others_is_refused_with_the_command_that_closes_it(tmp_pat
     assert "chmod 600" in error.value.hint
 
 
-@pytest.mark.parametrize("kind", ["missing", "link", "fifo", "folder", "p256", "text", "huge", "empty", "nul"])
+@pytest.mark.parametrize("kind", ["missing", "link", "fifo", "folder", "p384", "ed25519", "two", "text", "huge", "empty", "nul"])
 def test_what_is_no_key_file_is_refused(tmp_path, kind):
-    """Every way in which a path can fail to be an X25519 key ends in one class."""
+    """Every way in which a path can fail to be a device key ends in one class."""
     path = tmp_path / "k.pem"
     if kind == "link":
         FileKeyProvider.generate(tmp_path / "real.pem")
@@ -106,8 +107,17 @@ def test_what_is_no_key_file_is_refused(tmp_path, kind):
     elif kind == "nul":
         path = tmp_path / "a\0b"
     elif kind != "missing":
-        p256 = generate_private_key(SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        path.write_bytes({"p256": p256, "text": b"not a key", "huge": b"x" * 5000, "empty": b""}[kind])
+        pkcs8 = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        x25519 = X25519PrivateKey.generate().private_bytes(*pkcs8)
+        contents = {
+            "p384": generate_private_key(SECP384R1()).private_bytes(*pkcs8),
+            "ed25519": Ed25519PrivateKey.generate().private_bytes(*pkcs8),
+            "two": x25519 + x25519,
+            "text": b"not a key",
+            "huge": b"x" * 20_000,
+            "empty": b"",
+        }
+        path.write_bytes(contents[kind])
         path.chmod(0o600)
     with pytest.raises(KeyUnavailableError) as error:
         FileKeyProvider(path)

@@ -188,6 +188,13 @@ def enroll(fleet: Path, request: Path, fingerprint: str, output: str) -> None:
     "--io", "io_path", type=FOLDER, help="TOML: how the model is fed and read; becomes part of what is signed."
 )
 @click.option(
+    "--library",
+    "libraries",
+    multiple=True,
+    type=FOLDER,
+    help="Custom-operator library that devices may load with the model; signed by digest, shipped apart.",
+)
+@click.option(
     "--expires", metavar="YYYY-MM-DDTHH:MM:SSZ", help="When devices stop loading it; with the fleet by default."
 )
 @click.option(
@@ -204,6 +211,7 @@ def pack(
     boards: tuple[str, ...],
     channel: str,
     io_path: Path | None,
+    libraries: tuple[Path, ...],
     expires: str | None,
     min_key_class: Literal["file", "device-bound", "hardware"],
     output: str,
@@ -225,6 +233,7 @@ def pack(
             release=release,
             wall_ns=_wall_ns(),
             io=read_model_io(io_path) if io_path else None,
+            libraries=libraries,
             progress=_progress(stack, "encrypting"),
         )
     for note in packed.notes:

@@ -23,6 +23,7 @@ from edgeguard.bundle.manifest import (
     TAG_BYTES,
     Cipher,
     CipherName,
+    Library,
     Manifest,
     ModelIo,
     Payload,
@@ -100,12 +101,14 @@ def pack_model(
     release: Release,
     wall_ns: int,
     io: ModelIo | None = None,
+    libraries: Sequence[Path | str] = (),
     progress: Progress | None = None,
 ) -> PackedBundle:
     """Split, gate, encrypt and sign a model; `out` appears complete or not at all.
 
     Args:
         model: an ONNX file; external data beside it is included.
+        libraries: custom-operator libraries that devices may load with the model; signed by digest, not packed.
         progress: called with (bytes done, bytes in all).
 
     Raises:
@@ -115,10 +118,11 @@ def pack_model(
     trust = fleet.trust(wall_ns)
     split = split_model(Path(model))
     check_model(split.graph, {location: len(blob) for location, blob in split.weights.items()})
+    signed = sign_libraries(libraries)
     with folder_in_the_making(Path(out), code="EG-P020") as new, SecretBuffer(CEK_BYTES) as cek:
         cek.view[:] = os.urandom(CEK_BYTES)
         try:
-            statement, bundle_id = _write_contents(new, trust, split, release, io, cek, progress)
+            statement, bundle_id = _write_contents(new, trust, split, release, io, signed, cek, progress)
         except BundleFormatError as error:
             raise ProvisioningError(error.message, code="EG-P003") from None
         _sign(new, fleet, trust, statement)
@@ -132,12 +136,33 @@ def pack_model(
     return PackedBundle(Path(out), identity.hex(), bundle_id, split.notes)
 
 
+def sign_libraries(paths: Sequence[Path | str]) -> tuple[Library, ...]:
+    """Return name and digest of each library, sorted by name.
+
+    Raises:
+        ProvisioningError: EG-P003, two of one name; EG-P031, one cannot be read.
+    """
+    found: dict[str, Library] = {}
+    for path in map(Path, paths):
+        try:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise ProvisioningError(
+                f"cannot read the library {path}: {(error.strerror or 'unknown').lower()}", code="EG-P031"
+            ) from None
+        if path.name in found:
+            raise ProvisioningError(f"two libraries are named {path.name}", code="EG-P003", hint="rename one")
+        found[path.name] = Library(path.name, digest)
+    return tuple(found[name] for name in sorted(found))
+
+
 def _write_contents(
     folder: Path,
     trust: TrustStore,
     split: SplitModel,
     release: Release,
     io: ModelIo | None,
+    libraries: tuple[Library, ...],
     cek: SecretBuffer,
     progress: Progress | None,
 ) -> tuple[bytes, str]:
@@ -169,6 +194,7 @@ def _write_contents(
         cipher=Cipher(name=cipher, chunk_bytes=16384, span_bytes=4194304),
         payloads=tuple(payload for payload, _ in encrypted),
         io=io,
+        libraries=libraries,
     )
     fields = msgspec.to_builtins(manifest)
     convert(fields, Manifest, what="the manifest")

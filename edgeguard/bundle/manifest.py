@@ -25,6 +25,7 @@ SPAN_BYTES = 4 * 1024 * 1024  # unit of the span digests: small enough to fetch 
 MAX_PAYLOADS = 64  # a model is a graph and a few weight files
 MAX_PAYLOAD_BYTES = 16 * 1024**3  # no supported board has more memory than this for a model
 MAX_LABELS = 4096
+MAX_LIBRARIES = 8  # custom operators of one model; none is known to need more than two
 
 Hex32 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 Hex48 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{48}\Z")]
@@ -32,6 +33,7 @@ Hex64 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 # Identifiers appear in file names, tables and log lines: ASCII, no separators, no leading dot.
 Identifier = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 Location = Annotated[str, msgspec.Meta(pattern=r"\A([A-Za-z0-9_][A-Za-z0-9._-]{0,127})?\Z")]
+LibraryName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}\Z")]
 Label = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Pixels = Annotated[int, msgspec.Meta(ge=1, le=16384)]
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
@@ -112,6 +114,13 @@ class Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("weights have a location, the graph has none")
 
 
+class Library(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A custom-operator library that this model may load: its file name and SHA-256. It is not part of the bundle."""
+
+    name: LibraryName
+    sha256: Hex64
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The whole of manifest.json."""
 
@@ -122,6 +131,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     cipher: Cipher
     payloads: Annotated[tuple[Payload, ...], msgspec.Meta(min_length=1, max_length=MAX_PAYLOADS)]
     io: ModelIo | None = None
+    libraries: Annotated[tuple[Library, ...], msgspec.Meta(max_length=MAX_LIBRARIES)] = ()
 
     def __post_init__(self) -> None:
         if [p.name for p in self.payloads] != [f"{i:03d}.egc" for i in range(len(self.payloads))]:
@@ -133,6 +143,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
             raise ValueError("weight locations must differ, also when case is ignored")
         if sum(p.plaintext_bytes for p in self.payloads) > MAX_PAYLOAD_BYTES:
             raise ValueError("the payloads together are larger than any supported board's memory")
+        names = [library.name for library in self.libraries]
+        if names != sorted(set(names)):
+            raise ValueError("libraries are sorted by name and differ")
 
     @property
     def graph(self) -> Payload:

@@ -51,6 +51,7 @@ def verify_bundle(
     expect_model: str | None = None,
     board: str | None = None,
     wall_ns: int | None = None,
+    state: DeviceState | None = None,
 ) -> VerifiedBundle:
     """Verify signature, policy and every digest of a bundle; needs no device key and decrypts nothing.
 
@@ -58,12 +59,15 @@ def verify_bundle(
         expect_model: model id that the caller expects; None accepts any model of the fleet.
         board: board it is meant for; None does not check boards.
         wall_ns: nanoseconds since 1970 UTC; None asks the machine.
+        state: what a device remembers, to judge as that device would; none on a host.
 
     Raises:
         ModelError: see section 9 of the format.
     """
     with DirectoryStorage(path) as storage:
-        verified = verify_signed_parts(storage, trust, expect_model=expect_model, board=board, wall_ns=wall_ns)
+        verified = verify_signed_parts(
+            storage, trust, expect_model=expect_model, board=board, wall_ns=wall_ns, state=state
+        )
         on_all_cores(
             verified.manifest.payloads,
             lambda payload, beside: check_payload_digest(

@@ -359,7 +359,7 @@ def test_two_of_three_release_keys_must_sign_the_same_bytes(world_maker, tmp_pat
     world = world_maker(tmp_path, release_keys=3, release_threshold=2)
     storage = world.storage
     world.open(storage).close()
-    further = next(n for n in storage.files if n.startswith("signatures/"))
+    further = next(n for n in storage.files if n.startswith("signatures/") and n.endswith(".sig"))
     refused(world, storage.changed({further: None}), SignatureError, "EG-S003")
     refused(world, storage.changed({further: storage.files["model.sig"]}), SignatureError)
     own = json.loads(storage.files["model.sig"])["verificationMaterial"]["publicKey"]["hint"]

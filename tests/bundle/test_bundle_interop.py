@@ -23,9 +23,9 @@ def test_the_public_verifier_accepts_a_bundle_as_packed_and_as_granted(world_mak
     first, second = (world.fleet.folder / "public" / f"release-{number}.pem" for number in (1, 2))
     granted = public_tool(world.bundle, first)
     assert granted.returncode == 0, granted.stdout + granted.stderr
-    further = next((world.bundle / "signatures").iterdir())
+    further = next((world.bundle / "signatures").glob("*.sig"))
     assert public_tool(world.bundle, second, further).returncode == 0
-    for path in [*(world.bundle / "recipients").iterdir(), further]:
+    for path in [*(world.bundle / "recipients").iterdir(), *(world.bundle / "signatures").iterdir()]:
         path.unlink()
     (world.bundle / "recipients").rmdir()
     (world.bundle / "signatures").rmdir()

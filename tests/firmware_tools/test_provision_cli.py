@@ -46,6 +46,7 @@ def test_the_whole_road_by_commands(place, capsys):
     assert provision("init", "fleet", "--name", "demo", "--format", "json") == 0
     assert json.loads(capsys.readouterr().out)["trust"] == "fleet/trust"
     keygen = ["keygen", "--trust", "fleet/trust", "--key", "device.pem", "--request", "request.json", "--name", "cam-1"]
+    keygen += ["--state", "state"]
     assert provision(*keygen, "--format", "json") == 0
     fingerprint = json.loads(capsys.readouterr().out)["fingerprint"]
     assert provision("enroll", "fleet", "request.json", "--fingerprint", fingerprint) == 0
@@ -54,7 +55,8 @@ def test_the_whole_road_by_commands(place, capsys):
     capsys.readouterr()
     assert provision("status", "fleet", "m-1.0.bundle", "--format", "json") == 0
     assert json.loads(capsys.readouterr().out)["bundles"][0]["granted"] == ["cam-1"]
-    assert verify("m-1.0.bundle", "--trust", "fleet/trust", "--key", "device.pem", "--format", "json") == 0
+    device = ["--key", "device.pem", "--state", "state"]
+    assert verify("m-1.0.bundle", "--trust", "fleet/trust", *device, "--format", "json") == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["verified"] is True
     assert facts["decrypted"] is True

@@ -69,7 +69,10 @@ class ImuSample:
 
 @dataclass(frozen=True, slots=True)
 class GnssFix:
-    """One position fix. Course is degrees clockwise from true north; None where the receiver gave no value."""
+    """One position fix. Course is degrees clockwise from true north; None where the receiver gave no value.
+
+    Accuracies are the receiver's own one-figure estimates. cn0_dbhz: carrier to noise of the satellites it tracks.
+    """
 
     stamp_ns: int
     latitude_deg: float
@@ -82,6 +85,9 @@ class GnssFix:
     fix_quality: int = 1
     sensor: str = GNSS
     device_stamp_ns: int | None = None
+    horizontal_accuracy_m: float | None = None
+    speed_accuracy_m_s: float | None = None
+    cn0_dbhz: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

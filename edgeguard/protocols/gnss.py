@@ -1,7 +1,8 @@
 """A GNSS receiver's line, whatever it speaks: bytes in, one record per epoch out.
 
-`GnssDecoder` is sans-IO, bounded, and independent of how the bytes are cut. Where a receiver says one epoch in UBX and
-in NMEA, UBX is given (it has more digits and accuracies) and NMEA is counted.
+`GnssDecoder` is sans-IO, bounded, and independent of how the bytes are cut. Where a receiver says one epoch in several
+ways, one is given and the others are counted: UBX before NMEA (more digits, accuracies), its high-rate output before
+its navigation messages (they arrive later, for a time already given).
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from types import MappingProxyType
 from edgeguard.protocols.gnss_frames import UBX, Frame, GnssFramer
 from edgeguard.protocols.gnss_nmea import NmeaEpochs
 from edgeguard.protocols.gnss_record import GnssRecord
-from edgeguard.protocols.ubx import UbxEpochs
+from edgeguard.protocols.ubx import HNR, UbxEpochs
 from edgeguard.types import LineStats
 
-# After this many NMEA epochs without a UBX one, NMEA is believed again: somebody switched the receiver over.
-NMEA_AFTER_EPOCHS = 5
+# After this many epochs in a row of a lesser protocol, it is believed again: somebody switched the receiver over.
+SILENT_EPOCHS = 5
+_RANK = {"NMEA": 0, UBX: 1, HNR: 2}
 
 NO_FIX = "no fix"
-ALSO_IN_UBX = "also in UBX"
+UNCONFIRMED = "outside the receiver's limits"
+REPEATED = "epoch in a second protocol"
 MALFORMED = "malformed message"
 BAD_CHECKSUM = "bad checksum"
 
@@ -32,15 +35,25 @@ class GnssDecoder:
         unchecked: accept NMEA sentences without a checksum (a few old receivers send none).
         not_before: a date that has certainly passed, such as the day this software was built; dates before it are
             moved forward by 1024-week periods, as a receiver whose week counter wrapped needs. None moves nothing.
+        unconfirmed: also give fixes that the receiver calls outside its limits.
+        repeated: also give epochs that another protocol on the line has already told; for comparing receivers' outputs.
     """
 
-    def __init__(self, *, unchecked: bool = False, not_before: date | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        unchecked: bool = False,
+        not_before: date | None = None,
+        unconfirmed: bool = False,
+        repeated: bool = False,
+    ) -> None:
         self._framer = GnssFramer(unchecked)
         self._nmea = NmeaEpochs(not_before)
         self._ubx = UbxEpochs(not_before)
-        self._nmea_since_ubx = NMEA_AFTER_EPOCHS
-        self._no_fix = 0
-        self._also = 0
+        self._give_unconfirmed, self._give_repeated = unconfirmed, repeated
+        self._rank = 0
+        self._lesser = 0
+        self._no_fix = self._unconfirmed = self._repeated = 0
 
     @property
     def line_stats(self) -> LineStats:
@@ -64,7 +77,8 @@ class GnssDecoder:
         """Epochs and frames that gave no sample, by reason; running totals."""
         totals = {
             NO_FIX: self._no_fix,
-            ALSO_IN_UBX: self._also,
+            UNCONFIRMED: self._unconfirmed,
+            REPEATED: self._repeated,
             MALFORMED: self._nmea.malformed + self._ubx.malformed,
             BAD_CHECKSUM: self._framer.checksum_failures,
             **self._framer.refused,
@@ -99,17 +113,21 @@ class GnssDecoder:
     def _choose(self, found: list[GnssRecord]) -> list[GnssRecord]:
         chosen = []
         for record in found:
-            if record.protocol == UBX:
-                self._nmea_since_ubx = 0
+            rank = _RANK[record.protocol]
+            self._lesser = 0 if rank >= self._rank else self._lesser + 1
+            # One epoch in ten is NAV beside ten of HNR: only an unbroken run of the lesser one says that it took over.
+            if rank >= self._rank or self._lesser > SILENT_EPOCHS:
+                self._rank = rank
                 chosen.append(record)
-            elif self._nmea_since_ubx < NMEA_AFTER_EPOCHS:
-                self._nmea_since_ubx += 1
-                self._also += 1
+            elif self._give_repeated:
+                chosen.append(record)
             else:
-                chosen.append(record)
+                self._repeated += 1
         return chosen
 
     def _with_position(self, records: list[GnssRecord]) -> list[GnssRecord]:
-        fixes = [record for record in records if record.has_position]
-        self._no_fix += len(records) - len(fixes)
+        placed = [record for record in records if record.has_position]
+        fixes = [record for record in placed if record.confirmed or self._give_unconfirmed]
+        self._no_fix += len(records) - len(placed)
+        self._unconfirmed += len(placed) - len(fixes)
         return fixes

@@ -4,10 +4,10 @@ No sentence says where an epoch ends, so it is learned: the sentence with a time
 changed ends the epoch from then on, and the record is given as soon as it arrives. When that turns out wrong (another
 sentence of the same time follows), the epoch is given when the time changes instead: complete, one epoch late.
 
-Which sentence decides the fix mode follows what gpsd does with the same receivers: GSA says it; without GSA, GGA and GNS
-by altitude and number of satellites; RMC and GLL alone know two dimensions, and keep three when the epoch before had
-three. RMC or GLL with status V, and GGA with a time that stands still, are no fix. Beyond gpsd, a GGA whose quality is
-0 or missing is no fix even when it prints a position.
+Which sentence decides the fix mode follows what gpsd does with the same receivers: GSA says it; without GSA, GGA and
+GNS by altitude and number of satellites; RMC and GLL alone know two dimensions, and keep three when the epoch before
+had three. RMC or GLL with status V, and GGA with a time that stands still, are no fix. Beyond gpsd, a GGA whose quality
+is 0 or missing is no fix even when it prints a position.
 """
 
 from __future__ import annotations

@@ -49,7 +49,8 @@ class GnssRecord:
 
     utc_ns: nanoseconds since 1970-01-01 UTC, None while the date is not known. altitude_msl_m is above mean sea level,
     altitude_ellipsoid_m above WGS84. Accuracies are one figure each, as the receiver estimates them (metres, m/s).
-    course_deg: clockwise from true north. satellites: those in view, as last reported; empty when never.
+    course_deg: clockwise from true north. satellites: those in view, as last reported; empty when never. confirmed:
+    False when the receiver itself calls the solution outside its limits (gnssFixOK of UBX not set).
     """
 
     protocol: str
@@ -73,6 +74,7 @@ class GnssRecord:
     speed_accuracy_m_s: float | None = None
     leap_seconds: int | None = None
     satellites: tuple[Satellite, ...] = ()
+    confirmed: bool = True
 
     @property
     def has_position(self) -> bool:
@@ -99,4 +101,7 @@ class GnssRecord:
             self.status.value or FixStatus.SINGLE.value,
             sensor,
             self.utc_ns,
+            self.horizontal_accuracy_m,
+            self.speed_accuracy_m_s,
+            tuple(s.cn0_dbhz for s in self.satellites if s.cn0_dbhz),
         )

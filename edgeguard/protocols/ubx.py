@@ -4,11 +4,13 @@ Frames come checked from `gnss_frames`. Messages of one epoch share `iTOW`; NAV-
 one, otherwise the message that stood last before iTOW changed, learned as in `gnss_nmea`.
 
 Position: NAV-HPPOSLLH, NAV-PVT, NAV-POSLLH, or the Earth-centred one of NAV-SOL and NAV-POSECEF. Time: NAV-PVT,
-NAV-TIMEUTC, or the GPS week of NAV-SOL and NAV-TIMEGPS. Mode: NAV-PVT, NAV-SOL, NAV-STATUS; a solution outside the
-receiver's own limits (gnssFixOK not set) is no fix, in NAV-PVT, NAV-SOL and NAV-STATUS alike.
+NAV-TIMEUTC, or the GPS week of NAV-SOL and NAV-TIMEGPS. Mode: NAV-PVT, NAV-SOL, NAV-STATUS. A solution outside the
+receiver's own limits (gnssFixOK not set) keeps its mode and is not `confirmed`. HNR-PVT, the high-rate output of
+dead-reckoning receivers, is an epoch by itself.
 
-The fixed layouts below are those of the u-blox protocol specifications (Antaris 4 to F9 and X20). pyubx2 reads the same messages and
-is the oracle of the tests; it is not used here because it drops the day from iTOW and takes 3 ms for one NAV-SAT.
+The fixed layouts below are those of the u-blox protocol specifications (Antaris 4 to F9 and X20). pyubx2 reads the
+same messages and is the oracle of the tests; it is not used here because it drops the day from iTOW and takes 3 ms for
+one NAV-SAT.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from edgeguard.protocols.nmea_fields import calendar_day
 # Messages that belong to a solution: class 1 and these ids. All begin with iTOW in milliseconds.
 POSECEF, POSLLH, STATUS, DOP, SOL, PVT, VELECEF, VELNED, HPPOSLLH = 0x01, 0x02, 0x03, 0x04, 0x06, 0x07, 0x11, 0x12, 0x14
 TIMEGPS, TIMEUTC, SVINFO, SAT, EOE = 0x20, 0x21, 0x30, 0x35, 0x61
-_NAV = 0x01
+_NAV, _HNR = 0x01, 0x28
+HNR = "UBX-HNR"
 MAX_TOW_MS = WEEK_S * 1000
 MAX_SPEED_M_S = 1000.0
 # The receiver computes all of an epoch's messages at one time; old ones print iTOW differing by its rounding.
@@ -41,6 +44,8 @@ _PVT = Struct("<IHBBBBBBIiBBBBiiiiIIiiiiiIIH")
 _POSLLH = Struct("<IiiiiII")
 _HPPOSLLH = Struct("<BBBBIiiiibbbbII")
 _SOL = Struct("<IihBBiiiIiiiIHBB")
+_HNR_PVT = Struct("<IHBBBBBBiBBHiiiiiiiiIIII")
+_HNR_PVT_BYTES = 72
 _DOP = Struct("<IHHHHHHH")
 _VELNED = Struct("<IiiiIIiII")
 _ECEF = Struct("<IiiiI")
@@ -107,11 +112,16 @@ class UbxEpochs:
     def take(self, frame: bytes) -> list[GnssRecord]:
         """Return the records that a frame (from class to the end of its payload) completes."""
         ident, payload = frame[1], frame[4:]
+        if frame[0] == _HNR and ident == 0:
+            return self._high_rate(payload)
         if frame[0] != _NAV or ident not in _MINIMUM:
             self.unread += 1
             return []
-        tow_ms = _TOW.unpack_from(payload, 4 if ident == HPPOSLLH else 0)[0] if len(payload) >= 8 or ident == EOE else -1
-        if len(payload) < _MINIMUM[ident] or not 0 <= tow_ms < MAX_TOW_MS:
+        if len(payload) < _MINIMUM[ident]:
+            self.malformed += 1
+            return []
+        tow_ms = _TOW.unpack_from(payload, 4 if ident == HPPOSLLH else 0)[0]
+        if tow_ms >= MAX_TOW_MS:
             self.malformed += 1
             return []
         if ident in {SVINFO, SAT}:  # slower than the solution on old receivers: they begin no epoch
@@ -151,7 +161,7 @@ class UbxEpochs:
         if now.given or not now.solved or now.mode is None:
             return []
         now.given = True
-        fix = now.mode > FixMode.NONE and not now.not_ok and now.place is not None
+        fix = now.mode > FixMode.NONE and now.place is not None
         if fix and now.motion_rank == 0 and now.ecef_velocity is not None:
             self._motion_from_ecef(now)
         solid = fix and now.mode is FixMode.FIX_3D
@@ -159,7 +169,7 @@ class UbxEpochs:
         return [
             GnssRecord(
                 protocol="UBX",
-                mode=FixMode.NONE if now.not_ok else now.mode,
+                mode=now.mode,
                 status=now.status if fix else FixStatus.UNKNOWN,
                 utc_ns=now.utc_ns,
                 latitude_deg=now.place[0] if fix and now.place else None,
@@ -179,8 +189,50 @@ class UbxEpochs:
                 speed_accuracy_m_s=now.accuracy.get("s"),
                 leap_seconds=self._leap,
                 satellites=self._satellites,
+                confirmed=not now.not_ok,
             )
         ]
+
+    def _high_rate(self, payload: bytes) -> list[GnssRecord]:
+        if len(payload) < _HNR_PVT_BYTES:
+            self.malformed += 1
+            return []
+        (_, year, month, day, hour, minute, second, valid, nano, fix_type, flags, _, lon, lat, height, msl, ground, _,
+         heading, _, h_acc, v_acc, s_acc, _) = _HNR_PVT.unpack_from(payload)  # fmt: skip
+        mode = _MODES.get(fix_type, FixMode.NONE)
+        fix = mode > FixMode.NONE and abs(lat) <= 900_000_000 and abs(lon) <= 1_800_000_000
+        solid = fix and mode is FixMode.FIX_3D
+        moving = fix and 0 <= ground * 1e-3 <= MAX_SPEED_M_S
+        return [
+            GnssRecord(
+                protocol=HNR,
+                mode=mode,
+                status=_STATUS.get(fix_type, FixStatus.UNKNOWN),
+                utc_ns=self._calendar(year, month, day, hour, minute, second, nano)
+                if valid & _TIME_VALID == _TIME_VALID
+                else None,
+                latitude_deg=lat * 1e-7 if fix else None,
+                longitude_deg=lon * 1e-7 if fix else None,
+                altitude_msl_m=msl * 1e-3 if solid else None,
+                altitude_ellipsoid_m=height * 1e-3 if solid else None,
+                geoid_separation_m=(height - msl) * 1e-3 if solid else None,
+                speed_m_s=ground * 1e-3 if moving else None,
+                course_deg=heading * 1e-5 % 360.0 if moving else None,
+                horizontal_accuracy_m=h_acc * 1e-3,
+                vertical_accuracy_m=v_acc * 1e-3,
+                speed_accuracy_m_s=s_acc * 1e-3,
+                leap_seconds=self._leap,
+                satellites=self._satellites,
+                confirmed=bool(flags & 1),
+            )
+        ]
+
+    def _calendar(self, year: int, month: int, day: int, hour: int, minute: int, second: int, nano: int) -> int | None:
+        """Return UTC of calendar fields; None when they name no moment."""
+        when = calendar_day(year, month, day)
+        if when is None or hour > 23 or minute > 59 or second > 60 or abs(nano) > NS_PER_S:
+            return None
+        return utc_ns(unroll(when, self._not_before), ((hour * 60 + minute) * 60 + second) * NS_PER_S + nano)
 
     def _set_mode(self, rank: int, fix_type: int, ok: bool, status: FixStatus | None = None) -> None:
         now = self._now
@@ -197,18 +249,23 @@ class UbxEpochs:
             return
         now.place_rank, now.place, now.ellipsoid_m, now.msl_m = rank, (latitude, longitude), ellipsoid, msl
 
-    def _set_time(self, rank: int, moment_ns: int) -> None:
-        if rank >= self._now.time_rank:
+    def _set_time(self, rank: int, moment_ns: int | None) -> None:
+        if moment_ns is not None and rank >= self._now.time_rank:
             self._now.time_rank, self._now.utc_ns = rank, moment_ns
 
     def _set_motion(self, rank: int, speed_m_s: float, course_deg: float, climb_m_s: float) -> None:
         if rank >= self._now.motion_rank and 0.0 <= speed_m_s <= MAX_SPEED_M_S:
             now = self._now
-            now.motion_rank, now.speed_m_s, now.course_deg, now.climb_m_s = rank, speed_m_s, course_deg % 360.0, climb_m_s
+            now.motion_rank, now.speed_m_s, now.course_deg, now.climb_m_s = (
+                rank,
+                speed_m_s,
+                course_deg % 360.0,
+                climb_m_s,
+            )
 
     def _pvt(self, p: bytes) -> None:
         (_, year, month, day, hour, minute, second, valid, _t_acc, nano, fix_type, flags, _flags2, used, lon, lat,
-         height, msl, h_acc, v_acc, _vn, _ve, vel_d, speed, heading, s_acc, _head_acc, pdop) = _PVT.unpack_from(p)  # fmt: skip
+         height, msl, h_acc, v_acc, _vn, _ve, vel_d, speed, heading, s_acc, _h, pdop) = _PVT.unpack_from(p)  # fmt: skip
         rtk = flags >> 6
         status = None
         if fix_type in {2, 3, 4}:
@@ -216,10 +273,8 @@ class UbxEpochs:
             if status is None:
                 status = FixStatus.DIFFERENTIAL if flags & 2 else _STATUS[fix_type]
         self._set_mode(3, fix_type, bool(flags & 1) or fix_type == 0, status)
-        when = calendar_day(year, month, day)
-        if valid & _TIME_VALID == _TIME_VALID and when is not None and hour < 24 and minute < 60 and second <= 60:
-            of_day = ((hour * 60 + minute) * 60 + second) * NS_PER_S + nano
-            self._set_time(4, utc_ns(unroll(when, self._not_before), of_day))
+        if valid & _TIME_VALID == _TIME_VALID:
+            self._set_time(4, self._calendar(year, month, day, hour, minute, second, nano))
         self._set_place(3, lat * 1e-7, lon * 1e-7, height * 1e-3, msl * 1e-3)
         self._set_motion(3, speed * 1e-3, heading * 1e-5, -vel_d * 1e-3)
         self._now.used = used
@@ -301,10 +356,8 @@ class UbxEpochs:
 
     def _timeutc(self, p: bytes) -> None:
         _, _acc, nano, year, month, day, hour, minute, second, valid = _TIMEUTC.unpack_from(p)
-        when = calendar_day(year, month, day)
-        if valid & 4 and when is not None and hour < 24 and minute < 60 and second <= 60:
-            of_day = ((hour * 60 + minute) * 60 + second) * NS_PER_S + nano
-            self._set_time(3, utc_ns(unroll(when, self._not_before), of_day))
+        if valid & 4:
+            self._set_time(3, self._calendar(year, month, day, hour, minute, second, nano))
 
 
 # fixType 1 is dead reckoning alone, 4 is GNSS with dead reckoning, 5 is a surveyed receiver that solves for time only.
@@ -397,6 +450,11 @@ def east_north_up(
 ) -> tuple[float, float, float]:
     """Turn an Earth-centred velocity into the local level frame."""
     latitude, longitude = math.radians(latitude_deg), math.radians(longitude_deg)
-    sin_lat, cos_lat, sin_lon, cos_lon = math.sin(latitude), math.cos(latitude), math.sin(longitude), math.cos(longitude)
+    sin_lat, cos_lat, sin_lon, cos_lon = (
+        math.sin(latitude),
+        math.cos(latitude),
+        math.sin(longitude),
+        math.cos(longitude),
+    )
     along = cos_lon * vx + sin_lon * vy
     return cos_lon * vy - sin_lon * vx, cos_lat * vz - sin_lat * along, sin_lat * vz + cos_lat * along

@@ -61,7 +61,7 @@ def crc64(words: NDArray[np.uint32], tables: NDArray[np.uint64]) -> int:
         for _ in range(4):
             x = tables[0, np.int64(x & byte)] ^ (x >> np.uint64(8))
         crc = x
-    return crc ^ np.uint64(0xFFFFFFFFFFFFFFFF)
+    return crc ^ np.uint64(0xFFFFFFFFFFFFFFFF)  # type: ignore[return-value]  # numba hands Python an int
 
 
 @njit(

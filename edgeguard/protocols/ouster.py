@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import hypot, isfinite, radians
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgeguard.kernels import ouster as kernels
 from edgeguard.protocols.ouster_metadata import ChannelField, OusterMetadata, PacketLayout
+from edgeguard.protocols.sweeps import Points, range_summary
 from edgeguard.types import ImuSample, LineStats, PointCloud
 
 IMU_BYTES = 48
@@ -142,9 +143,7 @@ class OusterSweep:
         stamps = self.column_stamp_ns[self.column_state == kernels.VALID]
         return (int(stamps.min()), int(stamps.max())) if len(stamps) else (0, 0)
 
-    def points(
-        self, which: int = 0
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int16], NDArray[np.int32]]:
+    def points(self, which: int = 0) -> Points:
         """Return xyz (N, 3), intensity, ring and offset of return 0 or 1, in the order they were measured.
 
         Offsets count nanoseconds from the last column of the sweep, so they are never positive.
@@ -153,7 +152,7 @@ class OusterSweep:
             KeyError: `which` is 1 and the profile has one return.
         """
         g, mark = self.geometry, "" if which == 0 else "2"
-        return kernels.sweep_points(
+        points: Points = kernels.sweep_points(
             self.raw,
             g.pixel_words,
             g.field("range" + mark),
@@ -166,6 +165,23 @@ class OusterSweep:
             g.origin_mm,
             g.T_sensor_lidar,
         )
+        return points
+
+    def summary(self) -> dict[str, object]:
+        """Return what matters of a sweep in a few numbers, for people and for JSON."""
+        first_ns, last_ns = self.stamp_range_ns
+        row: dict[str, object] = {
+            "frame_id": self.frame_id,
+            "first_column_device_ns": first_ns,
+            "last_column_device_ns": last_ns,
+            "columns": len(self.column_state),
+            "missing_columns": self.missing_columns,
+            "partial": self.partial,
+            "crc_checked": self.crc_checked,
+        }
+        for which in range(self.geometry.layout.returns):
+            row |= range_summary(self.points(which)[0], "2" if which else "")
+        return row | asdict(self.status)
 
     def sample(self, stamp_ns: int, sensor: str) -> PointCloud:
         """Return the first returns as the value the pipeline works on.

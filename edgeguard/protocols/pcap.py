@@ -98,14 +98,11 @@ class CaptureReader:
             data = data[step:]
         self._buffer += data
         packets: list[CapturedPacket] = []
-        at = 0
-        while self._state is CaptureState.READING and not self._skip:
-            step = self._one(at, packets)
-            if step == 0:
-                break
-            at += step
+        at = 0  # `_one` returns 0 when the file turns out to be damaged, too
+        while not self._skip and (length := self._one(at, packets)):
+            at += length
         del self._buffer[:at]
-        if self._state is not CaptureState.READING:
+        if self.state is not CaptureState.READING:
             self.bytes_skipped += len(self._buffer)
             self._buffer.clear()
         self.packets += len(packets)
@@ -126,6 +123,9 @@ class CaptureReader:
             return self._block(at, packets)
         return self._fail(CaptureState.FOREIGN)
 
+    def _words(self, at: int, count: int) -> tuple[int, ...]:
+        return struct.unpack_from(f"{self._order}{count}I", self._buffer, at)
+
     def _fail(self, state: CaptureState) -> int:
         self._state = state
         return 0
@@ -145,7 +145,7 @@ class CaptureReader:
     def _pcap_record(self, at: int, packets: list[CapturedPacket], interface: _Interface) -> int:
         if len(self._buffer) - at < _PCAP_RECORD_BYTES:
             return 0
-        seconds, fraction, kept, original = struct.unpack_from(self._order + "IIII", self._buffer, at)
+        seconds, fraction, kept, original = self._words(at, 4)
         if kept > MAX_PACKET_BYTES or fraction >= interface.units_per_s:
             return self._fail(CaptureState.DAMAGED)
         end = at + _PCAP_RECORD_BYTES + kept
@@ -164,7 +164,7 @@ class CaptureReader:
             if order is None:
                 return self._fail(CaptureState.DAMAGED if self._section else CaptureState.FOREIGN)
             self._order, self._section, self._interfaces = order, True, []
-        kind, length = struct.unpack_from(self._order + "II", self._buffer, at)
+        kind, length = self._words(at, 2)
         if length < 12 or length % 4 != 0:
             return self._fail(CaptureState.DAMAGED)
         if length > MAX_BLOCK_BYTES:
@@ -175,7 +175,7 @@ class CaptureReader:
             return min(length, there)
         if len(self._buffer) - at < length:
             return 0
-        if struct.unpack_from(self._order + "I", self._buffer, at + length - 4)[0] != length:
+        if self._words(at + length - 4, 1) != (length,):
             return self._fail(CaptureState.DAMAGED)
         self._take_block(kind, bytes(self._buffer[at + 8 : at + length - 4]), packets)
         return length

@@ -77,8 +77,9 @@ class UdpReader:
             return self._ipv6(packet, at)
         return self._drop("not_ip")
 
-    def _drop(self, reason: str) -> None:
+    def _drop(self, reason: str) -> Datagram | None:
         self._drops[reason] += 1
+        return None
 
     def _ipv4(self, packet: CapturedPacket, at: int) -> Datagram | None:
         data = packet.data

@@ -15,7 +15,8 @@ from edgeguard.errors import EXIT_FINDING, EXIT_OK, ConfigError
 if TYPE_CHECKING:
     from edgeguard.scan.findings import FileReport, Finding, Rule
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 1  # of the JSON output; docs/scan.md describes it
+_WIDTH: Final = 140  # of a table that goes to a file or a pipe
 _COLOURS: Final = {"clean": "green", "not scanned": "cyan", "suspicious": "yellow", "malicious": "bold red"}
 _LEVELS: Final = {"clean": "none", "not scanned": "note", "suspicious": "warning", "malicious": "error"}
 _SEVERITIES: Final = {"clean": 0.0, "not scanned": 3.0, "suspicious": 6.0, "malicious": 9.5}
@@ -90,29 +91,32 @@ def _text(reports: list[FileReport], *, colour: bool) -> str:
 
     stream = io.StringIO()
     on_terminal = colour and sys.stdout.isatty()
-    console = Console(file=stream, force_terminal=on_terminal, width=None if on_terminal else 120, highlight=False)
+    console = Console(file=stream, force_terminal=on_terminal, width=None if on_terminal else _WIDTH, highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("verdict", "file", "content", "findings"):
-        table.add_column(heading, overflow="fold")
+    for heading, overflow in (("verdict", "ignore"), ("content", "fold"), ("file", "fold")):
+        table.add_column(heading, overflow=overflow)  # type: ignore[arg-type]
     for report in reports:
         verdict = report.verdict.value
-        found = Text("\n").join(_line(finding) for finding in report.findings)
-        if report.findings_left_out:
-            found.append(f"\nand {report.findings_left_out} more")
         shown = verdict.upper() if verdict == "not scanned" else verdict
-        table.add_row(Text(shown, _COLOURS[verdict]), Text(_printable(report.path)), Text(report.kind), found)
+        table.add_row(Text(shown, _COLOURS[verdict]), Text(report.kind), Text(_printable(report.path)))
     console.print(table)
-    console.print(Text(_summary(reports)))
+    for report in reports:
+        if report.findings:
+            console.print(Text(f"\n{_printable(report.path)}", "bold"), soft_wrap=True)
+        for finding in report.findings:
+            style = _COLOURS[finding.verdict.value]
+            console.print(Text(f"  {finding.rule.rule_id}  ", style) + Text(_line(finding)), soft_wrap=True)
+        if report.findings_left_out:
+            console.print(f"  and {report.findings_left_out} more")
+    console.print(Text(f"\n{_summary(reports)}"), soft_wrap=True)
     return stream.getvalue()
 
 
-def _line(finding: Finding) -> Any:
-    from rich.text import Text
-
-    where = f"{finding.member}: " if finding.member else ""
+def _line(finding: Finding) -> str:
+    where = f" in {_printable(finding.member)}" if finding.member else ""
     at = "" if finding.offset is None else f" at byte {finding.offset}"
-    words = f"{finding.rule.rule_id} {_printable(where)}{finding.rule.title}: {finding.message}{at}"
-    return Text(words, _COLOURS[finding.verdict.value] if finding.verdict.value == "malicious" else "")
+    place = f" ({(where + at).strip()})" if where or at else ""
+    return f"{finding.rule.title}: {finding.message}{place}"
 
 
 def _printable(text: str) -> str:

@@ -41,8 +41,13 @@ def scan_pickle(content: Content, context: Context) -> str:
     return kind
 
 
-def walk_pickle(content: Content, start: int, context: Context, *, inline: InlineReader | None = None) -> PickleWalker:
-    """Walk one pickle of `content` from `start`, report what it does, and scan the pickles in its constants."""
+def walk_pickle(
+    content: Content, start: int, context: Context, *, inline: InlineReader | None = None, own_names: str = ""
+) -> PickleWalker:
+    """Walk one pickle of `content` from `start`, report what it does, and scan the pickles in its constants.
+
+    `own_names` begins the names that the container itself defines and that another finding speaks for.
+    """
     walker = PickleWalker(content.data, start, context.steps_left, inline)
     try:
         walker.walk()
@@ -50,6 +55,8 @@ def walk_pickle(content: Content, start: int, context: Context, *, inline: Inlin
         context.report("EG-SCAN-107", content, "followed to the end of the budget and no further", offset=walker.end)
     context.steps_left -= walker.steps
     for note in walker.notes:
+        if own_names and note.rule_id == "EG-SCAN-102" and note.message.startswith(f"imports '{own_names}"):
+            continue
         context.report(note.rule_id, content, note.message, offset=note.offset, verdict=note.verdict)
     if walker.break_ is not None:
         context.report("EG-SCAN-105", content, walker.break_.what, offset=walker.break_.offset)

@@ -65,11 +65,19 @@ def make_dispatch(folder: Path | None) -> Scanner:
     """Return the function that scans content of any kind; `folder` is where an ONNX model's data files are."""
 
     def dispatch(content: Content, context: Context) -> str:
+        closed = _closed_kind(bytes(content.data[:16]))
+        if closed:
+            context.report("EG-SCAN-007", content, closed)
+            return closed
         kind = _scan_by_content(content, context, folder if content.member == "" else None)
         _check_promise(content, context, kind)
         return kind
 
     return dispatch
+
+
+def _closed_kind(head: bytes) -> str:
+    return next((kind for at, magic, kind in _CLOSED if head[at : at + len(magic)] == magic), "")
 
 
 def _scan_by_content(content: Content, context: Context, folder: Path | None) -> str:
@@ -78,10 +86,6 @@ def _scan_by_content(content: Content, context: Context, folder: Path | None) ->
     if not head:
         context.report("EG-SCAN-001", content, "empty")
         return "empty"
-    for at, magic, kind in _CLOSED:
-        if head[at : at + len(magic)] == magic:
-            context.report("EG-SCAN-007", content, kind)
-            return kind
     for matches, scanner in _BY_MAGIC:
         if matches(data, head):
             return scanner(content, context)

@@ -16,6 +16,7 @@ from edgeguard.scan.pickle_values import Import, Items, Value
 from edgeguard.scan.zip_reader import STORED, ZipMember, unpack
 
 LEGACY_MAGIC: Final = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # LONG1 0x1950a86a20f9469cfc6c, STOP
+_SCRIPT_NAMES: Final = "__torch__."  # classes that the TorchScript program defines
 _PID_PARTS: Final = (5, 6)
 _ELEMENT_BYTES: Final = {
     "BFloat16Storage": 2, "BoolStorage": 1, "ByteStorage": 1, "CharStorage": 1, "ComplexDoubleStorage": 16,
@@ -49,7 +50,7 @@ def scan_checkpoint(members: list[ZipMember], prefix: str, content: Content, con
             plain = unpack(member, content, context)
             if plain is not None:
                 folder = "data" if name == "data.pkl" else name.removesuffix(".pkl")
-                named.update(_storages(plain, context, folder))
+                named.update(_storages(plain, context, folder, _SCRIPT_NAMES if script else ""))
     for member in members:
         name = member.name.removeprefix(prefix)
         if member.is_folder or (name.endswith(".pkl") and name.count("/") == 0):
@@ -72,9 +73,9 @@ def scan_checkpoint(members: list[ZipMember], prefix: str, content: Content, con
     return "TorchScript archive" if script else "PyTorch checkpoint"
 
 
-def _storages(plain: Content, context: Context, folder: str) -> dict[str, int]:
+def _storages(plain: Content, context: Context, folder: str, own_names: str) -> dict[str, int]:
     """Walk one pickle of the checkpoint; return which members its tensors are in, and their least size."""
-    walker = walk_pickle(plain, 0, context)
+    walker = walk_pickle(plain, 0, context, own_names=own_names)
     if walker.complete and walker.end < len(plain.data):
         context.report("EG-SCAN-106", plain, "bytes follow the end of the pickle", offset=walker.end)
     named: dict[str, int] = {}

@@ -28,6 +28,14 @@ _TORCH_REBUILDERS: Final = (
     "_rebuild_sparse_csr_tensor", "_rebuild_sparse_tensor", "_rebuild_tensor", "_rebuild_tensor_v2",
     "_rebuild_tensor_v3",
 )  # fmt: skip
+# Each returns its argument; TorchScript archives mark typed lists with them.
+_TORCH_SCRIPT_TAGS: Final = (
+    "build_boollist",
+    "build_doublelist",
+    "build_intlist",
+    "build_tensorlist",
+    "restore_type_tag",
+)
 _NUMPY_DTYPES: Final = tuple(
     f"{name}DType"
     for name in (
@@ -60,6 +68,7 @@ ALLOWED: Final = frozenset(
         *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
         *(("numpy.dtypes", name) for name in _NUMPY_DTYPES),
         *(("torch", name) for name in _TORCH_STORAGES),
+        *(("torch.jit._pickle", name) for name in _TORCH_SCRIPT_TAGS),
         *(("torch._utils", name) for name in _TORCH_REBUILDERS),
         ("torch.nn.parameter", "Parameter"),
         ("torch.nn.parameter", "Buffer"),

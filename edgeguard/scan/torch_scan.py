@@ -17,6 +17,7 @@ from edgeguard.scan.zip_reader import STORED, ZipMember, unpack
 
 LEGACY_MAGIC: Final = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # LONG1 0x1950a86a20f9469cfc6c, STOP
 _SCRIPT_NAMES: Final = "__torch__."  # classes that the TorchScript program defines
+_SHAPES_ONLY: Final = "traced_inputs"  # examples that tracing keeps the shapes of, without their data
 _PID_PARTS: Final = (5, 6)
 _ELEMENT_BYTES: Final = {
     "BFloat16Storage": 2, "BoolStorage": 1, "ByteStorage": 1, "CharStorage": 1, "ComplexDoubleStorage": 16,
@@ -50,7 +51,9 @@ def scan_checkpoint(members: list[ZipMember], prefix: str, content: Content, con
             plain = unpack(member, content, context)
             if plain is not None:
                 folder = "data" if name == "data.pkl" else name.removesuffix(".pkl")
-                named.update(_storages(plain, context, folder, _SCRIPT_NAMES if script else ""))
+                storages = _storages(plain, context, folder, _SCRIPT_NAMES if script else "")
+                if folder != _SHAPES_ONLY:
+                    named.update(storages)
     for member in members:
         name = member.name.removeprefix(prefix)
         if member.is_folder or (name.endswith(".pkl") and name.count("/") == 0):
@@ -58,6 +61,8 @@ def scan_checkpoint(members: list[ZipMember], prefix: str, content: Content, con
         if name in named:
             _check_storage(member, named.pop(name), content, context)
         elif name in _PLAIN_RECORDS and member.size <= 64:
+            continue
+        elif script and name.startswith(f"{_SHAPES_ONLY}/") and not member.size:
             continue
         elif script and name.startswith("code/") and name.endswith((".py", ".debug_pkl")):
             continue  # named by EG-SCAN-209; debug tables are read only to print source lines

@@ -24,11 +24,9 @@ def make_torch() -> None:
     torch.save(
         {"half": torch.ones(3).half(), "flags": torch.tensor([True]), "epoch": 3, "name": "x"}, HERE / "mixed.pt"
     )
-    program = torch.jit.ScriptModule()
-    program.register_buffer("scale", torch.full((3,), 2.0))
-    program.define(
-        "def forward(self, x):\n    return x * self.scale + torch.ones(3)\n"
-    )  # text: no path of this machine
+    program = torch.jit.trace(torch.nn.Identity(), torch.ones(3))
+    program = torch.jit.script(program)
+    program.define("def scaled(self, x):\n    return x * 2 + torch.ones(3)\n")  # text: no path of this machine
     program.save(HERE / "torchscript.pt")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -17,7 +18,10 @@ from edgeguard.cli.main import run
 from edgeguard.cli.options import format_option, say
 from edgeguard.clock import SystemClock
 from edgeguard.errors import BundleFormatError, ProvisioningError
+from firmware_tools.cli_devices import answer, challenge, enroll, grant, keygen
 from firmware_tools.cli_revocation import resign, revoke
+from firmware_tools.cli_signing import rotate, sign
+from firmware_tools.passphrase import PassphraseSource
 
 FOLDER = click.Path(path_type=Path)
 
@@ -27,12 +31,18 @@ FOLDER = click.Path(path_type=Path)
 )
 @click.version_option(__version__, prog_name="edgeguard-provision")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def cli(debug: bool) -> None:
+@click.option("--passphrase-file", type=FOLDER, help="File of mode 600 with the passphrase of private keys.")
+@click.option("--ask-passphrase", is_flag=True, help="Ask for the passphrase of private keys.")
+@click.pass_context
+def cli(context: click.Context, debug: bool, passphrase_file: Path | None, ask_passphrase: bool) -> None:
     """Make a fleet, enrol its devices, protect models and grant access to them.
 
     Start with:  edgeguard-provision init my-fleet --name my-fleet
+
+    With a passphrase (an option above, or EDGEGUARD_PROVISION_PASSPHRASE) new private keys are encrypted.
     """
     del debug  # read by run(), which prints errors
+    context.obj = PassphraseSource(passphrase_file, ask_passphrase)
 
 
 @cli.command()
@@ -43,6 +53,20 @@ def cli(debug: bool) -> None:
 @click.option("--release-keys", default=1, show_default=True, type=click.IntRange(1, 16), help="Keys that sign models.")
 @click.option(
     "--release-threshold", default=1, show_default=True, type=click.IntRange(1, 16), help="How many must sign."
+)
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    metavar="ROLE=K/N",
+    help="K of N keys for any role, such as revocation=2/3; repeat for several.",
+)
+@click.option(
+    "--signatures",
+    type=click.Choice(["classical", "hybrid-required"]),
+    default="classical",
+    show_default=True,
+    help="hybrid-required: every role signs with P-256 and with ML-DSA-65, which resists quantum computers.",
 )
 @click.option(
     "--channel",
@@ -85,6 +109,8 @@ def init(
     threshold: int,
     release_keys: int,
     release_threshold: int,
+    roles: tuple[str, ...],
+    signatures: Literal["classical", "hybrid-required"],
     channels: tuple[str, ...],
     valid_days: int,
     allow_unlocked_memory: bool,
@@ -95,6 +121,7 @@ def init(
 ) -> None:
     """Make a new FLEET folder with all keys and the pinned trust."""
     from firmware_tools.fleet import DEFAULT_LIST_DAYS, Fleet
+    from firmware_tools.passphrase import chosen_passphrase
 
     made = Fleet.create(
         fleet,
@@ -104,6 +131,9 @@ def init(
         offline_threshold=threshold,
         release_keys=release_keys,
         release_threshold=release_threshold,
+        roles=dict(_role(text) for text in roles),
+        signatures=signatures,
+        passphrase=chosen_passphrase(new=True),
         channels=channels,
         valid_days=valid_days,
         allow_unlocked_memory=allow_unlocked_memory,
@@ -113,60 +143,6 @@ def init(
     _result(output, {"fleet_id": made.fleet_id, "name": made.name, "trust": str(made.trust_folder)})
     say(f"move root-*.pem and targets-*.pem out of {fleet / 'keys'}: they are needed only to change the fleet")
     say(f"copy {made.trust_folder} to each device, read-only")
-
-
-@cli.command()
-@click.option("--trust", required=True, type=FOLDER, help="Copy of the fleet's trust folder.")
-@click.option("--key", "key_path", required=True, type=FOLDER, help="New private key; created with mode 0600.")
-@click.option("--request", "request_path", required=True, type=FOLDER, help="Enrolment request to bring to the fleet.")
-@click.option("--name", required=True, help="Name of the device.")
-@click.option("--board", default="generic", show_default=True, help="Kind of board, for models limited to some.")
-@click.option("--state", "state_path", type=FOLDER, help="New folder for the device's state, made with its key.")
-@format_option
-def keygen(
-    trust: Path, key_path: Path, request_path: Path, name: str, board: str, state_path: Path | None, output: str
-) -> None:
-    """Make a device key, its state and its enrolment request; run where the key will stay."""
-    from edgeguard.keys.context import fingerprint_of
-    from edgeguard.keys.file import FileKeyProvider
-    from edgeguard.trust.state import DeviceState
-    from edgeguard.trust.store import TrustStore
-    from firmware_tools.enroll import make_request
-    from firmware_tools.files import write_atomic
-
-    store = TrustStore.load(trust, _wall_ns())
-    key = FileKeyProvider.generate(key_path)
-    if state_path is not None:
-        say(DeviceState.create(state_path, key=key, trust=store).undetected)
-    write_atomic(request_path, make_request(key, store, device_name=name, board=board))
-    fingerprint = fingerprint_of(key.public_key())
-    _result(output, {"device": name, "kid": key.kid, "fingerprint": fingerprint, "request": str(request_path)})
-
-
-@cli.command()
-@click.argument("fleet", type=FOLDER)
-@click.argument("request", type=FOLDER)
-@click.option("--fingerprint", default="", help="The fingerprint that keygen printed; asked for when not given.")
-@format_option
-def enroll(fleet: Path, request: Path, fingerprint: str, output: str) -> None:
-    """Check an enrolment REQUEST and sign the device's record."""
-    from firmware_tools.enroll import PendingDevice
-    from firmware_tools.enroll import enroll as sign_record
-    from firmware_tools.fleet import Fleet
-
-    def confirm(pending: PendingDevice) -> bool:
-        say(f"device      {pending.device_name} ({pending.board}, {pending.key_class} key)")
-        say(f"fingerprint {pending.fingerprint}")
-        if fingerprint:
-            return fingerprint.replace(" ", "").lower() == pending.fingerprint.replace(" ", "")
-        if not sys.stdin.isatty():
-            raise ProvisioningError(
-                "nobody is here to compare the fingerprint", code="EG-P011", hint="give it with --fingerprint"
-            )
-        return click.confirm("Is this the fingerprint the device printed?", err=True)
-
-    record = sign_record(Fleet.open(fleet), request, confirm=confirm, wall_ns=_wall_ns())
-    _result(output, {"device": record.device_name, "kid": record.kid, "enrolled": record.enrolled})
 
 
 @cli.command()
@@ -200,6 +176,8 @@ def enroll(fleet: Path, request: Path, fingerprint: str, output: str) -> None:
 @click.option(
     "--min-key-class", type=click.Choice(["file", "device-bound", "hardware"]), default="file", show_default=True
 )
+@click.option("--pq-required", is_flag=True, help="Only devices with a post-quantum key may be granted this model.")
+@click.option("--partial", is_flag=True, help="Sign with the release keys that are here; others add theirs with sign.")
 @format_option
 def pack(
     fleet: Path,
@@ -214,46 +192,39 @@ def pack(
     libraries: tuple[Path, ...],
     expires: str | None,
     min_key_class: Literal["file", "device-bound", "hardware"],
+    pq_required: bool,
+    partial: bool,
     output: str,
 ) -> None:
     """Turn a plain ONNX MODEL into a signed and encrypted bundle."""
-    from firmware_tools.fleet import Fleet
     from firmware_tools.io_toml import read_model_io
     from firmware_tools.pack import Release, pack_model
+    from firmware_tools.passphrase import open_fleet
 
     release = Release(model_id, version, counter=_counter(counter), boards=boards, channel=channel)
+    release = replace(release, confidentiality="pq-required" if pq_required else "classical")
     release = replace(release, min_key_class=min_key_class)
     if expires:
         release = replace(release, expires_ns=_date(expires))
     with ExitStack() as stack:
         packed = pack_model(
-            Fleet.open(fleet),
+            open_fleet(fleet),
             model,
             out or Path(f"{model_id}-{version}.bundle"),
             release=release,
             wall_ns=_wall_ns(),
             io=read_model_io(io_path) if io_path else None,
             libraries=libraries,
+            partial=partial,
             progress=_progress(stack, "encrypting"),
         )
     for note in packed.notes:
         say(note)
+    for missing in packed.missing:
+        say(
+            f"devices wait for {missing.count} more {missing.role} signature(s): edgeguard-provision sign {packed.path}"
+        )
     _result(output, {"bundle": str(packed.path), "identity": packed.identity, "bundle_id": packed.bundle_id})
-
-
-@cli.command()
-@click.argument("fleet", type=FOLDER)
-@click.argument("bundle", type=FOLDER)
-@click.argument("devices", nargs=-1, required=True)
-@format_option
-def grant(fleet: Path, bundle: Path, devices: tuple[str, ...], output: str) -> None:
-    """Let DEVICES (names or key ids) open a BUNDLE."""
-    from firmware_tools.fleet import Fleet
-    from firmware_tools.grant import grant as grant_one
-
-    opened = Fleet.open(fleet)
-    wraps = {device: str(grant_one(opened, bundle, device, wall_ns=_wall_ns())) for device in devices}
-    _result(output, {"granted": wraps} if output == "json" else wraps)
 
 
 @cli.command()
@@ -262,26 +233,35 @@ def grant(fleet: Path, bundle: Path, devices: tuple[str, ...], output: str) -> N
 @format_option
 def status(fleet: Path, bundles: tuple[Path, ...], output: str) -> None:
     """Show a FLEET: its trust, its devices, and who can open the given BUNDLES."""
-    from firmware_tools.fleet import Fleet
+    from firmware_tools.passphrase import open_fleet
     from firmware_tools.status import fleet_status
 
-    facts = fleet_status(Fleet.open(fleet), bundles, wall_ns=_wall_ns())
+    facts = fleet_status(open_fleet(fleet), bundles, wall_ns=_wall_ns())
     if output == "json":
         _result(output, asdict(facts))
         return
     click.echo(f"fleet    {facts.name}  {facts.fleet_id}")
-    click.echo(f"trust    root {facts.root_version}, targets {facts.targets_version}, expires {facts.expires}")
+    expires = ", ".join(f"{name} until {date}" for name, date in facts.expires.items())
+    click.echo(f"trust    root {facts.root_version}, targets {facts.targets_version}, {facts.signatures}; {expires}")
+    for role in facts.roles:
+        click.echo(f"role     {role.role:11} {role.family:10} {role.threshold} of {role.keys}, {role.here} here")
     for device in facts.devices:
-        click.echo(
-            f"device   {device.name}  {device.board}  {device.key_class} key  {device.kid}  since {device.enrolled}"
-        )
+        kind = f"{device.key_class} {device.suite.split('/')[1]} key"
+        click.echo(f"device   {device.name}  {device.board}  {kind}  {device.kid}  since {device.enrolled}")
     for bundle in facts.bundles:
         who = ", ".join(bundle.granted) or "nobody"
         click.echo(f"bundle   {bundle.model_id} {bundle.release}  counter {bundle.counter}  granted to {who}")
 
 
-cli.add_command(revoke)
-cli.add_command(resign)
+for verb in (keygen, challenge, answer, enroll, grant, sign, rotate, revoke, resign):
+    cli.add_command(verb)
+
+
+def _role(text: str) -> tuple[str, tuple[int, int]]:
+    match = re.fullmatch(r"([a-z-]+)=([0-9]{1,2})/([0-9]{1,2})", text)
+    if match is None:
+        raise ProvisioningError("a role is ROLE=K/N, such as revocation=2/3", code="EG-P003")
+    return match[1], (int(match[3]), int(match[2]))
 
 
 def _counter(text: str) -> tuple[int, int]:

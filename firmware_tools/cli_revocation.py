@@ -46,14 +46,14 @@ def revoke(
     output: str,
 ) -> None:
     """Take back what FLEET has released; without options, renew the list. Nothing is ever taken off it."""
-    from firmware_tools.fleet import Fleet
+    from firmware_tools.passphrase import open_fleet
     from firmware_tools.revocation_list import Entries
     from firmware_tools.revoke import identity_of, put_list_into
     from firmware_tools.revoke import revoke as sign_list
 
     if excepted and not signers:
         raise ProvisioningError("--except goes with --signer", code="EG-P003")
-    opened = Fleet.open(fleet)
+    opened = open_fleet(fleet)
     still_good = frozenset(identity_of(name) for name in excepted)
     entries = Entries(
         bundles=frozenset(identity_of(name) for name in bundles),
@@ -82,10 +82,10 @@ def revoke(
 @format_option
 def resign(fleet: Path, bundles: tuple[Path, ...], output: str) -> None:
     """Sign BUNDLES that FLEET packed again, with the release keys in force; what is signed stays the same."""
-    from firmware_tools.fleet import Fleet
+    from firmware_tools.passphrase import open_fleet
     from firmware_tools.resign import resign as sign_again
 
-    opened = Fleet.open(fleet)
+    opened = open_fleet(fleet)
     wall_ns = SystemClock().wall_ns()
     print_facts(output, {str(bundle): sign_again(opened, bundle, wall_ns=wall_ns) for bundle in bundles})
 

@@ -146,7 +146,7 @@ def make_challenge(fleet: Fleet, request_path: Path | str) -> bytes:
     Raises:
         ProvisioningError: EG-P010, the request is malformed, for another fleet, or not proven.
     """
-    raw = _read_bounded(Path(request_path))
+    raw = read_bounded(Path(request_path))
     _, public = _proven_request(fleet, raw)
     digest = hashlib.sha256(raw).digest()
     info = challenge_info(fleet_id=fleet.fleet_id, request_digest=digest, kid=public.kid, suite=public.suite)
@@ -202,7 +202,7 @@ def enroll(
             name or key known already, EG-P015 a challenge must be answered first.
     """
     trust = fleet.trust(wall_ns)
-    raw = _read_bounded(Path(request_path))
+    raw = read_bounded(Path(request_path))
     request, public = _proven_request(fleet, raw)
     _require_answered(fleet, public, hashlib.sha256(raw).digest(), answer)
     for known in device_records(fleet, trust):
@@ -286,7 +286,12 @@ def unknown_device(name: str) -> ProvisioningError:
     )
 
 
-def _read_bounded(path: Path) -> bytes:
+def read_bounded(path: Path) -> bytes:
+    """Return the content of a request, challenge or answer file.
+
+    Raises:
+        ProvisioningError: EG-P010, unreadable or too large.
+    """
     reason = ""
     try:
         with path.open("rb") as file:

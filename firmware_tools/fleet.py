@@ -183,33 +183,48 @@ class Fleet:
             raise self._missing(role, count, len(paths))
         return [FileSigner(path, self.passphrase) for path in paths[:count]]
 
-    def signing_set(self, role: str, trust: TrustStore) -> list[FileSigner]:
+    def signing_set(self, role: str, trust: TrustStore, *, partial: bool = False) -> list[FileSigner]:
         """Return just as many keys of a delegated role as devices ask for, classical ones first.
 
-        Keys that lie here and that `trust` no longer names are passed over.
+        Keys that lie here and that `trust` no longer names are passed over. partial: those that are here will do, at
+        least one of them classical; others sign later.
 
         Raises:
             ProvisioningError: EG-P005, too few are here.
         """
-        return self._enough(trust.groups[role])
+        return self._enough(trust.groups[role], partial=partial)
 
     def offline_set(self, role: str, trust: TrustStore) -> list[FileSigner]:
         """As `signing_set`, for root, targets, snapshot and timestamp."""
         return self._enough(trust.top_groups[role])
 
-    def _enough(self, groups: Sequence[KeyGroup]) -> list[FileSigner]:
+    def key_files_of(self, groups: Sequence[KeyGroup]) -> list[Path]:
+        """Return the files here that hold keys of these groups."""
+        return [path for group in groups for path, _ in self._here(group)]
+
+    def new_signer(self, role: str, scheme: str) -> tuple[Path, FileSigner]:
+        """Make one more signing key of a role, under the next free number."""
+        stem = _stem(role, scheme)
+        taken = [*(self.folder / "keys").rglob(f"{stem}-*.pem")]
+        numbers = [int(m[1]) for p in taken if (m := re.fullmatch(rf"{re.escape(stem)}-([0-9]+)\.pem", p.name))]
+        path = self.folder / "keys" / f"{stem}-{max(numbers, default=0) + 1}.pem"
+        return path, FileSigner.generate(path, scheme, self.passphrase)
+
+    def _enough(self, groups: Sequence[KeyGroup], *, partial: bool = False) -> list[FileSigner]:
         chosen: list[FileSigner] = []
         for group in groups:
-            stem = group.role
-            if group.scheme == SCHEME_MLDSA65 and not stem.endswith("-pq"):
-                stem += "-pq"
-            known = {key.public_der for key in group.keys}
-            signers = (FileSigner(path, self.passphrase) for path in self._key_files(stem))
-            here = [s for s in signers if s.public_key().public_der in known]
-            if len(here) < group.threshold:
-                raise self._missing(stem, group.threshold, len(here))
-            chosen += here[: group.threshold]
+            here = [signer for _, signer in self._here(group)][: group.threshold]
+            # Of a partial set only the first group, which makes model.sig, needs somebody.
+            needed = group.threshold if not partial else 0 if chosen else 1
+            if len(here) < needed:
+                raise self._missing(_stem(group.role, group.scheme), group.threshold, len(here))
+            chosen += here
         return chosen
+
+    def _here(self, group: KeyGroup) -> list[tuple[Path, FileSigner]]:
+        known = {key.public_der for key in group.keys}
+        files = ((p, FileSigner(p, self.passphrase)) for p in self._key_files(_stem(group.role, group.scheme)))
+        return [(path, signer) for path, signer in files if signer.public_key().public_der in known]
 
     def _key_files(self, stem: str) -> list[Path]:
         pattern = re.compile(rf"{re.escape(stem)}-([0-9]+)\.pem")
@@ -257,6 +272,11 @@ def _role_numbers(
     return numbers
 
 
+def _stem(role: str, scheme: str) -> str:
+    """Return how the key files of a role and family are named; `release-pq` is a role of its own."""
+    return role if scheme == SCHEME_P256 or role.endswith("-pq") else f"{role}-pq"
+
+
 def _new_signers(
     folder: Path, numbers: Mapping[str, tuple[int, int]], signatures: str, passphrase: bytes | None
 ) -> dict[str, list[FileSigner]]:
@@ -268,7 +288,7 @@ def _new_signers(
             schemes = [SCHEME_P256 if role == RELEASE else SCHEME_MLDSA65]
         made[role] = []
         for scheme in schemes:
-            stem = f"{role}-pq" if scheme == SCHEME_MLDSA65 and role != RELEASE_PQ else role
+            stem = _stem(role, scheme)
             made[role] += [
                 FileSigner.generate(folder / f"{stem}-{i + 1}.pem", scheme, passphrase) for i in range(count)
             ]

@@ -54,6 +54,7 @@ from firmware_tools.fleet import Fleet
 from firmware_tools.grant import seal_cek
 from firmware_tools.onnx_split import SplitModel, split_model
 from firmware_tools.revoke import put_list_into
+from firmware_tools.sign import Missing, missing_signatures, one_signature_enough
 
 MIN_RUNTIME = "0.1.0"  # the first version that reads bundle v1
 
@@ -85,12 +86,13 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class PackedBundle:
-    """What came out. identity: hex. notes: what the split had to say."""
+    """What came out. identity: hex. notes: what the split had to say. missing: signatures of a partial pack."""
 
     path: Path
     identity: str
     bundle_id: str
     notes: tuple[str, ...]
+    missing: tuple[Missing, ...] = ()
 
 
 def pack_model(
@@ -102,6 +104,7 @@ def pack_model(
     wall_ns: int,
     io: ModelIo | None = None,
     libraries: Sequence[Path | str] = (),
+    partial: bool = False,
     progress: Progress | None = None,
 ) -> PackedBundle:
     """Split, gate, encrypt and sign a model; `out` appears complete or not at all.
@@ -109,6 +112,7 @@ def pack_model(
     Args:
         model: an ONNX file; external data beside it is included.
         libraries: custom-operator libraries that devices may load with the model; signed by digest, not packed.
+        partial: sign with the release keys that are here; others add theirs with `sign` before devices accept it.
         progress: called with (bytes done, bytes in all).
 
     Raises:
@@ -125,15 +129,16 @@ def pack_model(
             statement, bundle_id = _write_contents(new, trust, split, release, io, signed, cek, progress)
         except BundleFormatError as error:
             raise ProvisioningError(error.message, code="EG-P003") from None
-        _sign(new, fleet, trust, statement)
+        _sign(new, fleet, trust, statement, partial)
         if trust.revocation is not None:
             put_list_into(fleet.trust_folder, new)
         identity = hashlib.sha256(statement).digest()
-        _prove(new, trust, release.model_id, max(wall_ns, release.valid_from_ns or 0), cek)
+        judged_by = one_signature_enough(trust) if partial else trust
+        _prove(new, judged_by, release.model_id, max(wall_ns, release.valid_from_ns or 0), cek)
         grant_der = fleet.grant_key().public_key()
         wrap = seal_cek(cek, grant_der, identity=identity, fleet_id=fleet.fleet_id, model_id=release.model_id)
         write_atomic(fleet.cek_wrap(identity), wrap, mode=0o600)
-    return PackedBundle(Path(out), identity.hex(), bundle_id, split.notes)
+    return PackedBundle(Path(out), identity.hex(), bundle_id, split.notes, missing_signatures(out, trust))
 
 
 def sign_libraries(paths: Sequence[Path | str]) -> tuple[Library, ...]:
@@ -230,17 +235,20 @@ def _policy(release: Release, trust: TrustStore, bundle_id: str, manifest_digest
     return convert(fields, Policy, what="the release")
 
 
-def _sign(folder: Path, fleet: Fleet, trust: TrustStore, statement: bytes) -> None:
+def _sign(folder: Path, fleet: Fleet, trust: TrustStore, statement: bytes, partial: bool) -> None:
     (folder / SIGNATURES_FOLDER).mkdir()
-    for name, content in signature_files(fleet, trust, statement).items():
+    for name, content in signature_files(fleet, trust, statement, partial=partial).items():
         write_synced(folder / name, content)
 
 
-def signature_files(fleet: Fleet, trust: TrustStore, statement: bytes) -> dict[str, bytes]:
-    """Sign the same payload bytes by as many release keys as devices ask for, in every family; return file contents."""
+def signature_files(fleet: Fleet, trust: TrustStore, statement: bytes, *, partial: bool = False) -> dict[str, bytes]:
+    """Sign the same payload bytes by as many release keys as devices ask for, in every family; return file contents.
+
+    partial: by those keys that are here, at least one of them P-256; others sign later.
+    """
     message = pae(STATEMENT_TYPE, statement)
     files: dict[str, bytes] = {}
-    for index, signer in enumerate(fleet.signing_set(RELEASE, trust)):
+    for index, signer in enumerate(fleet.signing_set(RELEASE, trust, partial=partial)):
         keyid = signer.public_key().keyid
         name = f"{SIGNATURES_FOLDER}/{keyid}.sig" if index else SIGNATURE_FILE
         files[name] = encode_signed(statement, STATEMENT_TYPE, keyid, signer.sign(message))

@@ -14,7 +14,6 @@ from edgeguard.bundle.statement import parse_statement
 from edgeguard.bundle.storage import DirectoryStorage
 from edgeguard.bundle.verify import verify_bundle
 from edgeguard.errors import ProvisioningError
-from edgeguard.keys.context import WRAP_BYTES
 from firmware_tools.files import write_atomic
 from firmware_tools.fleet import Fleet
 from firmware_tools.pack import signature_files
@@ -37,7 +36,7 @@ def resign(fleet: Fleet, bundle: Path | str, *, wall_ns: int) -> str:
     statement = parse_statement(payload)
     identity = hashlib.sha256(payload).digest()
     wrap = fleet.cek_wrap(identity)
-    if statement.policy.fleet_id != fleet.fleet_id or not wrap.is_file() or wrap.stat().st_size != WRAP_BYTES:
+    if statement.policy.fleet_id != fleet.fleet_id or not wrap.is_file():
         raise ProvisioningError(
             f"{folder} was not packed by this fleet folder and is not signed",
             code="EG-P051",

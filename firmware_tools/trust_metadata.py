@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # documented re-export
+from securesystemslib.signer import CryptoSigner, Key  # type: ignore[attr-defined] # documented re-export
 from tuf.api.metadata import (  # type: ignore[attr-defined] # documented re-exports
     DelegatedRole,
     Delegations,
@@ -31,7 +31,7 @@ def root_metadata(
     keys: dict[str, Any] = {}
     roles: dict[str, Role] = {}
     for name in TOP_ROLES:
-        tuf_keys = [_tuf_signer(s).public_key for s in signers[name]]
+        tuf_keys = [tuf_key(s) for s in signers[name]]
         keys |= {k.keyid: k for k in tuf_keys}
         roles[name] = Role([k.keyid for k in tuf_keys], thresholds[name])
     return signed_metadata(Root(version=version, expires=expires, keys=keys, roles=roles), signers["root"])
@@ -50,7 +50,7 @@ def targets_metadata(
     for name, paths in DELEGATED_PATHS.items():
         if name not in signers:
             continue
-        tuf_keys = [_tuf_signer(s).public_key for s in signers[name]]
+        tuf_keys = [tuf_key(s) for s in signers[name]]
         keys |= {k.keyid: k for k in tuf_keys}
         roles[name] = DelegatedRole(
             name, [k.keyid for k in tuf_keys], thresholds[name], terminating=True, paths=[paths]
@@ -74,6 +74,11 @@ def signed_metadata(signed: Signed, signers: Sequence[FileSigner]) -> bytes:
     for signer in signers:
         metadata.sign(_tuf_signer(signer), append=True)
     return metadata.to_bytes()
+
+
+def tuf_key(signer: FileSigner) -> Key:
+    """Return a signer's public key as TUF metadata lists it."""
+    return _tuf_signer(signer).public_key
 
 
 def _tuf_signer(signer: FileSigner) -> CryptoSigner:

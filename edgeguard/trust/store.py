@@ -206,7 +206,11 @@ class TrustStore:
             signed[key.public_der] = key
         for group in self.groups[role]:
             if not group.is_met_by(signed):
-                raise SignatureError(f"not enough {group.role} keys have signed ({group.scheme})", code="EG-S003")
+                raise SignatureError(
+                    f"not enough {group.role} keys have signed ({group.scheme})",
+                    code="EG-S003",
+                    hint="a bundle is signed further with: edgeguard-provision sign" if role == RELEASE else "",
+                )
         return tuple(signed.values())
 
     def verify_delegated(self, role: str, raw: bytes) -> Targets:

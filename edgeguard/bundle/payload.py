@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from cryptography.exceptions import InvalidTag
 
 from edgeguard.bundle.chunked import SEALED_CHUNK_BYTES, ChunkCipher, decryptor_of
-from edgeguard.bundle.copies import DAMAGE_HINT, FIRST_STEP_BYTES, HashedCopies, hashed_copies, on_all_cores
+from edgeguard.bundle.copies import DAMAGE_HINT, HashedCopies, hashed_copies, on_all_cores
 from edgeguard.bundle.manifest import HEADER_BYTES, Manifest, Payload
 from edgeguard.bundle.storage import BundleStorage
 from edgeguard.errors import DecryptionError, EnvironmentMissingError, SignatureError
@@ -149,18 +149,19 @@ class _Decryption:
 
     def _decrypt(self, step: memoryview, room: memoryview) -> None:
         # A rejected step is not reported yet: the digest, which says more, has the first word.
+        direct = step[: max(0, len(room) - _SLACK_BYTES)]
         try:
-            if len(room) >= len(step) + _SLACK_BYTES:
-                self._filled += self._decryptor.update_into(step, room)
-            else:
-                self._decrypt_near_the_end(step, room)
+            written = self._decryptor.update_into(direct, room) if direct else 0
+            self._filled += written
+            if len(direct) < len(step):
+                self._decrypt_near_the_end(step[len(direct) :], room[written:])
         except (InvalidTag, ValueError):
             self._rejected = True
 
-    def _decrypt_near_the_end(self, step: memoryview, room: memoryview) -> None:
+    def _decrypt_near_the_end(self, piece: memoryview, room: memoryview) -> None:
         """As above, by way of a buffer that has the room the decryptor asks for."""
-        with SecretBuffer(FIRST_STEP_BYTES + _SLACK_BYTES) as spare:
-            written = self._decryptor.update_into(step, spare.view)
+        with SecretBuffer(len(piece) + _SLACK_BYTES) as spare:
+            written = self._decryptor.update_into(piece, spare.view)
             self._keep(spare.view[:written], room)
 
     def _finish(self, room: memoryview) -> None:

@@ -1,4 +1,4 @@
-"""`edgeguard verify`: is this bundle what the fleet released, and undamaged."""
+"""`edgeguard verify`: is this bundle what the fleet released, and undamaged; or this folder what a key signed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from edgeguard.errors import ConfigError
 
 if TYPE_CHECKING:
     from edgeguard.keys.provider import VerifiedStatement
+    from edgeguard.trust.store import TrustStore
 
 FOLDER = click.Path(path_type=Path)
+PLAIN_SCOPE = "one signature by this key and the digests of all files; no policy, expiry, revocation or rollback"
 
 
 @click.command("verify")
@@ -22,7 +24,6 @@ FOLDER = click.Path(path_type=Path)
 @click.option(
     "--trust",
     "trust_path",
-    required=True,
     type=FOLDER,
     envvar="EDGEGUARD_TRUST",
     help="Folder with the pinned trust metadata; there is no default trust.",
@@ -30,7 +31,11 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--model-id", envvar="EDGEGUARD_MODEL_ID", help="Refuse any other model.")
 @click.option("--board", envvar="EDGEGUARD_BOARD", help="Refuse a model that is not for this board.")
 @click.option(
-    "--key", "key_path", type=FOLDER, envvar="EDGEGUARD_KEY", help="Device key: decrypt as well, in memory, and wipe."
+    "--key",
+    "key_path",
+    type=FOLDER,
+    envvar="EDGEGUARD_KEY",
+    help="Device key: decrypt as well, in memory, check the plaintext digests, and wipe.",
 )
 @click.option(
     "--state",
@@ -39,8 +44,75 @@ FOLDER = click.Path(path_type=Path)
     envvar="EDGEGUARD_STATE",
     help="The device's state folder, with --key: also check counters and revocation as this device knows them.",
 )
+@click.option(
+    "--public-key",
+    "public_key",
+    type=FOLDER,
+    help="Instead of --trust: a plain folder signed by this EC key with `model_signing sign key`.",
+)
+@click.option("--signature", type=FOLDER, help="With --public-key: the signature; BUNDLE/model.sig when not given.")
 @format_option
+@click.pass_context
 def command(
+    ctx: click.Context,
+    bundle: Path,
+    trust_path: Path | None,
+    model_id: str | None,
+    board: str | None,
+    key_path: Path | None,
+    state_path: Path | None,
+    public_key: Path | None,
+    signature: Path | None,
+    output: str,
+) -> None:
+    """Check signature, policy and every digest of BUNDLE; with --key, that this device can decrypt it.
+
+    With --public-key, BUNDLE is any folder with an OpenSSF Model Signing signature, and nothing but that signature and
+    the files it covers is checked.
+    """
+    if public_key is not None:
+        _refuse_options_of_bundles(ctx)
+        _verify_plain(bundle, public_key, signature, output)
+        return
+    if signature is not None:
+        raise click.UsageError("--signature belongs to --public-key")
+    if trust_path is None:
+        raise click.UsageError("give --trust DIR for a bundle of a fleet, or --public-key FILE for a plain folder")
+    if state_path is not None and key_path is None:
+        raise ConfigError("--state needs --key, which authenticates it", code="EG-C021", hint="add --key DEVICE.pem")
+    _verify_bundle(bundle, trust_path, model_id, board, key_path, state_path, output)
+
+
+def _refuse_options_of_bundles(ctx: click.Context) -> None:
+    """What the environment sets for bundles is no mistake; what the command line says beside --public-key is."""
+    for name in ("trust_path", "model_id", "board", "key_path", "state_path"):
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                "--public-key checks a signature alone: --trust, --key and the like do not go with it"
+            )
+
+
+def _verify_plain(folder: Path, public_key: Path, signature: Path | None, output: str) -> None:
+    from dataclasses import asdict
+
+    from edgeguard.bundle.plain import verify_plain
+
+    verified = verify_plain(folder, public_key, signature=signature)
+    if output == "json":
+        facts = {"verified": True, "scope": PLAIN_SCOPE, **asdict(verified)}
+        click.echo(json.dumps(facts, indent=2, sort_keys=True))
+        return
+    click.echo(f"{folder}: the signature verifies")
+    click.echo(f"  {'signed as':12} {verified.model_name!a}")
+    click.echo(f"  {'by key':12} {verified.keyid} ({verified.curve})")
+    click.echo(
+        f"  {'files':12} {verified.files}, {verified.size_bytes} bytes ({verified.hash_type}, {verified.method})"
+    )
+    click.echo(f"  {'not covered':12} {', '.join(map(ascii, verified.uncovered)) or 'nothing'}")
+    click.echo(f"  {'checked':12} {PLAIN_SCOPE}")
+
+
+def _verify_bundle(
     bundle: Path,
     trust_path: Path,
     model_id: str | None,
@@ -48,34 +120,18 @@ def command(
     key_path: Path | None,
     state_path: Path | None,
     output: str,
-) -> None:  # fmt: skip
-    """Check signature, policy and every digest of BUNDLE; with --key, that this device can decrypt it."""
-    from edgeguard.bundle.model import open_model
+) -> None:
     from edgeguard.bundle.verify import verify_bundle
     from edgeguard.clock import SystemClock
-    from edgeguard.keys.file import FileKeyProvider
-    from edgeguard.trust.state import DeviceState
     from edgeguard.trust.store import TrustStore
 
-    if state_path is not None and key_path is None:
-        raise ConfigError("--state needs --key, which authenticates it", code="EG-C021", hint="add --key DEVICE.pem")
     wall_ns = SystemClock().wall_ns()
     trust = TrustStore.load(trust_path, wall_ns)
-    key = FileKeyProvider(key_path) if key_path is not None else None
-    state = DeviceState.open(state_path, key=key, fleet_id=trust.fleet_id) if key and state_path else None
-    verified = verify_bundle(bundle, trust, expect_model=model_id, board=board, wall_ns=wall_ns, state=state)
-    if key is not None:
-        with open_model(
-            bundle,
-            trust=trust,
-            key=key,
-            expect_model=verified.statement.model_id,
-            board=board or "",
-            wall_ns=wall_ns,
-            state=state,
-        ):
-            pass
-    facts = _facts(verified.statement) | {"verified": True, "decrypted": key_path is not None}
+    if key_path is None:
+        verified = verify_bundle(bundle, trust, expect_model=model_id, board=board, wall_ns=wall_ns).statement
+    else:
+        verified = _verify_with_key(bundle, trust, model_id, board, key_path, state_path, wall_ns)
+    facts = _facts(verified) | {"verified": True, "decrypted": key_path is not None}
     if output == "json":
         click.echo(json.dumps(facts, indent=2, sort_keys=True))
         return
@@ -83,6 +139,38 @@ def command(
     for name, value in facts.items():
         if name not in ("verified", "decrypted"):
             click.echo(f"  {name:12} {', '.join(value) if isinstance(value, list) else value}")
+
+
+def _verify_with_key(
+    bundle: Path,
+    trust: TrustStore,
+    model_id: str | None,
+    board: str | None,
+    key_path: Path,
+    state_path: Path | None,
+    wall_ns: int,
+) -> VerifiedStatement:
+    """Verify first, which names a damaged place, then open the model as this device would, to the last check."""
+    from edgeguard.bundle.model import open_model
+    from edgeguard.bundle.verify import verify_bundle
+    from edgeguard.keys.file import FileKeyProvider
+    from edgeguard.trust.state import DeviceState
+
+    key = FileKeyProvider(key_path)
+    state = DeviceState.open(state_path, key=key, fleet_id=trust.fleet_id) if state_path else None
+    verified = verify_bundle(bundle, trust, expect_model=model_id, board=board, wall_ns=wall_ns, state=state).statement
+    expected = verified.model_id
+    open_model(
+        bundle,
+        trust=trust,
+        key=key,
+        expect_model=expected,
+        board=board or "",
+        wall_ns=wall_ns,
+        deep=True,
+        state=state,
+    ).close()
+    return verified
 
 
 def _facts(statement: VerifiedStatement) -> dict[str, Any]:

@@ -82,3 +82,17 @@ def decode_ld06(data: Bytes, starts: NDArray[np.int64]) -> tuple[NDArray[np.uint
     packets = np.frombuffer(b"".join(data[s : s + LD06_BYTES].tobytes() for s in starts), dtype=layout)
     head = np.stack([packets[name] for name in ("speed", "start", "end", "time")], axis=1).astype(np.uint16)
     return packets["points"]["distance"].astype(np.uint16), packets["points"]["intensity"].copy(), head.reshape(-1, 4)
+
+
+def count_missing_ld06(head: NDArray[np.uint16], last: tuple[int, int] | None) -> int:
+    """Twin of `serial_lidar.count_missing_ld06`, in whole arrays; `last`: end angle and timestamp before, or None."""
+    speed, start, end, time = head.astype(np.float64).T
+    step = np.maximum(((end - start) % 36_000) / 11, 1.0)
+    if last is not None:
+        end, time = np.concatenate(([last[0]], end)), np.concatenate(([last[1]], time))
+    else:
+        speed, start, step = speed[1:], start[1:], step[1:]
+    turned = (start - end[:-1]) % 36_000 - step
+    turned = np.where(turned > 36_000 - 2 * step, 0.0, turned)
+    turns = np.maximum(np.floor((np.diff(time) % 30_000 * speed / 10.0 - turned) / 36_000 + 0.5), 0.0)
+    return int(np.floor((turned + turns * 36_000) / (step * 12) + 0.5).sum())

@@ -7,13 +7,20 @@ Each `find` kernel looks once at every byte; each `decode` kernel turns what was
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+from numba import njit, types
 from numpy.typing import NDArray
+
+# What arrives is immutable bytes; a signature for read-only arrays takes them, and arrays, without a copy.
+DATA = types.Array(types.uint8, 1, "C", readonly=True)
+STARTS = types.int64[::1]
+COUNTS3, COUNTS5 = types.UniTuple(types.int64, 3), types.UniTuple(types.int64, 5)
 
 LD06_BYTES = 47
 LD06_POINTS = 12
 LD06_HEADER, LD06_VERLEN = 0x54, 0x2C
 LD06_CRC_POLYNOMIAL = 0x4D
+LD06_CIRCLE_CDEG = 36_000
+LD06_WRAP_MS = 30_000
 
 NODE_BYTES = 5
 CAPSULE_BYTES = 84
@@ -21,28 +28,36 @@ CAPSULE_CABINS = 16
 DENSE_POINTS = 40
 
 
-def _crc8_table(polynomial: int) -> NDArray[np.uint8]:
-    table = np.zeros(256, dtype=np.uint8)
+def _crc8_contributions(polynomial: int, length: int) -> NDArray[np.uint8]:
+    """What each byte value at each place adds to the CRC-8 of `length` bytes: (length, 256) uint8.
+
+    A CRC that starts at zero is linear over XOR, so the contributions of all places can be looked up independently of
+    each other; the usual loop waits for every byte's result before it can look up the next.
+    """
+    step = np.zeros(256, dtype=np.uint8)
     for value in range(256):
         crc = value
         for _ in range(8):
             crc = ((crc << 1) ^ polynomial if crc & 0x80 else crc << 1) & 0xFF
-        table[value] = crc
-    return table
+        step[value] = crc
+    places = [step]
+    while len(places) < length:
+        places.append(step[places[-1]])
+    return np.stack(places[::-1])
 
 
-LD06_CRC_TABLE = _crc8_table(LD06_CRC_POLYNOMIAL)
+LD06_CRC_TABLES = _crc8_contributions(LD06_CRC_POLYNOMIAL, LD06_BYTES - 1)
 
 
-@njit("Tuple((i8, i8, i8, i8, i8))(u1[::1], u1[::1], i8, i8[::1])", cache=True, nogil=True)
+@njit(COUNTS5(DATA, types.uint8[:, ::1], types.int64, STARTS), cache=True, nogil=True)
 def find_ld06(
-    data: NDArray[np.uint8], table: NDArray[np.uint8], quiet: int, starts: NDArray[np.int64]
+    data: NDArray[np.uint8], tables: NDArray[np.uint8], quiet: int, starts: NDArray[np.int64]
 ) -> tuple[int, int, int, int, int]:
     """Find packets with a correct CRC-8.
 
     Args:
-        data: (N,) bytes. table: CRC-8 table. quiet: bytes at the start in which a failing header is part of a packet
-            that was already counted as failed. starts: (N // 47 + 1,) output, offset of each packet.
+        data: (N,) bytes. tables: `LD06_CRC_TABLES`. quiet: bytes at the start in which a failing header is part of a
+            packet that was already counted as failed. starts: (N // 47 + 1,) output, offset of each packet.
 
     Returns:
         packets, checksum failures, bytes skipped, bytes consumed (at most 46 are left), quiet bytes after those.
@@ -55,8 +70,8 @@ def find_ld06(
     while i + LD06_BYTES <= n:
         if data[i] == LD06_HEADER and data[i + 1] == LD06_VERLEN:
             crc = np.uint8(0)
-            for k in range(i, i + LD06_BYTES - 1):
-                crc = table[crc ^ data[k]]
+            for k in range(LD06_BYTES - 1):
+                crc ^= tables[k, data[i + k]]
             if crc == data[i + LD06_BYTES - 1]:
                 starts[count] = i
                 count += 1
@@ -71,7 +86,9 @@ def find_ld06(
     return count, failures, skipped, i, max(quiet - i, 0)
 
 
-@njit("Tuple((u2[:,::1], u1[:,::1], u2[:,::1]))(u1[::1], i8[::1])", cache=True, nogil=True)
+@njit(
+    types.Tuple((types.uint16[:, ::1], types.uint8[:, ::1], types.uint16[:, ::1]))(DATA, STARTS), cache=True, nogil=True
+)
 def decode_ld06(
     data: NDArray[np.uint8], starts: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint8], NDArray[np.uint16]]:
@@ -98,7 +115,32 @@ def decode_ld06(
     return distance, intensity, head
 
 
-@njit("Tuple((i8, i8, i8))(u1[::1], i8[::1])", cache=True, nogil=True)
+@njit(types.int64(types.uint16[:, ::1], types.int64[::1]), cache=True, nogil=True)
+def count_missing_ld06(head: NDArray[np.uint16], last: NDArray[np.int64]) -> int:
+    """Count packets that are missing between those at hand.
+
+    The angle says how many within a revolution, time and speed say how many revolutions.
+
+    Args:
+        head: as from `decode_ld06`. last: (3,) end angle, timestamp and a flag (0: none yet) of the packet before;
+            updated in place.
+    """
+    missing = 0
+    for p in range(head.shape[0]):
+        speed, start, end, time = float(head[p, 0]), float(head[p, 1]), float(head[p, 2]), head[p, 3]
+        step = max(((end - start) % LD06_CIRCLE_CDEG) / (LD06_POINTS - 1), 1.0)
+        if last[2] != 0:
+            turned = (start - last[0]) % LD06_CIRCLE_CDEG - step
+            if turned > LD06_CIRCLE_CDEG - 2.0 * step:
+                turned = 0.0  # a little less than a step: the sensor rounds
+            passed_ms = (time - last[1]) % LD06_WRAP_MS
+            turns = max(np.floor((passed_ms * speed / 10.0 - turned) / LD06_CIRCLE_CDEG + 0.5), 0.0)
+            missing += int(np.floor((turned + turns * LD06_CIRCLE_CDEG) / (step * LD06_POINTS) + 0.5))
+        last[0], last[1], last[2] = head[p, 2], time, 1
+    return missing
+
+
+@njit(COUNTS3(DATA, STARTS), cache=True, nogil=True)
 def find_nodes(data: NDArray[np.uint8], starts: NDArray[np.int64]) -> tuple[int, int, int]:
     """Find 5-byte nodes of the RPLIDAR standard scan: start bit and its inverse, check bit set.
 
@@ -126,7 +168,11 @@ def find_nodes(data: NDArray[np.uint8], starts: NDArray[np.int64]) -> tuple[int,
     return count, skipped, i
 
 
-@njit("Tuple((i4[::1], i4[::1], u1[::1], b1[::1]))(u1[::1], i8[::1])", cache=True, nogil=True)
+@njit(
+    types.Tuple((types.int32[::1], types.int32[::1], types.uint8[::1], types.boolean[::1]))(DATA, STARTS),
+    cache=True,
+    nogil=True,
+)
 def decode_nodes(
     data: NDArray[np.uint8], starts: NDArray[np.int64]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.uint8], NDArray[np.bool_]]:
@@ -145,7 +191,7 @@ def decode_nodes(
     return angle, distance, quality, first
 
 
-@njit("Tuple((i8, i8, i8, i8, i8))(u1[::1], i8, i8[::1])", cache=True, nogil=True)
+@njit(COUNTS5(DATA, types.int64, STARTS), cache=True, nogil=True)
 def find_capsules(data: NDArray[np.uint8], quiet: int, starts: NDArray[np.int64]) -> tuple[int, int, int, int, int]:
     """Find 84-byte capsules of the RPLIDAR express scan (legacy and dense) with a correct XOR checksum.
 
@@ -175,7 +221,11 @@ def find_capsules(data: NDArray[np.uint8], quiet: int, starts: NDArray[np.int64]
     return count, failures, skipped, i, max(quiet - i, 0)
 
 
-@njit("Tuple((i4[:,::1], i4[:,::1], i4[::1], b1[::1]))(u1[::1], i8[::1])", cache=True, nogil=True)
+@njit(
+    types.Tuple((types.int32[:, ::1], types.int32[:, ::1], types.int32[::1], types.boolean[::1]))(DATA, STARTS),
+    cache=True,
+    nogil=True,
+)
 def decode_capsules(
     data: NDArray[np.uint8], starts: NDArray[np.int64]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.bool_]]:
@@ -208,7 +258,7 @@ def decode_capsules(
     return distance, compensation, start, anew
 
 
-@njit("Tuple((i4[:,::1], i4[::1], b1[::1]))(u1[::1], i8[::1])", cache=True, nogil=True)
+@njit(types.Tuple((types.int32[:, ::1], types.int32[::1], types.boolean[::1]))(DATA, STARTS), cache=True, nogil=True)
 def decode_dense(
     data: NDArray[np.uint8], starts: NDArray[np.int64]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.bool_]]:

@@ -11,15 +11,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeguard.kernels.serial_lidar import LD06_BYTES, LD06_CRC_TABLE, LD06_POINTS, decode_ld06, find_ld06
+from edgeguard.kernels.serial_lidar import (
+    LD06_BYTES,
+    LD06_CIRCLE_CDEG,
+    LD06_CRC_TABLES,
+    LD06_POINTS,
+    LD06_WRAP_MS,
+    count_missing_ld06,
+    decode_ld06,
+    find_ld06,
+)
 from edgeguard.types import LineStats, Scan2d
 
-TIMESTAMP_WRAP_MS = 30_000
-FULL_CIRCLE_CDEG = 36_000
 # The motor turns at 5 to 13 Hz; at a standstill or beyond a spinning top, the field is damaged.
 MAX_SPEED_DEG_S = 13 * 360 * 2
 # A revolution at 5 Hz has 900 points; more without a turn means angles that do not advance.
 MAX_SCAN_PACKETS = 256
+_LARGEST_HEAD = np.array([MAX_SPEED_DEG_S, LD06_CIRCLE_CDEG, LD06_CIRCLE_CDEG, 0xFFFF], dtype=np.uint16)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,8 +48,8 @@ class Ld06Packets:
     def angles_deg(self) -> NDArray[np.float64]:
         """Return (P, 12) angles in [0, 360), clockwise from the front, evenly spaced from start to end."""
         start = self.start_cdeg.astype(np.float64)[:, None]
-        span = (self.end_cdeg.astype(np.float64)[:, None] - start) % FULL_CIRCLE_CDEG
-        angles: NDArray[np.float64] = (start + span * np.arange(LD06_POINTS) / (LD06_POINTS - 1)) % FULL_CIRCLE_CDEG
+        span = (self.end_cdeg.astype(np.float64)[:, None] - start) % LD06_CIRCLE_CDEG
+        angles: NDArray[np.float64] = (start + span * np.arange(LD06_POINTS) / (LD06_POINTS - 1)) % LD06_CIRCLE_CDEG
         return angles / 100.0
 
 
@@ -82,7 +90,7 @@ class Ld06Framer:
         self._rest = b""
         self._quiet = 0
         self._stats = LineStats()
-        self._previous: tuple[int, int, int] | None = None  # end angle, step and time of the last packet
+        self._last = np.zeros(3, dtype=np.int64)
 
     @property
     def line_stats(self) -> LineStats:
@@ -91,19 +99,18 @@ class Ld06Framer:
 
     def packets(self, data: bytes) -> Ld06Packets:
         """Return the packets that `data` completes."""
-        raw = np.frombuffer(bytearray(self._rest) + data, dtype=np.uint8)
+        raw = np.frombuffer(self._rest + data if self._rest else data, dtype=np.uint8)
         starts = np.empty(len(raw) // LD06_BYTES + 1, dtype=np.int64)
-        count, failures, skipped, used, self._quiet = find_ld06(raw, LD06_CRC_TABLE, self._quiet, starts)
+        count, failures, skipped, used, self._quiet = find_ld06(raw, LD06_CRC_TABLES, self._quiet, starts)
         self._rest = raw[used:].tobytes()
         distance, intensity, head = decode_ld06(raw, starts[:count])
-        sane = (head[:, 1] <= FULL_CIRCLE_CDEG) & (head[:, 2] <= FULL_CIRCLE_CDEG) & (head[:, 0] <= MAX_SPEED_DEG_S)
+        sane = (head <= _LARGEST_HEAD).all(axis=1)
         if not sane.all():
             # A correct checksum over impossible values: eight bits let one damaged packet in 256 through.
             wrong = int(count - sane.sum())
             failures, skipped, count = failures + wrong, skipped + wrong * LD06_BYTES, count - wrong
-            distance, intensity, head = distance[sane], intensity[sane], head[sane]
-        speed, start, end, time = (np.ascontiguousarray(head[:, k]) for k in range(4))
-        packets = Ld06Packets(speed, start, end, time, distance, intensity)
+            distance, intensity, head = distance[sane], intensity[sane], np.ascontiguousarray(head[sane])
+        packets = Ld06Packets(head[:, 0], head[:, 1], head[:, 2], head[:, 3], distance, intensity)
         s = self._stats
         self._stats = replace(
             s,
@@ -111,32 +118,9 @@ class Ld06Framer:
             frames=s.frames + count,
             checksum_failures=s.checksum_failures + failures,
             bytes_skipped=s.bytes_skipped + skipped,
-            sequence_gaps=s.sequence_gaps + self._missing(packets),
+            sequence_gaps=s.sequence_gaps + count_missing_ld06(head, self._last),
         )
         return packets
-
-    def _missing(self, packets: Ld06Packets) -> int:
-        """Count packets left out: the angle says how many within a revolution, the time how many revolutions."""
-        if not len(packets):
-            return 0
-        start, end = packets.start_cdeg.astype(np.int64), packets.end_cdeg.astype(np.int64)
-        time = packets.timestamp_ms.astype(np.int64)
-        span = (end - start) % FULL_CIRCLE_CDEG
-        step = np.maximum(span / (LD06_POINTS - 1), 1.0)
-        if self._previous is not None:
-            before = np.array([self._previous], dtype=np.int64)
-            end, time = np.concatenate((before[:, 0], end)), np.concatenate((before[:, 1], time))
-            span = np.concatenate((before[:, 2], span))
-        else:
-            start, step = start[1:], step[1:]
-        self._previous = (int(end[-1]), int(time[-1]), int(span[-1]))
-        turned = (start - end[:-1]) % FULL_CIRCLE_CDEG - step
-        turned = np.where(turned > FULL_CIRCLE_CDEG - 2 * step, 0.0, turned)  # a little less than a step: rounding
-        passed_ms = np.diff(time) % TIMESTAMP_WRAP_MS
-        speed = packets.speed_deg_s[-len(turned) :].astype(np.float64) if len(turned) else np.zeros(0)
-        turns = np.maximum(np.round((passed_ms * speed / 10.0 - turned) / FULL_CIRCLE_CDEG), 0.0)
-        per_packet = np.maximum(step * LD06_POINTS, 1.0)
-        return int(np.round((turned + turns * FULL_CIRCLE_CDEG) / per_packet).sum())
 
 
 class Ld06PacketDecoder:
@@ -208,7 +192,7 @@ class Ld06Decoder:
             angle_rad=np.deg2rad(-angle[hit] % 360.0).astype(np.float32),
             intensity=(intensity[hit] / np.float32(255.0)).astype(np.float32),
             timestamp_ms=self._last_ms,
-            device_ns=(self._wraps * TIMESTAMP_WRAP_MS + self._last_ms) * 1_000_000,
+            device_ns=(self._wraps * LD06_WRAP_MS + self._last_ms) * 1_000_000,
         )
 
 
@@ -221,7 +205,5 @@ def encode_packet(packet: Ld06Packet) -> bytes:
         out += round(range_m * 1000).to_bytes(2, "little") + bytes((strength,))
     out += round(packet.end_angle_deg * 100).to_bytes(2, "little")
     out += packet.timestamp_ms.to_bytes(2, "little")
-    crc = 0
-    for byte in out:
-        crc = int(LD06_CRC_TABLE[crc ^ byte])
+    crc = int(np.bitwise_xor.reduce(LD06_CRC_TABLES[np.arange(len(out)), np.frombuffer(out, dtype=np.uint8)]))
     return bytes(out) + bytes((crc,))

@@ -160,17 +160,29 @@ class LinkDecoder:
     Args:
         keys: node id to 32-byte key, at most 64 nodes.
         floor: node id to the last (boot, counter) accepted earlier; older frames count as replays.
+        next_keys: node id to the key it is about to change to. Frames under either key are accepted until the first
+            one under the new key: from then on the old key is refused, and `changed_keys` names the node.
 
     Raises:
         ConfigError: EG-C030 when a key or node id is not usable, or there are too many.
     """
 
-    def __init__(self, keys: Mapping[int, bytes], *, floor: Mapping[int, tuple[int, int]] | None = None) -> None:
+    def __init__(
+        self,
+        keys: Mapping[int, bytes],
+        *,
+        floor: Mapping[int, tuple[int, int]] | None = None,
+        next_keys: Mapping[int, bytes] | None = None,
+    ) -> None:
         if not 1 <= len(keys) <= MAX_NODES:
             raise ConfigError(f"a link has 1 to {MAX_NODES} nodes, not {len(keys)}", code="EG-C030")
-        for node_id, key in keys.items():
-            _require_node(node_id, key)
         self._keys = dict(keys)
+        self._next_keys = dict(next_keys or {})
+        for node_id, key in [*self._keys.items(), *self._next_keys.items()]:
+            _require_node(node_id, key)
+        if not self._next_keys.keys() <= self._keys.keys():
+            raise ConfigError("a key change is announced for a node that the link does not have", code="EG-C030")
+        self._changed: set[int] = set()
         self._last: dict[int, tuple[int, int]] = dict(floor or {})
         self._buffer = bytearray()
         self._overlong = False
@@ -192,6 +204,16 @@ class LinkDecoder:
     def last_accepted(self) -> Mapping[int, tuple[int, int]]:
         """Per node the last accepted (boot, counter): what to keep for `floor`."""
         return dict(self._last)
+
+    @property
+    def keys_in_use(self) -> Mapping[int, bytes]:
+        """Per node the key that its newest accepted frame was under, or the one it began with."""
+        return dict(self._keys)
+
+    @property
+    def changed_keys(self) -> frozenset[int]:
+        """Nodes that have changed to their next key: their old key can be forgotten."""
+        return frozenset(self._changed)
 
     def feed(self, data: bytes) -> list[LinkRecord]:
         """Return the records that `data` completes, in order. Never raises on the bytes' account."""
@@ -248,7 +270,10 @@ class LinkDecoder:
         key = self._keys.get(node_id)
         if version != VERSION or key is None:
             return "malformed", None
-        if not hmac.compare_digest(trailer[_CRC.size :], link_tag(key, covered)):
+        tag, following = trailer[_CRC.size :], self._next_keys.get(node_id)
+        authentic = hmac.compare_digest(tag, link_tag(key, covered))
+        changes = not authentic and following is not None and hmac.compare_digest(tag, link_tag(following, covered))
+        if not authentic and not changes:
             return "forged", None
         try:
             reading = decode_reading(message_type, covered[_HEADER.size :])
@@ -260,6 +285,9 @@ class LinkDecoder:
         if last is not None and boot == last[0]:
             self._count(sequence_gaps=counter - last[1] - 1)
         self._last[node_id] = (boot, counter)
+        if changes:
+            self._keys[node_id] = self._next_keys.pop(node_id)
+            self._changed.add(node_id)
         return "", LinkRecord(node_id, boot, counter, device_time_us, reading)
 
     def _count(self, **more: int) -> None:

@@ -189,7 +189,7 @@ class RplidarPacketDecoder:
         return [], unknown
 
     def _nodes(self, part: bytes, *, last: bool) -> tuple[list[Record], int]:
-        raw = np.frombuffer(bytearray(part), dtype=np.uint8)
+        raw = np.frombuffer(part, dtype=np.uint8)
         starts = np.empty(len(raw) // NODE_BYTES + 1, dtype=np.int64)
         count, skipped, used = find_nodes(raw, starts)
         if last and len(raw) - used >= NODE_BYTES and _is_node(part[used:]):
@@ -203,7 +203,7 @@ class RplidarPacketDecoder:
         ], used
 
     def _capsules(self, part: bytes) -> tuple[list[Record], int]:
-        raw = np.frombuffer(bytearray(part), dtype=np.uint8)
+        raw = np.frombuffer(part, dtype=np.uint8)
         starts = np.empty(len(raw) // CAPSULE_BYTES + 1, dtype=np.int64)
         count, failures, skipped, used, self._quiet = find_capsules(raw, self._quiet, starts)
         self._count(frames=count, checksum_failures=failures, bytes_skipped=skipped)
@@ -323,7 +323,7 @@ def _begun_descriptor(data: bytes) -> int:
 
 
 def _sniff(part: bytes) -> Mode | None:
-    raw = np.frombuffer(bytearray(part), dtype=np.uint8)
+    raw = np.frombuffer(part, dtype=np.uint8)
     starts = np.empty(len(raw) // NODE_BYTES + 1, dtype=np.int64)
     if find_capsules(raw, 0, starts)[0] >= SNIFF_CAPSULES:
         return "express"

@@ -113,12 +113,22 @@ def test_the_ld06_kernels_agree_with_their_twins(data: bytes, quiet: int) -> Non
     """Any bytes, packets among them whole, cut and damaged."""
     raw = np.frombuffer(bytearray(data), dtype=np.uint8)
     starts = np.empty(len(raw) // 47 + 1, dtype=np.int64)
-    count, failures, skipped, used, _ = kernel.find_ld06(raw, kernel.LD06_CRC_TABLE, quiet, starts)
+    count, failures, skipped, used, _ = kernel.find_ld06(raw, kernel.LD06_CRC_TABLES, quiet, starts)
     assert (starts[:count].tolist(), failures, skipped, used) == twin.find_ld06(data, quiet)
     for ours, theirs in zip(
         kernel.decode_ld06(raw, starts[:count]), twin.decode_ld06(raw, starts[:count]), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@given(st.lists(st.tuples(*[st.integers(0, m) for m in (5000, 36_000, 36_000, 29_999)]), min_size=1, max_size=30))
+def test_missing_packets_are_counted_as_the_twin_counts_them(rows: list[tuple[int, int, int, int]]) -> None:
+    """Any heads, first without and then with a packet before."""
+    head = np.array(rows, dtype=np.uint16)
+    last = np.zeros(3, dtype=np.int64)
+    assert kernel.count_missing_ld06(head, last) == twin.count_missing_ld06(head, None)
+    before = (int(last[0]), int(last[1]))
+    assert kernel.count_missing_ld06(head, last) == twin.count_missing_ld06(head, before)
 
 
 CAPSULE = capsule(10.0, list(range(100, 132)), [k % 64 for k in range(32)])

@@ -87,7 +87,7 @@ def test_a_counter_beyond_the_format_cannot_even_be_signed_here(device, number):
 
 
 def test_one_release_moves_the_counter_by_one_bounded_step(device, monkeypatch):
-    """The step itself is allowed; one more is refused by the host that packs and, packed all the same, by the device."""
+    """The step itself is allowed; one more is refused by the packing host and by the device."""
     import firmware_tools.pack
 
     new_policy(device, floors={MODEL_ID: counter(0, 5)})

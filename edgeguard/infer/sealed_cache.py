@@ -35,6 +35,7 @@ from edgeguard.keys.provider import KeyProvider
 
 CACHE_LABEL: Final = "edgeguard/v1/ep-cache"
 _NAME_LABEL: Final = "edgeguard/v1/ep-cache-name"
+_WRITTEN_AGAIN: Final = "what was restored was changed or written again"
 MAX_GENERATION: Final = 2**63 - 1
 
 CacheState = Literal["empty", "restored", "built", "not kept"]
@@ -189,7 +190,7 @@ class OpenCache:
         self._owner.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._owner.sealing_key() as key:
             seal_directory(self._plain.descriptor, now, self._object, key, self._context)
-        return CacheReport("built", self.report.reason)
+        return CacheReport("built", _WRITTEN_AGAIN if self._restored is not None else self.report.reason)
 
 
 def _reason(error: Exception) -> str:

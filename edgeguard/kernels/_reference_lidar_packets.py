@@ -47,8 +47,7 @@ def place_columns(
     for column in table:
         number, upper = int(column[2]) & 0xFFFF, int(column[2]) >> 16
         good = int(column[-1]) & 1 if legacy else upper & 1
-        foreign = legacy and upper != int(table[0, 2]) >> 16
-        if number >= len(raw) or foreign or not window[number]:
+        if number >= len(raw) or not window[number]:
             counts["outside"] += 1
         elif not good:
             counts["invalid"] += 1

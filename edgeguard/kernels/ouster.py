@@ -88,7 +88,7 @@ def place_columns(
     Args:
         words: (packet bytes / 4,) uint32. header_words, column_words: sizes of the packet header and of one column.
         columns: columns in the packet. legacy: the column has a four-word header and its status in the last word,
-            instead of a three-word header with the status inside; and it carries the frame number.
+            instead of a three-word header with the status inside.
         raw: (columns per sweep, pixel words) uint32, written. stamp_ns: (columns per sweep,) int64, written.
         state: (columns per sweep,) uint8, written: UNSEEN, VALID or INVALID. window: (columns per sweep,) bool.
 
@@ -97,7 +97,6 @@ def place_columns(
     """
     head = 4 if legacy else 3
     pixel_words = raw.shape[1]
-    frame = words[header_words + 2] >> np.uint32(16)
     stored = 0
     invalid = 0
     outside = 0
@@ -107,11 +106,9 @@ def place_columns(
         number = np.int64(words[at + 2] & np.uint32(0xFFFF))
         if legacy:
             status = words[at + column_words - 1] & np.uint32(1)
-            foreign = (words[at + 2] >> np.uint32(16)) != frame
         else:
             status = (words[at + 2] >> np.uint32(16)) & np.uint32(1)
-            foreign = False
-        if number >= raw.shape[0] or foreign or not window[number]:
+        if number >= raw.shape[0] or not window[number]:
             outside += 1
         elif status == 0:
             invalid += 1

@@ -456,7 +456,7 @@ def _status(layout: PacketLayout, data: bytes) -> OusterStatus:
     alert = data[8] if layout.fusa else data[12]
     if not (alert or data[16] or data[17] or data[18] or data[19]):
         return _NORMAL
-    return OusterStatus(alert, data[18] & 0x0F, data[19] >> 4, data[16], data[17])
+    return OusterStatus(alert, data[18] & 0x0F, data[19] & 0x0F, data[16], data[17])
 
 
 _NORMAL = OusterStatus()

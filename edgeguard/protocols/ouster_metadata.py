@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any
 
@@ -64,7 +64,7 @@ class PacketLayout:
     @property
     def has_crc(self) -> bool:
         """The footer has a place for a CRC; FUSA and LEGACY packets do not."""
-        return not (self.legacy or self.fusa)
+        return not (self.legacy or self.fusa or self.profile.startswith("FUSA"))
 
     @property
     def frame_id_bits(self) -> int:
@@ -294,7 +294,11 @@ def _layout(fields: _Fields) -> PacketLayout:
             code="EG-C132",
             hint="set the sensor's udp_profile_lidar to one of " + ", ".join(LAYOUTS),
         )
-    return layout
+    # Later firmware names the header apart from the profile; FUSA_... alone means the FUSA header, too.
+    header = fields.text("header_type")
+    if header not in {"", "STANDARD", "FUSA"}:
+        raise _refused("header_type", "is neither STANDARD nor FUSA")
+    return layout if layout.legacy or not header else replace(layout, fusa=header == "FUSA")
 
 
 def _window(fields: _Fields, width: int) -> tuple[int, int]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-# xyz (N, 3) float32 metres in the sensor frame, intensity (N,) float32 0..1, ring (N,) int16, time offset (N,) int32 ns.
+# xyz (N, 3) float32 metres in the sensor frame, intensity (N,) float32 0..1, ring (N,) int16, time offset (N,) int32
+# nanoseconds.
 Points = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int16], NDArray[np.int32]]
 
 

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeguard.bundle.model import open_model
-from edgeguard.errors import TrustError
+from edgeguard.errors import SignatureError, TrustError
 from edgeguard.keys.file import FileKeyProvider
 from edgeguard.keys.provider import VerifiedStatement
 from edgeguard.trust.state import DeviceState
@@ -97,6 +97,12 @@ class Device:
             self.open(bundle, **how)  # type: ignore[arg-type]
         assert error.value.code == code, error.value
         return error.value
+
+    def refused_signature(self, bundle: Path) -> None:
+        """Open, expecting that its signer counts no longer."""
+        with pytest.raises(SignatureError) as error:
+            self.open(bundle)
+        assert error.value.code == "EG-S001", error.value
 
     def revoke(self, wall_ns: int = NOW_NS, **entries: object) -> Revoked:
         """Sign the next list on the host."""

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import select
+import struct
+import termios
 from collections import deque
 from collections.abc import Mapping, Sequence
-from types import TracebackType
+from contextlib import suppress
+from types import MappingProxyType, TracebackType
 from typing import Protocol, Self
 
 import serial
 
 from edgeguard.clock import Clock
 from edgeguard.errors import SensorDisconnectedError, SensorOpenError
+from edgeguard.sensors.line_diagnosis import LineDiagnosis, LineWatch
 from edgeguard.types import LineStats, Sample, SourceInfo
 
 # One read takes at most what the kernel's line discipline holds; the records in it bound the queue of samples.
 MAX_READ_BYTES = 4096
+# Linux: counters of the UART itself, as eleven and nine spare integers.
+_TIOCGICOUNT = 0x545D
+_ICOUNT = struct.Struct("20i")
+_FRAME, _OVERRUN, _PARITY, _BREAK, _BUFFER_OVERRUN = 6, 7, 8, 9, 10
+
+FRAMING_ERROR = "framing error on the line"
+OVERRUN = "byte lost in the UART"
 
 
 class Record(Protocol):
@@ -25,7 +38,7 @@ class Record(Protocol):
 
 
 class Decoder(Protocol):
-    """Bytes in, records out; bounded; never raises on the bytes' account."""
+    """Bytes in, records out; bounded; never raises on the bytes' account. May have `drops`, totals per reason."""
 
     @property
     def line_stats(self) -> LineStats: ...
@@ -37,7 +50,8 @@ class SerialSource:
     """Reads samples from a serial port or pseudo-terminal.
 
     Args:
-        port: device path. baud: line rate; pseudo-terminals ignore it.
+        port: device path, best a stable one from /dev/serial/by-id: it is resolved anew at every `open`.
+        baud: line rate; pseudo-terminals ignore it.
         decoder: keeps its state over `close` and `open`, so that replays stay refused across a reconnect.
         info: what the source is. clock: every sample is stamped with its time when the bytes were read.
     """
@@ -48,6 +62,9 @@ class SerialSource:
         self._port: serial.Serial | None = None
         self._poll = select.poll()
         self._ready: deque[Sample] = deque()
+        self._watch = LineWatch(baud)
+        self._counts: dict[str, int] = {}
+        self._uart: tuple[int, int] | None = None
 
     @property
     def info(self) -> SourceInfo:
@@ -64,14 +81,22 @@ class SerialSource:
 
     @property
     def drops(self) -> Mapping[str, int]:
-        """What the decoder refuses is counted in `line_stats`; the queue loses nothing."""
-        return {}
+        """What did not become a sample, by reason: the decoder's totals and the UART's own error counters."""
+        decoded: Mapping[str, int] = getattr(self._decoder, "drops", {})
+        self._count_uart_errors()
+        return MappingProxyType({**decoded, **self._counts})
+
+    @property
+    def diagnosis(self) -> LineDiagnosis | None:
+        """What seems to be wrong with the line; None while it is fine or too short to tell."""
+        return self._watch.diagnosis
 
     def open(self) -> None:
         """Open the port in raw mode, for this process alone; bytes from before are discarded.
 
         Raises:
-            SensorOpenError: EG-N001 when there is no such device, or it is busy or forbidden.
+            SensorOpenError: EG-N001 when there is no such device or it is no serial port, EG-N021 when it is forbidden,
+                EG-N022 when another process holds it.
         """
         if self._port is not None:
             return
@@ -79,11 +104,12 @@ class SerialSource:
             port = serial.Serial(self._path, self._baud, timeout=0, exclusive=True)
             descriptor = port.fileno()
         except (serial.SerialException, OSError, ValueError) as error:
-            raise SensorOpenError(
-                f"cannot open serial port {self._path} of sensor {self._info.sensor}",
-                hint="check the cable, the path and that you are in the group dialout: edgeguard find",
-            ) from error
+            raise self._refused(error) from error
+        with suppress(OSError):  # not every driver has it
+            # The lock above binds those who ask for it; this one binds everybody but root.
+            fcntl.ioctl(descriptor, termios.TIOCEXCL)
         self._port = port
+        self._uart = _uart_errors(descriptor)
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
 
@@ -100,11 +126,12 @@ class SerialSource:
     def close(self) -> None:
         """Close the port; a second call does nothing."""
         if self._port is not None:
+            self._count_uart_errors()
             port, self._port = self._port, None
-            try:
+            with suppress(serial.SerialException, OSError):  # the device is gone, or never had it
+                fcntl.ioctl(port.fileno(), termios.TIOCNXCL)
+            with suppress(serial.SerialException, OSError):  # the device is gone: nothing is left to close
                 port.close()
-            except (serial.SerialException, OSError):
-                return  # the device is gone: nothing is left to close
 
     def __enter__(self) -> Self:
         self.open()
@@ -129,10 +156,57 @@ class SerialSource:
         except (serial.SerialException, OSError, TypeError) as error:
             raise self._gone("went away") from error
         stamp_ns = self._clock.now_ns()
-        self._ready.extend(record.sample(stamp_ns, self._info.sensor) for record in self._decoder.feed(data))
+        samples = [record.sample(stamp_ns, self._info.sensor) for record in self._decoder.feed(data)]
+        self._ready.extend(samples)
+        moments = (getattr(sample, "device_stamp_ns", None) for sample in samples)
+        self._watch.note(data, self._decoder.line_stats, moments)
+
+    def _count_uart_errors(self) -> None:
+        if self._port is None or self._uart is None:
+            return
+        try:
+            now = _uart_errors(self._port.fileno())
+        except (serial.SerialException, OSError):
+            return
+        if now is None:
+            return
+        for reason, before, total in zip((FRAMING_ERROR, OVERRUN), self._uart, now, strict=True):
+            if total > before:
+                self._counts[reason] = self._counts.get(reason, 0) + total - before
+        self._uart = now
+
+    def _refused(self, error: Exception) -> SensorOpenError:
+        number = getattr(error, "errno", None)
+        cause = error.__context__
+        if number is None and isinstance(cause, OSError):
+            number = cause.errno
+        what = f"cannot open serial port {self._path} of sensor {self._info.sensor}"
+        if number in {errno.EACCES, errno.EPERM}:
+            return SensorOpenError(
+                what + ": permission denied",
+                code="EG-N021",
+                hint=f"add the user to the group that owns it (usually dialout), then log in again: ls -l {self._path}",
+            )
+        # pyserial wraps the failed lock without a number of its own.
+        if number in {errno.EBUSY, errno.EAGAIN} or "lock" in str(error):
+            return SensorOpenError(
+                what + ": another process holds it",
+                code="EG-N022",
+                hint="stop the other reader (gpsd, ModemManager, a terminal); see who it is: edgeguard find",
+            )
+        return SensorOpenError(what, hint="check the cable and the path: edgeguard find")
 
     def _gone(self, what: str) -> SensorDisconnectedError:
         return SensorDisconnectedError(
             f"serial port {self._path} of sensor {self._info.sensor} {what}",
             hint="check the cable, then open the source again",
         )
+
+
+def _uart_errors(descriptor: int) -> tuple[int, int] | None:
+    """Return framing errors and lost bytes as the driver counts them; None where it does not (pseudo-terminals)."""
+    try:
+        counts = _ICOUNT.unpack(fcntl.ioctl(descriptor, _TIOCGICOUNT, bytes(_ICOUNT.size)))
+    except OSError:
+        return None
+    return counts[_FRAME] + counts[_PARITY] + counts[_BREAK], counts[_OVERRUN] + counts[_BUFFER_OVERRUN]

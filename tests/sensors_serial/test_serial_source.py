@@ -9,9 +9,11 @@ import pytest
 
 from edgeguard.clock import ManualClock
 from edgeguard.errors import SensorDisconnectedError, SensorOpenError
+from edgeguard.protocols.gnss import GnssDecoder
 from edgeguard.protocols.link import ImuReading, LinkDecoder, LinkEncoder
 from edgeguard.protocols.nmea import NmeaDecoder, NmeaFix
 from edgeguard.protocols.nmea_write import epoch
+from edgeguard.sensors.line_diagnosis import LineFault
 from edgeguard.sensors.serial import SerialSource
 from edgeguard.sim.pty_line import KERNEL_ROOM_BYTES, MAX_BACKLOG_BYTES, PtyLine
 from edgeguard.types import GnssFix, ImuSample, SourceInfo
@@ -145,3 +147,40 @@ def test_a_line_nobody_reads_holds_a_bounded_backlog(line: PtyLine) -> None:
         total += 2048
     assert line.lost_bytes == total - KERNEL_ROOM_BYTES - MAX_BACKLOG_BYTES
     assert line.late == 0
+
+
+def test_a_port_somebody_else_holds_is_told_apart_from_a_missing_one(line: PtyLine) -> None:
+    """Busy, forbidden and absent have codes of their own; after the first closes, the second opens."""
+    with imu_source(line, ManualClock()), pytest.raises(SensorOpenError) as caught:
+        imu_source(line, ManualClock()).open()
+    assert caught.value.code == "EG-N022"
+    with imu_source(line, ManualClock()) as again:
+        assert again.read(0.0) is None
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may open everything")
+def test_a_forbidden_port_names_the_group(line: PtyLine) -> None:
+    """The commonest trouble of a new board."""
+    os.chmod(line.port, 0)
+    with pytest.raises(SensorOpenError) as caught:
+        imu_source(line, ManualClock()).open()
+    assert caught.value.code == "EG-N021"
+    assert "dialout" in caught.value.hint
+
+
+def test_a_source_says_what_it_lost_and_what_is_wrong_with_its_line(line: PtyLine) -> None:
+    """Reasons of the decoder come through; a line full of something else is diagnosed."""
+    info = SourceInfo("gnss", GnssFix, 100_000_000, line.port)
+    with SerialSource(line.port, 9600, GnssDecoder(), info, ManualClock(9)) as source:
+        damaged = epoch(NmeaFix(1_767_225_600_000_000_000, 48.1, 11.5, 500.0, 3.0, 90.0, 10, 0.9)).replace(
+            b"48", b"49", 1
+        )
+        line.write(damaged)
+        assert source.read(0.1) is None
+        assert source.drops["bad checksum"] == 1
+        assert source.diagnosis is None
+        for _ in range(4):
+            line.write(b"temperature 21.5 humidity 40\r\n" * 30)
+            source.read(0.1)
+        assert source.diagnosis is not None
+        assert source.diagnosis.fault is LineFault.UNKNOWN_PROTOCOL

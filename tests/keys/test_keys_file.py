@@ -93,7 +93,9 @@ def test_a_key_open_to_others_is_refused_with_the_command_that_closes_it(tmp_pat
     assert "chmod 600" in error.value.hint
 
 
-@pytest.mark.parametrize("kind", ["missing", "link", "fifo", "folder", "p384", "ed25519", "two", "text", "huge", "empty", "nul"])
+@pytest.mark.parametrize(
+    "kind", ["missing", "link", "fifo", "folder", "p384", "ed25519", "two", "text", "huge", "empty", "nul"]
+)
 def test_what_is_no_key_file_is_refused(tmp_path, kind):
     """Every way in which a path can fail to be a device key ends in one class."""
     path = tmp_path / "k.pem"

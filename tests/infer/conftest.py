@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -110,5 +114,32 @@ def evil_bundle(device: Device) -> Callable[[onnx.ModelProto, pytest.MonkeyPatch
         with monkeypatch.context() as patch:
             patch.setattr("firmware_tools.pack.check_model", lambda *_: None)
             return device.protect(path)
+
+    return make
+
+
+VENVS = Path(os.environ.get("EDGEGUARD_VENVS", f"/tmp/edgeguard-venvs-{os.getuid()}"))
+DEVICE_PATH_PACKAGES = ("numpy", "cryptography", "msgspec", "tuf", "securesystemslib")
+
+
+@pytest.fixture(scope="session")
+def other_runtime() -> Callable[[str], Path]:
+    """Give the interpreter of an environment with another onnxruntime, made once and kept in EDGEGUARD_VENVS.
+
+    Skips where it cannot be installed: no network, or no wheel for this machine.
+    """
+
+    def make(requirement: str) -> Path:
+        folder = VENVS / f"{requirement}-py{sys.version_info.major}{sys.version_info.minor}"
+        python, ready = folder / "bin" / "python", folder / "ready"
+        if not ready.exists():
+            subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True, timeout=120)
+            packages = [f"{name}=={version(name)}" for name in DEVICE_PATH_PACKAGES]
+            install = [python, "-m", "pip", "install", "-q", requirement, *packages]
+            done = subprocess.run(install, check=False, capture_output=True, text=True, timeout=600)
+            if done.returncode:
+                pytest.skip(f"cannot install {requirement}: {done.stderr.strip().splitlines()[-1:]}")
+            ready.touch()
+        return python
 
     return make

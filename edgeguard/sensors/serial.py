@@ -22,6 +22,7 @@ from edgeguard.types import LineStats, Sample, SourceInfo
 
 # One read takes at most what the kernel's line discipline holds; the records in it bound the queue of samples.
 MAX_READ_BYTES = 4096
+WRITE_TIMEOUT_S = 0.2  # requests are a few bytes: what takes longer is a line that nobody empties
 # Linux: counters of the UART itself, as eleven and nine spare integers.
 _TIOCGICOUNT = 0x545D
 _ICOUNT = struct.Struct("20i")
@@ -54,11 +55,25 @@ class SerialSource:
         baud: line rate; pseudo-terminals ignore it.
         decoder: keeps its state over `close` and `open`, so that replays stay refused across a reconnect.
         info: what the source is. clock: every sample is stamped with its time when the bytes were read.
+        hello, goodbye: written after opening and before closing, for sensors that speak only when asked.
+        dtr: state of the DTR line while open (some adapters stop a motor with it); None leaves it alone.
     """
 
-    def __init__(self, port: str, baud: int, decoder: Decoder, info: SourceInfo, clock: Clock) -> None:
+    def __init__(
+        self,
+        port: str,
+        baud: int,
+        decoder: Decoder,
+        info: SourceInfo,
+        clock: Clock,
+        *,
+        hello: bytes = b"",
+        goodbye: bytes = b"",
+        dtr: bool | None = None,
+    ) -> None:
         self._path, self._baud = port, baud
         self._decoder, self._info, self._clock = decoder, info, clock
+        self._hello, self._goodbye, self._dtr = hello, goodbye, dtr
         self._port: serial.Serial | None = None
         self._poll = select.poll()
         self._ready: deque[Sample] = deque()
@@ -112,6 +127,7 @@ class SerialSource:
         self._uart = _uart_errors(descriptor)
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
+        self._say(self._hello)
 
     def read(self, timeout_s: float) -> Sample | None:
         """Return the next sample, or None when none is complete within `timeout_s`.
@@ -126,6 +142,7 @@ class SerialSource:
     def close(self) -> None:
         """Close the port; a second call does nothing."""
         if self._port is not None:
+            self._say(self._goodbye)
             self._count_uart_errors()
             port, self._port = self._port, None
             with suppress(serial.SerialException, OSError):  # the device is gone, or never had it
@@ -160,6 +177,18 @@ class SerialSource:
         self._ready.extend(samples)
         moments = (getattr(sample, "device_stamp_ns", None) for sample in samples)
         self._watch.note(data, self._decoder.line_stats, moments)
+
+    def _say(self, words: bytes) -> None:
+        """Write a request; a sensor that does not take it is found out by its silence."""
+        if self._port is None:
+            return
+        with suppress(serial.SerialException, OSError):
+            if self._dtr is not None:
+                self._port.dtr = self._dtr
+        if words:
+            with suppress(serial.SerialException, OSError):
+                self._port.write_timeout = WRITE_TIMEOUT_S
+                self._port.write(words)
 
     def _count_uart_errors(self) -> None:
         if self._port is None or self._uart is None:

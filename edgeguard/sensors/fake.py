@@ -1,19 +1,21 @@
-"""Sensors that need no hardware and no simulator: deterministic signals, for wiring a pipeline and testing one's own code.
+"""Sensors that need no hardware and no simulator: deterministic signals, to wire a pipeline and test one's own code.
 
 `fake_source(kind, clock)` gives one; `fake_rig(clock)` the five of a road rig. Sample i is taken at start + i * period
-on the clock and is readable at once. The signals follow one motion, a circle of `RADIUS_M` driven at `SPEED_M_S`, and so
-agree with each other; noise is drawn per sample from (seed, sensor, i), so a sample does not depend on what was read
-before it.
+on the clock and is readable at once. Lidar, IMU, wheels and GNSS follow one motion, a circle of `RADIUS_M` at
+`SPEED_M_S`, and so agree with each other; the camera does not. Noise is drawn per sample from (seed, sensor, i), so a
+sample does not depend on what was read before it.
 
 | kind | rate | signal |
 |---|---|---|
 | camera | 10 Hz | 96 x 128: a grey texture that moves one pixel a frame, with noise of 2 levels |
-| lidar | 10 Hz | 16 rings of 360 returns: a round wall 20 m away and the ground, with 1 cm of noise |
-| scan2d | 10 Hz | 360 returns of the same wall, with 1 cm of noise |
+| lidar | 10 Hz | 16 rings of 360 returns: the ground, a round wall and 30 posts around the circle, 1 cm of noise |
+| scan2d | 10 Hz | 360 returns of the same wall and posts, 1 cm of noise |
 | imu | 100 Hz | the turn rate on z, v * rate on y, gravity on z, with MEMS noise |
 | wheels | 50 Hz | the speed, inner wheels slower by the track |
 | gnss | 10 Hz | the circle, 0.3 m of noise |
 """
+
+# ruff: noqa: ARG001 - every signal is made and called alike
 
 from __future__ import annotations
 
@@ -23,6 +25,7 @@ from types import MappingProxyType, TracebackType
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeguard.clock import NS_PER_S, Clock
 from edgeguard.errors import ConfigError, SensorDisconnectedError
@@ -49,7 +52,7 @@ RATE_RAD_S = SPEED_M_S / RADIUS_M
 START_LATITUDE_DEG, START_LONGITUDE_DEG = 48.0, 11.0
 METRES_PER_DEGREE = 111_320.0  # of latitude; the circle is small enough for a plane
 GRAVITY_M_S2 = 9.80665
-WALL_M, LIDAR_HEIGHT_M = 20.0, 1.73
+WALL_M, POST_RADIUS_M, LIDAR_HEIGHT_M, RINGS = 60.0, 0.8, 1.73, 16
 IMAGE_PX = (128, 96)
 MAX_BEHIND = 64  # samples that wait for a reader that was away; older ones are lost, as in a driver
 OVERFLOW = "overflow"
@@ -174,31 +177,55 @@ def _camera(sensor: str, rate_hz: int) -> Signal:
 
 
 def _lidar(sensor: str, rate_hz: int) -> Signal:
-    elevation = np.radians(np.linspace(-15.0, 15.0, 16))
+    elevation = np.radians(np.linspace(-15.0, 15.0, RINGS))
     azimuth = np.radians(np.arange(360))
-    ring = np.repeat(np.arange(16, dtype=np.int16), 360)
-    e, a = np.repeat(elevation, 360), np.tile(azimuth, 16)
+    ring = np.repeat(np.arange(RINGS, dtype=np.int16), 360)
+    e, a = np.repeat(elevation, 360), np.tile(azimuth, RINGS)
     ground_m = np.where(e < 0, LIDAR_HEIGHT_M / np.maximum(np.sin(-e), 1e-6), np.inf)
-    range_m = np.minimum(WALL_M / np.cos(e), ground_m)
-    offset_ns = np.tile(np.arange(360, dtype=np.int32) * (NS_PER_S // rate_hz // 360), 16)
     intensity = np.full(len(e), 0.5, np.float32)
 
     def signal(i: int, stamp_ns: int, rng: np.random.Generator) -> Sample:
-        r = range_m + rng.normal(0.0, 0.01, len(range_m))
+        r = np.minimum(np.tile(_yard(i / rate_hz, azimuth), RINGS) / np.cos(e), ground_m)
+        r += rng.normal(0.0, 0.01, len(r))
         xyz = np.stack([r * np.cos(e) * np.cos(a), r * np.cos(e) * np.sin(a), r * np.sin(e)], axis=1)
-        return PointCloud(xyz.astype(np.float32), intensity.copy(), stamp_ns, sensor, ring.copy(), offset_ns.copy())
+        return PointCloud(xyz.astype(np.float32), intensity.copy(), stamp_ns, sensor, ring.copy())
 
     return signal
 
 
 def _scan2d(sensor: str, rate_hz: int) -> Signal:
-    angle_rad = np.radians(np.arange(360)).astype(np.float32)
+    azimuth = np.radians(np.arange(360))
 
     def signal(i: int, stamp_ns: int, rng: np.random.Generator) -> Sample:
-        range_m = (WALL_M + rng.normal(0.0, 0.01, 360)).astype(np.float32)
-        return Scan2d(range_m, angle_rad.copy(), np.full(360, 0.5, np.float32), stamp_ns, sensor)
+        range_m = (_yard(i / rate_hz, azimuth) + rng.normal(0.0, 0.01, 360)).astype(np.float32)
+        return Scan2d(range_m, azimuth.astype(np.float32), np.full(360, 0.5, np.float32), stamp_ns, sensor)
 
     return signal
+
+
+def _yard(time_s: float, azimuth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N,) horizontal distance to the wall around the track or to a post in the yard, as seen from the vehicle."""
+    yaw_rad = RATE_RAD_S * time_s
+    place = RADIUS_M * np.array([math.sin(yaw_rad), -math.cos(yaw_rad)])
+    rays = np.stack([np.cos(azimuth + yaw_rad), np.sin(azimuth + yaw_rad)], axis=1)
+    along = rays @ place
+    distance = -along + np.sqrt(along**2 + WALL_M**2 - RADIUS_M**2)
+    ahead = rays @ (_POSTS - place).T
+    miss = ((_POSTS - place) ** 2).sum(axis=1) - POST_RADIUS_M**2
+    inside = np.maximum(ahead**2 - miss, 0.0)
+    hit = np.where((ahead > 0) & (inside > 0), ahead - np.sqrt(inside), np.inf)
+    nearest: NDArray[np.float64] = np.minimum(distance, hit.min(axis=1))
+    return nearest
+
+
+def _posts() -> NDArray[np.float64]:
+    """(30, 2): spread by the golden angle, in turns inside and outside the track."""
+    k = np.arange(30)
+    angle, radius = k * 2.399963, np.where(k % 2 == 0, 28.0, 52.0)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+
+
+_POSTS = _posts()
 
 
 def _imu(sensor: str, rate_hz: int) -> Signal:

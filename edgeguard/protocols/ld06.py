@@ -122,6 +122,11 @@ class Ld06Framer:
         )
         return packets
 
+    def flush(self) -> None:
+        """Count what is left at the end of a capture as skipped."""
+        self._stats = replace(self._stats, bytes_skipped=self._stats.bytes_skipped + len(self._rest))
+        self._rest = b""
+
 
 class Ld06PacketDecoder:
     """Packets one by one, for looking at a line."""
@@ -147,6 +152,11 @@ class Ld06PacketDecoder:
             )
             for p in range(len(found))
         ]
+
+    def flush(self) -> list[Ld06Packet]:
+        """Count what is left at the end of a capture as skipped; gives nothing."""
+        self._framer.flush()
+        return []
 
 
 class Ld06Decoder:

@@ -141,7 +141,7 @@ class RplidarPacketDecoder:
             self._mode, self._quiet, self._capsule = mode, 0, None
             self._steps.clear()
 
-    def finish(self) -> list[Record]:
+    def flush(self) -> list[Record]:
         """Return what is in hand at the end of a capture; its last capsule ends a typical step after its start."""
         records = self._take(len(self._buffer), last=True)
         if self._capsule is not None and self._steps:

@@ -228,7 +228,7 @@ def test_a_standard_scan_is_read_node_by_node_and_cut_into_revolutions() -> None
         node(a, 1000 + a, 40, first=a == 0) for _ in range(3) for a in range(360)
     )  # fmt: skip
     packets = RplidarPacketDecoder()
-    records = packets.feed(line) + packets.finish()
+    records = packets.feed(line) + packets.flush()
     assert len(records) == packets.line_stats.frames == 1080
     assert isinstance(records[7], RplidarPoints)
     assert (records[7].angle_deg, records[7].range_m, records[7].quality) == ((7.0,), (1.007,), (40,))
@@ -245,7 +245,7 @@ def test_an_express_scan_places_points_between_capsules_less_their_compensation(
     fine = [k % 64 for k in range(32)]
     line = b"".join(capsule(k * 12.0 % 360, list(range(1000, 1032)), fine) for k in range(40))
     packets = RplidarPacketDecoder()
-    records = packets.feed((MODES["express"] if described else b"") + line) + packets.finish()
+    records = packets.feed((MODES["express"] if described else b"") + line) + packets.flush()
     assert packets.mode == "express"
     assert len(records) == packets.line_stats.frames == 40
     points = records[3]
@@ -285,7 +285,7 @@ def test_answers_are_read_wherever_they_come_and_unknown_modes_are_skipped() -> 
     ultra = MODES["ultra"] + bytes(132 * 3)
     line = info + health + ultra + MODES["standard"] + b"".join(node(a, 500, 10) for a in range(20))
     decoder = RplidarPacketDecoder()
-    records = decoder.feed(line) + decoder.finish()
+    records = decoder.feed(line) + decoder.flush()
     assert records[0] == RplidarInfo(0x28, (1, 29), 7, bytes(range(16)).hex())
     assert records[1] == RplidarHealth("warning", 0x1234)
     assert len(records) == 22

@@ -1,0 +1,169 @@
+"""Native code beside a model runs only when it is the code that was signed with it, from the bytes that were hashed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from edgeguard.errors import InferenceError, ProvisioningError, SignatureError
+from edgeguard.infer.libraries import checked_libraries
+from edgeguard.infer.session import InferenceSession
+from firmware_tools.grant import grant
+from firmware_tools.pack import Release, pack_model, sign_libraries
+
+if TYPE_CHECKING:
+    from conftest import Device
+
+NOW_NS = 1_790_000_000_000_000_000
+IMAGE = np.random.default_rng(5).random((1, 3, 16, 24), dtype=np.float32)
+
+# A library in the form onnxruntime asks for. It registers nothing and tells the test where it was loaded from.
+SOURCE = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+void *RegisterCustomOps(void *options, const void *api) {
+    Dl_info self;
+    const char *mark = getenv("EDGEGUARD_TEST_MARK");
+    if (mark && dladdr((void *)RegisterCustomOps, &self)) {
+        FILE *file = fopen(mark, "w");
+        if (file) { fprintf(file, "%s", self.dli_fname); fclose(file); }
+    }
+    return NULL;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shared library, compiled here."""
+    if shutil.which("gcc") is None:
+        pytest.skip("no C compiler")
+    folder = tmp_path_factory.mktemp("library")
+    (folder / "ops.c").write_text(SOURCE)
+    command = ["gcc", "-shared", "-fPIC", "-O1", "-o", folder / "libops.so", folder / "ops.c", "-ldl"]
+    subprocess.run(command, check=True, timeout=60)
+    return folder / "libops.so"
+
+
+@pytest.fixture(scope="module")
+def signed_bundle(device: Device, conv_path: Path, library: Path) -> Path:
+    bundle = device.root / "bundle-with-library"
+    pack_model(
+        device.fleet, conv_path, bundle, release=Release("detector", "1"), wall_ns=NOW_NS, libraries=[library]
+    )  # fmt: skip
+    grant(device.fleet, bundle, "cam-1", wall_ns=NOW_NS)
+    return bundle
+
+
+@pytest.fixture
+def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EDGEGUARD_TEST_MARK", str(tmp_path / "mark"))
+    return tmp_path / "mark"
+
+
+def open_with(device: Device, bundle: Path, *libraries: Path) -> InferenceSession:
+    return device.session(bundle, libraries=libraries)
+
+
+def test_a_signed_library_is_loaded_from_the_bytes_that_were_hashed(
+    device: Device, signed_bundle: Path, library: Path, mark: Path
+) -> None:
+    """Not from its path: from a sealed memory file, which is gone again afterwards."""
+    with open_with(device, signed_bundle, library) as session:
+        assert session.run(None, {"image": IMAGE})[0].any()
+
+    assert mark.read_text().startswith("/proc/self/fd/")
+    open_files = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    assert not [name for name in open_files if "memfd:edgeguard" in name]
+
+
+def test_an_altered_library_never_runs(
+    device: Device, signed_bundle: Path, library: Path, mark: Path, tmp_path: Path
+) -> None:
+    """One bit, the same name, the same size."""
+    altered = tmp_path / "libops.so"
+    content = bytearray(library.read_bytes())
+    content[-1] ^= 1
+    altered.write_bytes(content)
+
+    with pytest.raises(SignatureError) as caught:
+        open_with(device, signed_bundle, altered)
+
+    assert caught.value.code == "EG-S006"
+    assert not mark.exists()
+
+
+def test_an_unsigned_library_never_runs(
+    device: Device, conv_bundle: Path, signed_bundle: Path, library: Path, mark: Path, tmp_path: Path
+) -> None:
+    """Neither with a bundle that signs none, nor under another name."""
+    with pytest.raises(SignatureError):
+        open_with(device, conv_bundle, library)
+    other = tmp_path / "libother.so"
+    shutil.copy(library, other)
+    with pytest.raises(SignatureError):
+        open_with(device, signed_bundle, library, other)
+
+    assert not mark.exists()
+
+
+def test_a_model_that_needs_a_library_says_which(device: Device, signed_bundle: Path) -> None:
+    """Instead of an error of the runtime about an unknown operator."""
+    with pytest.raises(SignatureError) as caught:
+        open_with(device, signed_bundle)
+
+    assert "libops.so" in caught.value.message
+    assert "libraries=" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder", "missing"])
+def test_what_is_no_regular_file_is_no_library(kind: str, library: Path, tmp_path: Path) -> None:
+    """A link is not followed even to the genuine library, and a pipe does not block."""
+    path = tmp_path / "libops.so"
+    if kind == "link":
+        path.symlink_to(library)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    signed = {entry.name: entry.sha256 for entry in sign_libraries([library])}
+
+    with pytest.raises(InferenceError) as caught:
+        checked_libraries([path], signed)
+
+    assert caught.value.code == "EG-I015"
+
+
+def test_signed_bytes_that_are_no_library_are_our_error(device: Device, conv_path: Path, tmp_path: Path) -> None:
+    """The runtime's own text does not come through."""
+    text = tmp_path / "libtext.so"
+    text.write_text("not an ELF file")
+    bundle = device.root / "bundle-with-text"
+    pack_model(device.fleet, conv_path, bundle, release=Release("detector", "1"), wall_ns=NOW_NS, libraries=[text])
+    grant(device.fleet, bundle, "cam-1", wall_ns=NOW_NS)
+
+    with pytest.raises(InferenceError) as caught:
+        open_with(device, bundle, text)
+
+    assert caught.value.code == "EG-I015"
+    assert "ELF" not in str(caught.value)
+
+
+def test_packing_refuses_two_libraries_of_one_name(library: Path, tmp_path: Path) -> None:
+    """Names are how a device finds the digest."""
+    (tmp_path / "libops.so").write_bytes(b"other")
+    with pytest.raises(ProvisioningError) as caught:
+        sign_libraries([library, tmp_path / "libops.so"])
+    assert caught.value.code == "EG-P003"
+    with pytest.raises(ProvisioningError) as caught:
+        sign_libraries([tmp_path / "missing.so"])
+    assert caught.value.code == "EG-P031"

@@ -25,7 +25,7 @@ from securesystemslib.signer import CryptoSigner, SSlibKey
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
 from edgeguard.errors import SignatureError, TrustError
-from edgeguard.trust.metadata import DELEGATED_PATHS
+from edgeguard.trust.metadata import DELEGATED_PATHS, require_signed
 from edgeguard.trust.role_keys import role_key
 from edgeguard.trust.store import KeySignature, TrustStore
 from edgeguard.trust.strict_json import canonical
@@ -158,6 +158,9 @@ def test_the_tuf_library_alone_would_let_one_family_pass(hybrid):
     for signer in [*(CryptoSigner(s.private_key) for s in p256(keys_of(fleet, "revocation"))), *extra]:
         metadata.sign(signer, append=True)
     signed.verify_delegate("revocation", metadata.signed_bytes, metadata.signatures)
+    with pytest.raises(TrustError) as error:
+        require_signed(signed, "revocation", metadata, "the list")
+    assert error.value.code == "EG-T003"
 
 
 @pytest.mark.parametrize(("fleet_kind", "signing"), SIGNERS)

@@ -20,6 +20,7 @@ from edgeguard.types import LineStats
 MAX_KEY_FILE_BYTES = 256
 BAR_FROM_BYTES = 16 * 1024 * 1024  # below, it is done before a person has read the bar
 NS_PER_MS = 1_000_000
+ANY_NODE = 0  # no node has this number
 
 
 class Decoder(Protocol):
@@ -79,8 +80,9 @@ def _gnss(*protocols: str) -> Callable[[Any, Options], Decoder]:
 
 def _link(module: Any, options: Options) -> Decoder:
     if not options.keys:
-        raise ConfigError("link frames are checked with the nodes' keys", code="EG-C134", hint="add --key NODE=FILE")
-    decoder: Decoder = module.LinkDecoder(dict(_link_key(text) for text in options.keys))
+        raise ConfigError("link frames are checked with the nodes' keys", code="EG-C134", hint="add --key FILE")
+    keys = dict(_link_key(text) for text in options.keys)
+    decoder: Decoder = module.LinkDecoder({n: k for n, k in keys.items() if n}, any_node_key=keys.get(ANY_NODE))
     return decoder
 
 
@@ -126,7 +128,7 @@ PROTOCOLS: Mapping[str, Entry] = {
     multiple=True,
     metavar="[NODE=]FILE",
     envvar="EDGEGUARD_LINK_KEY",
-    help="A node's key, 32 bytes or 64 hex digits; for link. Without NODE it is node 1's. May be given again.",
+    help="A node's key, 32 bytes or 64 hex digits; for link. Without NODE it is every other node's. May be repeated.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after this many records.")
 @click.option("--points", is_flag=True, help="Print every point of a sweep, not only its summary.")
@@ -269,7 +271,7 @@ def _read(path: Path, limit: int) -> bytes:
 def _link_key(text: str) -> tuple[int, bytes]:
     node, equals, name = text.partition("=")
     if not equals:
-        node, name = "1", text
+        node, name = str(ANY_NODE), text
     if not (node.isascii() and node.isdigit() and len(node) <= 5):
         raise ConfigError(f"{node} is no node number", code="EG-C135", hint="--key NODE=FILE")
     data = _read(Path(name), MAX_KEY_FILE_BYTES)

@@ -162,6 +162,7 @@ class LinkDecoder:
         floor: node id to the last (boot, counter) accepted earlier; older frames count as replays.
         next_keys: node id to the key it is about to change to. Frames under either key are accepted until the first
             one under the new key: from then on the old key is refused, and `changed_keys` names the node.
+        any_node_key: key for nodes that `keys` does not name, for tools that look at a capture.
 
     Raises:
         ConfigError: EG-C030 when a key or node id is not usable, or there are too many.
@@ -173,9 +174,13 @@ class LinkDecoder:
         *,
         floor: Mapping[int, tuple[int, int]] | None = None,
         next_keys: Mapping[int, bytes] | None = None,
+        any_node_key: bytes | None = None,
     ) -> None:
-        if not 1 <= len(keys) <= MAX_NODES:
+        if not (1 if any_node_key is None else 0) <= len(keys) <= MAX_NODES:
             raise ConfigError(f"a link has 1 to {MAX_NODES} nodes, not {len(keys)}", code="EG-C030")
+        self._any_node_key = any_node_key
+        if any_node_key is not None:
+            _require_node(1, any_node_key)
         self._keys = dict(keys)
         self._next_keys = dict(next_keys or {})
         for node_id, key in [*self._keys.items(), *self._next_keys.items()]:
@@ -267,7 +272,9 @@ class LinkDecoder:
         if _CRC.unpack_from(trailer)[0] != zlib.crc32(covered):
             return "checksum_failures", None
         version, message_type, node_id, boot, counter, device_time_us = _HEADER.unpack_from(covered)
-        key = self._keys.get(node_id)
+        key = self._keys.get(
+            node_id, self._any_node_key if len(self._last) < MAX_NODES or node_id in self._last else None
+        )
         if version != VERSION or key is None:
             return "malformed", None
         tag, following = trailer[_CRC.size :], self._next_keys.get(node_id)

@@ -243,3 +243,12 @@ def test_keys_and_node_ids_are_checked_at_the_door() -> None:
         assert caught.value.code == "EG-C030"
     with pytest.raises(ConfigError):
         LinkEncoder(7, KEY[:-1])
+
+
+def test_one_key_for_every_node_serves_a_capture_and_stays_bounded() -> None:
+    """For tools: nodes that are not named share it; a key of their own comes first; at most 64 are followed."""
+    other = bytes(range(1, 33))
+    decoder = LinkDecoder({9: other}, any_node_key=KEY)
+    line = b"".join(f for node in range(1, 101) for f in frames(1, node=node, key=other if node == 9 else KEY))
+    assert len(decoder.feed(line)) == 64
+    assert decoder.stats.malformed == 36

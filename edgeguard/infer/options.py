@@ -20,7 +20,7 @@ from edgeguard.errors import InferenceError
 CPU_PROVIDER: Final = "CPUExecutionProvider"
 DEFAULT_THREADS: Final = 2  # inference shares a four-core board with sensors and checks
 MAX_THREADS: Final = 256
-ERRORS_ONLY: Final = 3  # onnxruntime warns once per initializer that is also an input
+SILENT: Final = 4  # onnxruntime's errors name layers of the model on stderr; what they say comes as an exception too
 NO_CPU_FALLBACK: Final = "session.disable_cpu_ep_fallback"
 
 Provider = str | tuple[str, Mapping[str, Any]]
@@ -200,13 +200,15 @@ def session_options(
     if not 1 <= threads <= MAX_THREADS:
         raise InferenceError(f"cannot use {threads} threads", code="EG-I011", hint=f"choose 1 to {MAX_THREADS}")
     options = ort.SessionOptions()
-    options.log_severity_level = ERRORS_ONLY
+    options.log_severity_level = SILENT
     # Weights outside the arena, which grows in powers of two, are given back one by one when a kernel has packed them.
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     if wanted is not None:
         _require_harmless(wanted)
+        untouched = ort.SessionOptions()
         for name in _COPIED_OPTIONS:
-            setattr(options, name, getattr(wanted, name))
+            if (value := getattr(wanted, name)) != getattr(untouched, name):
+                setattr(options, name, value)
         for key in COPIED_ENTRIES:
             if (value := _entry(wanted, key)) is not None:
                 options.add_session_config_entry(key, value)

@@ -14,6 +14,7 @@ What is here and what is not, and why: docs/inference.md.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
@@ -44,6 +45,9 @@ from edgeguard.scan.onnx_gate import GraphSummary, check_model
 from edgeguard.trust.store import TrustStore
 
 T = TypeVar("T")
+
+_ABOUT_INPUTS: Final = (ValueError, TypeError, RuntimeError)  # what the binding raises before the model runs
+_NAMES_A_NODE: Final = re.compile(r"\bnode\b|Name:", re.IGNORECASE)
 
 _NOT_OFFERED: Final[Mapping[str, str]] = {
     "enable_fallback": "a protected model never moves to another provider by itself",
@@ -356,12 +360,16 @@ def _guarded(call: Callable[[], T]) -> T:
     try:
         return call()
     except Exception as error:
-        failure = _first_line(error)
+        failure = _told(error)
     raise InferenceError(
         f"the model could not be run: {failure}", code="EG-I003", hint="compare the feeds with get_inputs()"
     )
 
 
-def _first_line(error: Exception) -> str:
+def _told(error: Exception) -> str:
+    """Return the first line of what is wrong with the inputs; of anything else only its kind, since it names layers."""
     text = str(error).strip().splitlines()
-    return text[0][:300] if text else type(error).__name__
+    about_inputs = type(error) in _ABOUT_INPUTS or type(error).__name__ == "InvalidArgument"
+    if about_inputs and text and not _NAMES_A_NODE.search(text[0]):
+        return text[0][:300]
+    return type(error).__name__

@@ -92,6 +92,13 @@ def cli(context: click.Context, debug: bool, passphrase_file: Path | None, ask_p
     help="Whether devices open models only beside their authenticated state; without one nothing remembers rollback.",
 )
 @click.option(
+    "--require-attestation",
+    "required_attestations",
+    multiple=True,
+    metavar="TYPE",
+    help="in-toto predicate type that each model must carry, signed by attest; repeat for several.",
+)
+@click.option(
     "--list-max-age-days",
     type=click.IntRange(1, 36500),
     help="Age of the revocation list above which devices install nothing new; 365 unless said.",
@@ -115,6 +122,7 @@ def init(
     valid_days: int,
     allow_unlocked_memory: bool,
     device_state: Literal["required", "optional"],
+    required_attestations: tuple[str, ...],
     list_max_age_days: int | None,
     list_max_run_days: int | None,
     output: str,
@@ -138,6 +146,7 @@ def init(
         valid_days=valid_days,
         allow_unlocked_memory=allow_unlocked_memory,
         device_state=device_state,
+        required_attestations=required_attestations,
         list_max_age_days=(list_max_age_days or DEFAULT_LIST_DAYS, list_max_run_days),
     )
     _result(output, {"fleet_id": made.fleet_id, "name": made.name, "trust": str(made.trust_folder)})
@@ -177,6 +186,18 @@ def init(
     "--min-key-class", type=click.Choice(["file", "device-bound", "hardware"]), default="file", show_default=True
 )
 @click.option("--pq-required", is_flag=True, help="Only devices with a post-quantum key may be granted this model.")
+@click.option(
+    "--golden",
+    type=FOLDER,
+    help="npz with input.NAME and output.NAME: what devices run before they commit the model; encrypted with it.",
+)
+@click.option(
+    "--attest",
+    "attested",
+    multiple=True,
+    metavar="TYPE=FILE",
+    help="Predicate type and its JSON file, signed by the attest keys; repeat for several.",
+)
 @click.option("--partial", is_flag=True, help="Sign with the release keys that are here; others add theirs with sign.")
 @format_option
 def pack(
@@ -190,6 +211,8 @@ def pack(
     channel: str,
     io_path: Path | None,
     libraries: tuple[Path, ...],
+    golden: Path | None,
+    attested: tuple[str, ...],
     expires: str | None,
     min_key_class: Literal["file", "device-bound", "hardware"],
     pq_required: bool,
@@ -197,6 +220,7 @@ def pack(
     output: str,
 ) -> None:
     """Turn a plain ONNX MODEL into a signed and encrypted bundle."""
+    from firmware_tools.attest import read_golden
     from firmware_tools.io_toml import read_model_io
     from firmware_tools.pack import Release, pack_model
     from firmware_tools.passphrase import open_fleet
@@ -215,6 +239,8 @@ def pack(
             wall_ns=_wall_ns(),
             io=read_model_io(io_path) if io_path else None,
             libraries=libraries,
+            golden=read_golden(golden) if golden else b"",
+            predicates=dict(_predicate(text) for text in attested),
             partial=partial,
             progress=_progress(stack, "encrypting"),
         )
@@ -262,6 +288,19 @@ def _role(text: str) -> tuple[str, tuple[int, int]]:
     if match is None:
         raise ProvisioningError("a role is ROLE=K/N, such as revocation=2/3", code="EG-P003")
     return match[1], (int(match[3]), int(match[2]))
+
+
+def _predicate(text: str) -> tuple[str, dict[str, Any]]:
+    from firmware_tools.attest import read_predicate
+
+    # Types are URLs and may hold an equals sign; paths hardly do.
+    predicate_type, _, path = text.rpartition("=")
+    if not predicate_type.startswith("https://"):
+        raise ProvisioningError(
+            "an attestation is TYPE=FILE, TYPE an https URL", code="EG-P003",
+            hint="such as --attest https://cyclonedx.org/bom=bom.json",
+        )  # fmt: skip
+    return predicate_type, read_predicate(Path(path))
 
 
 def _counter(text: str) -> tuple[int, int]:

@@ -99,6 +99,7 @@ class Fleet:
         passphrase: bytes | None = None,
         device_state: Literal["required", "optional"] = "required",
         list_max_age_days: tuple[int | None, int | None] = (DEFAULT_LIST_DAYS, None),
+        required_attestations: Sequence[str] = (),
     ) -> Fleet:
         """Make a new fleet: all keys, the pinned root, the delegations and the signed policy.
 
@@ -111,6 +112,7 @@ class Fleet:
             allow_unlocked_memory: let devices decrypt into memory that can be swapped.
             passphrase: encrypts every private key of the folder.
             device_state: whether a model opens only beside an authenticated device state.
+            required_attestations: in-toto predicate types that each model must carry, signed by `attest`.
             list_max_age_days: how old the revocation list may be for a new install, and for running; None: any age.
 
         Raises:
@@ -144,7 +146,11 @@ class Fleet:
             enrol_keys = _new_agreement_keys(new / "keys", passphrase)
             root = root_metadata(signers, thresholds, expires)
             fleet_id = hashlib.sha256(root).hexdigest()
-            extras = {"device_state": device_state, "revocation": _list_policy(list_max_age_days)}
+            extras = {
+                "device_state": device_state,
+                "revocation": _list_policy(list_max_age_days),
+                "required_attestations": tuple(required_attestations),
+            }
             policy = _first_policy(
                 fleet_id, name, issued_ns, tuple(channels), signatures, allow_unlocked_memory, enrol_keys, extras
             )

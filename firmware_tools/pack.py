@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 import msgspec
 
@@ -48,6 +49,7 @@ from edgeguard.trust.dates import ns_to_date
 from edgeguard.trust.policy import Counter
 from edgeguard.trust.store import RELEASE, TrustStore
 from edgeguard.trust.strict_json import canonical, convert
+from firmware_tools.attest import attestation_files
 from firmware_tools.boards import CipherChoice, cipher_for
 from firmware_tools.files import folder_in_the_making, write_atomic, write_synced
 from firmware_tools.fleet import Fleet
@@ -59,6 +61,7 @@ from firmware_tools.sign import Missing, missing_signatures, one_signature_enoug
 MIN_RUNTIME = "0.1.0"  # the first version that reads bundle v1
 
 Progress = Callable[[int, int], None]
+PayloadRole = Literal["graph", "weights", "golden"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,8 @@ def pack_model(
     io: ModelIo | None = None,
     libraries: Sequence[Path | str] = (),
     partial: bool = False,
+    golden: bytes = b"",
+    predicates: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     progress: Progress | None = None,
 ) -> PackedBundle:
     """Split, gate, encrypt and sign a model; `out` appears complete or not at all.
@@ -113,6 +118,8 @@ def pack_model(
         model: an ONNX file; external data beside it is included.
         libraries: custom-operator libraries that devices may load with the model; signed by digest, not packed.
         partial: sign with the release keys that are here; others add theirs with `sign` before devices accept it.
+        golden: what `encode_golden` made, for the health check of devices; encrypted with the rest.
+        predicates: by in-toto predicate type, what the fleet's `attest` keys are to say about this model.
         progress: called with (bytes done, bytes in all).
 
     Raises:
@@ -126,7 +133,14 @@ def pack_model(
     with folder_in_the_making(Path(out), code="EG-P020") as new, SecretBuffer(CEK_BYTES) as cek:
         cek.view[:] = os.urandom(CEK_BYTES)
         try:
-            statement, bundle_id = _write_contents(new, trust, split, release, io, signed, cek, progress)
+            manifest_digest, digests, bundle_id = _write_contents(
+                new, trust, split, release, io, signed, golden, cek, progress
+            )
+            for name, content in attestation_files(fleet, trust, predicates, release.model_id, manifest_digest).items():
+                (new / name).parent.mkdir(exist_ok=True)
+                write_synced(new / name, content)
+                digests[name] = hashlib.sha256(content).hexdigest()
+            statement = build_statement(_policy(release, trust, bundle_id, manifest_digest), digests)
         except BundleFormatError as error:
             raise ProvisioningError(error.message, code="EG-P003") from None
         _sign(new, fleet, trust, statement, partial)
@@ -168,13 +182,16 @@ def _write_contents(
     release: Release,
     io: ModelIo | None,
     libraries: tuple[Library, ...],
+    golden: bytes,
     cek: SecretBuffer,
     progress: Progress | None,
-) -> tuple[bytes, str]:
-    """Write payloads and manifest; return the statement and the bundle id."""
+) -> tuple[str, dict[str, str], str]:
+    """Write payloads and manifest; return the manifest's digest, the digest of every file so far, and the bundle id."""
     bundle_id = secrets.token_hex(16)
-    parts: list[tuple[Literal["graph", "weights"], str, bytes]] = [("graph", "", split.graph)]
+    parts: list[tuple[PayloadRole, str, bytes]] = [("graph", "", split.graph)]
     parts += [("weights", location, blob) for location, blob in split.weights.items()]
+    if golden:
+        parts.append(("golden", "", golden))
     meter = _Meter(sum(len(data) for _, _, data in parts), progress)
     cipher = cipher_for(release.cipher, release.boards)
     (folder / "payload").mkdir()
@@ -207,8 +224,7 @@ def _write_contents(
     write_synced(folder / "manifest.json", manifest_raw)
     digests = {f"payload/{payload.name}": digest for payload, digest in encrypted}
     digests["manifest.json"] = hashlib.sha256(manifest_raw).hexdigest()
-    policy = _policy(release, trust, bundle_id, digests["manifest.json"])
-    return build_statement(policy, digests), bundle_id
+    return digests["manifest.json"], digests, bundle_id
 
 
 def _policy(release: Release, trust: TrustStore, bundle_id: str, manifest_digest: str) -> Policy:
@@ -266,7 +282,7 @@ def _prove(folder: Path, trust: TrustStore, model_id: str, wall_ns: int, cek: Se
 
 def _encrypt(
     path: Path,
-    role: Literal["graph", "weights"],
+    role: PayloadRole,
     location: str,
     data: bytes,
     cipher: CipherName,

@@ -96,7 +96,7 @@ class Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     name: Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{3}\.egc\Z")]
-    role: Literal["graph", "weights"]
+    role: Literal["graph", "weights", "golden"]
     location: Location
     plaintext_bytes: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAYLOAD_BYTES)]
     ciphertext_bytes: Annotated[int, msgspec.Meta(ge=1, le=2 * MAX_PAYLOAD_BYTES)]
@@ -110,8 +110,8 @@ class Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("ciphertext_bytes does not belong to plaintext_bytes")
         if len(self.spans) != -(-self.ciphertext_bytes // SPAN_BYTES):
             raise ValueError("there must be one span digest per started 4 MiB of ciphertext")
-        if (self.role == "graph") != (self.location == ""):
-            raise ValueError("weights have a location, the graph has none")
+        if (self.role == "weights") != (self.location != ""):
+            raise ValueError("weights have a location, the others have none")
 
 
 class Library(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -138,6 +138,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
             raise ValueError("payloads are named 000.egc, 001.egc, ... in order")
         if [p.role for p in self.payloads].count("graph") != 1:
             raise ValueError("there is exactly one graph")
+        if [p.role for p in self.payloads].count("golden") > 1:
+            raise ValueError("there is at most one payload of golden data")
         locations = [p.location.casefold() for p in self.payloads if p.role == "weights"]
         if len(set(locations)) != len(locations):
             raise ValueError("weight locations must differ, also when case is ignored")
@@ -151,6 +153,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     def graph(self) -> Payload:
         """The payload that holds the ONNX graph."""
         return next(p for p in self.payloads if p.role == "graph")
+
+    @property
+    def golden(self) -> Payload | None:
+        """The payload that holds inputs and expected outputs, where there is one."""
+        return next((p for p in self.payloads if p.role == "golden"), None)
 
 
 def ciphertext_size(plaintext_bytes: int) -> int:

@@ -33,7 +33,8 @@ class VerifiedModel:
     """A decrypted model in private memory; every check has passed. Use as a context manager.
 
     statement, manifest: what was signed. graph: read-only view of the ONNX graph. weights: one mapping per external
-    location, exactly as long as the data. After `close` (or when dropped) all of it is zero; a view that is still
+    location, exactly as long as the data. golden: read-only view of the data of its health check (`parse_golden`), or
+    None. After `close` (or when dropped) all of it is zero; a view that is still
     held then reads zeros.
     """
 
@@ -44,6 +45,8 @@ class VerifiedModel:
         self.weights: Mapping[str, mmap.mmap] = MappingProxyType(
             {p.location: plaintexts[p.name] for p in self.manifest.payloads if p.role == "weights"}
         )
+        golden = self.manifest.golden
+        self.golden: memoryview | None = memoryview(plaintexts[golden.name]).toreadonly() if golden else None
         self._wipe = weakref.finalize(self, _wipe_all, tuple(plaintexts.values()))
 
     def close(self) -> None:

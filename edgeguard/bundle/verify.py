@@ -12,6 +12,7 @@ from pathlib import Path
 
 import edgeguard
 from edgeguard.bundle.admission import Admission, gather
+from edgeguard.bundle.attestations import require_attestations
 from edgeguard.bundle.copies import check_payload_digest, on_all_cores
 from edgeguard.bundle.manifest import Manifest
 from edgeguard.bundle.signature import read_release_signed
@@ -117,7 +118,13 @@ def verify_signed_parts(
     _require_runtime(statement.policy)
     manifest = _read_manifest(storage, statement.policy)
     _require_one_to_one(storage, statement, manifest)
-    _check_attestations(storage, statement.digests)
+    require_attestations(
+        trust,
+        _read_attestations(storage, statement.digests),
+        model_id=verified.model_id,
+        manifest_digest=statement.policy.manifest,
+        is_revoked=lambda keyid: admission.revokes_signer(keyid, identity),
+    )
     return VerifiedBundle(verified, manifest, statement.digests, admission)
 
 
@@ -186,10 +193,13 @@ def _refuse_difference(where: str, found: frozenset[str], listed: frozenset[str]
         raise BundleFormatError(f"{where} lacks {name}", code="EG-B005", hint="copy the bundle again")
 
 
-def _check_attestations(storage: BundleStorage, digests: Mapping[str, str]) -> None:
+def _read_attestations(storage: BundleStorage, digests: Mapping[str, str]) -> dict[str, bytes]:
+    """Return the attestations by name, each read once and as signed."""
     names = [n for n in digests if n.startswith("attestations/")]
     if len(names) > MAX_ATTESTATIONS:
         raise BundleFormatError(f"more than {MAX_ATTESTATIONS} attestations", code="EG-B004")
-    for name in names:
-        if hashlib.sha256(storage.read_small(name, MAX_ATTESTATION_BYTES)).hexdigest() != digests[name]:
+    contents = {name: storage.read_small(name, MAX_ATTESTATION_BYTES) for name in names}
+    for name, content in contents.items():
+        if hashlib.sha256(content).hexdigest() != digests[name]:
             raise SignatureError(f"{name} is not the signed one", code="EG-S004")
+    return contents

@@ -24,6 +24,8 @@ VERBS = {
     "scan": "scan model files before anything parses them: ONNX, pickle, PyTorch, NumPy, Keras, archives",
     "verify": "check a bundle's signature, digests and policy",
     "inspect": "show what a bundle says about itself, unverified",
+    "find": "list attached sensors and what it takes to use them",
+    "state": "show what this device remembers: floors, revocation list, time",
     "log": "verify or show a tamper-evident log",
 }
 

@@ -81,6 +81,7 @@ class PickleWalker:
         self._memo: dict[int, Value] = {}
         self._protocol = 0
         self._underflow = False
+        self._frame_end = 0
         self.notes: list[Note] = []
         self.end = start
         self.complete = False
@@ -109,6 +110,8 @@ class PickleWalker:
                 self.break_, self.end = broken, self._at
                 return
             self._at = self.end = opcode.end
+            if opcode.start < self._frame_end:
+                self._check_frame(opcode)
             self._step(opcode)
 
     # -- steps -----------------------------------------------------------------------------------------------------
@@ -123,6 +126,26 @@ class PickleWalker:
         handler = _HANDLERS.get(opcode.name)
         if handler is not None:
             handler(self, opcode)
+
+    def _check_frame(self, opcode: Opcode) -> None:
+        """Refuse an opcode that does not end with its frame.
+
+        What then happens differs: the C unpickler, reading from an object without `peek`, drops the rest of the frame
+        and takes the argument from behind it, so that `math.os` can be `os`; the one in Python gives up.
+        """
+        if opcode.end > self._frame_end:
+            self._note(
+                "EG-SCAN-104", "an opcode crosses the end of its frame: two unpicklers read two programs", opcode
+            )
+        elif opcode.name == "FRAME":
+            self._note("EG-SCAN-104", "a frame inside a frame: two unpicklers read two programs", opcode)
+        elif opcode.name == "STOP" and opcode.end != self._frame_end:
+            self._note("EG-SCAN-105", "its frame goes on behind it", opcode)
+
+    def _do_frame(self, opcode: Opcode) -> None:
+        length = opcode.argument
+        if isinstance(length, int):
+            self._frame_end = max(self._frame_end, opcode.end + length)
 
     def _note(self, rule_id: str, message: str, opcode: Opcode, verdict: ScanVerdict | None = None) -> None:
         kind = (rule_id, verdict)
@@ -278,10 +301,10 @@ class PickleWalker:
         self._stack.append(self._call(self._pop(), (arguments, keywords), opcode))
 
     def _do_inst(self, opcode: Opcode) -> None:
-        arguments = tuple(self._pop_to_mark())
         if isinstance(opcode.argument, tuple):
             module, name = opcode.argument
-            self._stack.append(self._call(self._import(module, name, opcode), arguments, opcode))
+            callee = self._import(module, name, opcode)  # before the arguments are looked for, as in Python's pickle.py
+            self._stack.append(self._call(callee, tuple(self._pop_to_mark()), opcode))
 
     def _do_obj(self, opcode: Opcode) -> None:
         items = self._pop_to_mark()
@@ -339,7 +362,8 @@ def _fill(table: Table, items: list[Value]) -> None:
 
 _W = PickleWalker
 _HANDLERS: Final[dict[str, Callable[[PickleWalker, Opcode], None]]] = {
-    "PROTO": _W._do_proto, "STOP": _W._do_stop, "MARK": _W._do_mark, "POP": _W._do_pop, "POP_MARK": _W._do_pop_mark,
+    "PROTO": _W._do_proto, "FRAME": _W._do_frame, "STOP": _W._do_stop, "MARK": _W._do_mark, "POP": _W._do_pop,
+    "POP_MARK": _W._do_pop_mark,
     "DUP": _W._do_dup, "PUT": _W._do_put, "BINPUT": _W._do_put, "LONG_BINPUT": _W._do_put, "MEMOIZE": _W._do_put,
     "GET": _W._do_get, "BINGET": _W._do_get, "LONG_BINGET": _W._do_get, "EMPTY_TUPLE": _W._do_empty,
     "EMPTY_LIST": _W._do_empty, "EMPTY_DICT": _W._do_empty, "EMPTY_SET": _W._do_empty, "TUPLE": _W._do_group,

@@ -8,13 +8,14 @@ from typing import Final
 
 from edgeguard.scan.compressed_scan import compression, scan_compressed
 from edgeguard.scan.content import Content, Context, shown
+from edgeguard.scan.gguf_scan import GGUF_MAGIC, scan_gguf
 from edgeguard.scan.keras_scan import HDF5_MAGIC, scan_hdf5
 from edgeguard.scan.numpy_scan import MAGIC as NPY_MAGIC
 from edgeguard.scan.numpy_scan import scan_npy
 from edgeguard.scan.onnx_scan import is_onnx, scan_onnx
 from edgeguard.scan.pickle_scan import looks_like_pickle, scan_pickle
+from edgeguard.scan.safetensors_scan import is_safetensors, scan_safetensors
 from edgeguard.scan.tar_scan import is_tar, scan_tar
-from edgeguard.scan.tensor_scan import GGUF_MAGIC, is_safetensors, scan_gguf, scan_safetensors
 from edgeguard.scan.tensorflow_scan import is_tensorflow, scan_tensorflow, scan_tflite
 from edgeguard.scan.text_scan import program_kind, scan_program, scan_text
 from edgeguard.scan.torch_scan import is_legacy, scan_legacy
@@ -37,6 +38,7 @@ _CLOSED: Final = (
 _ZIP_HEADS: Final = (b"PK\x03\x04", b"PK\x05\x06")
 
 # What a name promises; a file of another kind is a finding. `.bin` and `.model` promise nothing.
+_PICKLE_SUFFIXES: Final = (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt")
 _PICKLES: Final = ("pickle", "joblib pickle")
 _PROMISES: Final[dict[str, tuple[str, ...]]] = {
     ".onnx": ("ONNX",),
@@ -101,6 +103,8 @@ def _scan_by_content(content: Content, context: Context, folder: Path | None) ->
         return scan_pickle(content, context)
     if is_tar(data):
         return scan_tar(content, context)
+    if content.name.lower().endswith(_PICKLE_SUFFIXES):
+        return scan_pickle(content, context)  # a loader will try, so the damage and what stands before it count
     text = scan_text(content, context)
     if text is not None:
         return text

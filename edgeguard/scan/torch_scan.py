@@ -25,6 +25,7 @@ _ELEMENT_BYTES: Final = {
     "LongStorage": 8, "QInt32Storage": 4, "QInt8Storage": 1, "QUInt2x4Storage": 1, "QUInt4x2Storage": 1,
     "QUInt8Storage": 1, "ShortStorage": 2, "UntypedStorage": 1,
 }  # fmt: skip
+_MAX_RECORD_BYTES: Final = 64  # a version, a byte order, an id
 _PLAIN_RECORDS: Final = frozenset(
     {"version", "byteorder", ".format_version", ".storage_alignment", ".data/version", ".data/serialization_id"}
 )
@@ -40,42 +41,60 @@ def checkpoint_prefix(members: list[ZipMember]) -> str | None:
 
 def scan_checkpoint(members: list[ZipMember], prefix: str, content: Content, context: Context) -> str:
     """Scan the zip format; `prefix` is what `checkpoint_prefix` said."""
-    by_name = {member.name.removeprefix(prefix): member for member in members if member.name.startswith(prefix)}
-    script = any(name.startswith("code/") for name in by_name)
+    own = [(member.name.removeprefix(prefix), member) for member in members if member.name.startswith(prefix)]
+    script = any(name.startswith("code/") for name, _ in own)
     if script:
         message = "the model brings its own program, which runs when it is called"
         context.report("EG-SCAN-209", content, message)
     named: dict[str, int] = {}
-    for name, member in by_name.items():
-        if name.endswith(".pkl") and name.count("/") == 0:
+    for name, member in own:
+        if _is_program(name):
             plain = unpack(member, content, context)
-            if plain is not None:
-                folder = "data" if name == "data.pkl" else name.removesuffix(".pkl")
-                storages = _storages(plain, context, folder, _SCRIPT_NAMES if script else "")
-                if folder != _SHAPES_ONLY:
-                    named.update(storages)
-    for member in members:
-        name = member.name.removeprefix(prefix)
-        if member.is_folder or (name.endswith(".pkl") and name.count("/") == 0):
-            continue
+            folder = "data" if name == "data.pkl" else name.removesuffix(".pkl")
+            storages = {} if plain is None else _storages(plain, context, folder, _SCRIPT_NAMES if script else "")
+            if folder != _SHAPES_ONLY:
+                named.update(storages)
+    unseen = set(named)
+    for name, member in own:
+        unseen.discard(name)
         if name in named:
-            _check_storage(member, named.pop(name), content, context)
-        elif name in _PLAIN_RECORDS and member.size <= 64:
-            continue
-        elif script and name.startswith(f"{_SHAPES_ONLY}/") and not member.size:
-            continue
-        elif script and name.startswith("code/") and name.endswith((".py", ".debug_pkl")):
-            continue  # named by EG-SCAN-209; debug tables are read only to print source lines
-        elif member.name.startswith(prefix) and name.startswith(("data/", "constants/")):
-            part = content.part(member.start, member.end, member.name)
-            context.report("EG-SCAN-211", part, "data that no tensor uses")
-        else:
-            plain = unpack(member, content, context)
-            if plain is not None:
-                context.scan(plain)
-    for name in named:
+            _check_storage(member, named[name], content, context)
+        elif not _is_record(name, member, script):
+            _scan_other(name, member, content, context)
+    for member in members:
+        if not member.name.startswith(prefix):
+            _scan_other("", member, content, context)
+    for name in sorted(unseen):
         context.report("EG-SCAN-211", content, f"the data of {shown(name)} is not there")
     return "TorchScript archive" if script else "PyTorch checkpoint"
+
+
+def _is_program(name: str) -> bool:
+    return name.endswith(".pkl") and "/" not in name
+
+
+def _is_record(name: str, member: ZipMember, script: bool) -> bool:
+    """Tell whether a member is one that PyTorch writes and that holds no tensor."""
+    if member.is_folder or _is_program(name):
+        return True
+    if name in _PLAIN_RECORDS:
+        return member.size <= _MAX_RECORD_BYTES
+    if not script:
+        return False
+    if name.startswith(f"{_SHAPES_ONLY}/"):
+        return member.size == 0
+    # The program is named by EG-SCAN-209; the tables beside it are read only to print source lines.
+    return name.startswith("code/") and name.endswith((".py", ".debug_pkl"))
+
+
+def _scan_other(name: str, member: ZipMember, content: Content, context: Context) -> None:
+    if name.startswith(("data/", "constants/")):
+        part = content.part(member.start, member.end, member.name)
+        context.report("EG-SCAN-211", part, "data that no tensor uses")
+        return
+    plain = unpack(member, content, context)
+    if plain is not None and not member.is_folder:
+        context.scan(plain)
 
 
 def _storages(plain: Content, context: Context, folder: str, own_names: str) -> dict[str, int]:

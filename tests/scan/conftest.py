@@ -1,0 +1,8 @@
+"""The hostile samples, shared with the benchmark, are a module beside the tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `import hostile`: test folders are no packages here

@@ -137,7 +137,7 @@ def _all_or_nothing(folder: Path) -> Iterator[Path]:
         os.sync()
         with os.scandir(partial) as entries:
             for entry in entries:
-                Path(entry.path).replace(folder / entry.name)
+                os.replace(entry.path, folder / entry.name)
         sync_folder(folder)
     except OSError as error:
         reason = (error.strerror or "unknown").lower()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
@@ -40,7 +41,7 @@ class RoleKey:
         Raises:
             SignatureError: EG-S002.
         """
-        key = serialization.load_der_public_key(self.public_der)
+        key = _loaded(self.public_der)
         correct = False
         try:
             if isinstance(key, EllipticCurvePublicKey):
@@ -67,6 +68,12 @@ class KeyGroup:
     def is_met_by(self, signed: Iterable[bytes]) -> bool:
         """Return whether the keys with these DER forms are enough."""
         return len({k.public_der for k in self.keys} & set(signed)) >= self.threshold
+
+
+@lru_cache(maxsize=128)
+def _loaded(public_der: bytes) -> object:
+    """Return the key object of a DER form that has been parsed before; a role's few keys check many signatures."""
+    return serialization.load_der_public_key(public_der)
 
 
 def role_key(public_key: PublicKey) -> RoleKey:

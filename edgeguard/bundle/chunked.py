@@ -1,11 +1,12 @@
 """C2SP chunked-encryption v1 (c2sp.org/chunked-encryption), SHA-512, for any AEAD. docs/formats/bundle.md section 5.
 
-Two AEADs are used. AES-256-GCM is the library's Cobblestone-256: one call for as many chunks as are given, which
-matters where other threads want the interpreter lock. ChaCha20-Poly1305, for boards without AES instructions, is the
-construction below, chunk by chunk. The same code with AES-256-GCM reads and writes Cobblestone byte for byte; the
-tests hold it to that, so the part that is ours is checked against the part that is not.
+Two AEADs are used. With AES-256-GCM this is the library's Cobblestone-256, which takes as many chunks as there are in
+one call; that matters where other threads want the interpreter lock. ChaCha20-Poly1305, for boards without AES
+instructions, is the construction below, chunk by chunk. The same code with AES-256-GCM reads and writes Cobblestone
+byte for byte; the tests hold it to that, so the part that is ours is checked against the part that is not.
 
-The streaming calls have Cobblestone's shape: `update_into(data, buffer) -> bytes written`, `finalize() -> bytes`.
+The last chunk is ours with either AEAD: the library returns it as an object of its own, and leaves what it decrypted
+in freed memory when the tag is wrong. Here every byte of plaintext goes straight to where the caller wants it.
 """
 
 from __future__ import annotations
@@ -41,15 +42,15 @@ MAX_CHUNKS: Final = 1 << 38  # the counter must leave the rest of the base nonce
 _LABEL: Final = b"c2sp.org/chunked-encryption@v1+"
 
 
-class ChunkCipher(Protocol):
-    """One direction of the construction, streaming."""
+class Encryptor(Protocol):
+    """Streaming encryption in the shape of the library's."""
 
     def update_into(self, data: memoryview, buf: memoryview, /) -> int:
-        """Process `data` and return the bytes written to `buf`; a partial chunk is held back."""
+        """Encrypt `data` and return the bytes written to `buf`; a partial chunk is held back."""
         ...
 
     def finalize(self) -> bytes:
-        """Process and return the last, short chunk."""
+        """Return the last, short chunk."""
         ...
 
 
@@ -68,14 +69,13 @@ AEADS: Final[Mapping[str, Aead]] = MappingProxyType(
 )
 
 
-def decryptor_of(cipher: str, cek: memoryview, context: bytes) -> ChunkCipher:
-    """Return the decryptor for a cipher of the manifest; InvalidTag or ValueError from its calls mean "refused"."""
-    if cipher == CIPHER_AES_256_GCM:
-        return Cobblestone256Decryptor(cek, context)
-    return ChunkDecryptor(AEADS[cipher], cek, context)
+def decryptor_of(cipher: str, cek: memoryview, context: bytes) -> ChunkDecryptor:
+    """Return the decryptor for a cipher of the manifest; `cek` must stay until the header has been read."""
+    library = Cobblestone256Decryptor(cek, context) if cipher == CIPHER_AES_256_GCM else None
+    return ChunkDecryptor(AEADS[cipher], cek, context, library=library)
 
 
-def encryptor_of(cipher: str, cek: memoryview, context: bytes) -> ChunkCipher:
+def encryptor_of(cipher: str, cek: memoryview, context: bytes) -> Encryptor:
     """Return the encryptor for a cipher of the manifest; its salt is fresh."""
     if cipher == CIPHER_AES_256_GCM:
         return Cobblestone256Encryptor(cek, context)
@@ -102,18 +102,29 @@ class _Keys:
 class ChunkDecryptor:
     """Streaming decryption; every failure is an InvalidTag, and after one nothing more is decrypted."""
 
-    def __init__(self, aead: Aead, cek: bytes | memoryview, context: bytes) -> None:
-        """`cek` is not copied: it must stay until the header has been read, because the salt comes with the data."""
+    def __init__(
+        self,
+        aead: Aead,
+        cek: bytes | memoryview,
+        context: bytes,
+        *,
+        library: Cobblestone256Decryptor | None = None,
+    ) -> None:
+        """`cek` is not copied: it must stay until the header has been read, because the salt comes with the data.
+
+        library: takes the whole chunks as long as there is the room it asks for; the rest is decrypted here.
+        """
         self._aead = aead
         self._cek = cek
         self._context = context
+        self._library = library
         self._keys: _Keys | None = None
         self._held = bytearray()
         self._chunk = 0
         self._failed = False
 
     def update_into(self, data: memoryview, buf: memoryview, /) -> int:
-        """Decrypt the whole chunks that are there into `buf`.
+        """Decrypt the whole chunks that are there into `buf`; return the bytes written.
 
         Raises:
             InvalidTag: wrong key, salt, context, order or content. ValueError: `buf` is too small.
@@ -121,63 +132,71 @@ class ChunkDecryptor:
         if self._failed:
             raise InvalidTag
         self._failed = True  # unless all of it passes
-        at = 0
         if self._keys is None:
-            at = self._hold(data, 0, HEADER_BYTES)
-            if len(self._held) < HEADER_BYTES:
-                self._failed = False
-                return 0
-            self._open_header()
-        written = self._update(data[at:], buf)
+            data = self._hold(data, HEADER_BYTES)
+            if len(self._held) == HEADER_BYTES:
+                self._keys = self._open_header()
+        written = self._update(self._keys, data, buf) if self._keys is not None else 0
         self._failed = False
         return written
 
-    def finalize(self) -> bytes:
-        """Decrypt the last chunk, which is short.
+    def finalize_into(self, buf: memoryview, /) -> int:
+        """Decrypt the last chunk, which is short; return the bytes written. To be called once.
 
         Raises:
-            InvalidTag: as above, or the message ends without a last chunk.
+            InvalidTag: as above, or the message ends without a last chunk. ValueError: `buf` is too small.
         """
         if self._failed or self._keys is None or not TAG_BYTES <= len(self._held) < SEALED_CHUNK_BYTES:
             raise InvalidTag
         self._failed = True
-        last: bytes = self._keys.aead.decrypt(self._keys.nonce(self._chunk), self._held, None)
-        return last
+        return self._open_chunk(self._keys, memoryview(bytes(self._held)), buf)
 
-    def _update(self, data: memoryview, buf: memoryview) -> int:
-        written = at = 0
+    def _update(self, keys: _Keys, data: memoryview, buf: memoryview) -> int:
+        written = 0
         if self._held:
-            at = self._hold(data, 0, SEALED_CHUNK_BYTES)
+            data = self._hold(data, SEALED_CHUNK_BYTES)
             if len(self._held) == SEALED_CHUNK_BYTES:
-                written = self._open_chunk(memoryview(bytes(self._held)), buf)
+                written = self._open_chunks(keys, memoryview(bytes(self._held)), buf)
                 self._held.clear()
-        while len(data) - at >= SEALED_CHUNK_BYTES:
-            written += self._open_chunk(data[at : at + SEALED_CHUNK_BYTES], buf[written:])
-            at += SEALED_CHUNK_BYTES
-        self._held += data[at:]
+        whole = len(data) - len(data) % SEALED_CHUNK_BYTES
+        written += self._open_chunks(keys, data[:whole], buf[written:])
+        self._held += data[whole:]
         return written
 
-    def _hold(self, data: memoryview, at: int, wanted: int) -> int:
-        """Fill what is held back up to `wanted` bytes; return how far `data` is used."""
-        taken = min(len(data) - at, wanted - len(self._held))
-        self._held += data[at : at + taken]
-        return at + taken
+    def _hold(self, data: memoryview, wanted: int) -> memoryview:
+        """Fill what is held back up to `wanted` bytes; return the rest of `data`."""
+        taken = min(len(data), wanted - len(self._held))
+        self._held += data[:taken]
+        return data[taken:]
 
-    def _open_header(self) -> None:
+    def _open_header(self) -> _Keys:
         salt, commitment = bytes(self._held[:SALT_BYTES]), bytes(self._held[SALT_BYTES:])
-        self._held.clear()
         keys = _Keys(self._aead, self._cek, salt, self._context)
         if not hmac.compare_digest(keys.commitment, commitment):
             raise InvalidTag
-        self._keys = keys
+        if self._library is not None:
+            self._library.update_into(self._held, bytearray(HEADER_BYTES + SEALED_CHUNK_BYTES))
+        self._held.clear()
+        return keys
 
-    def _open_chunk(self, sealed: memoryview, buf: memoryview) -> int:
-        assert self._keys is not None  # noqa: S101 - for the type checker; the callers have seen the header
-        if len(buf) < CHUNK_BYTES:
+    def _open_chunks(self, keys: _Keys, sealed: memoryview, buf: memoryview) -> int:
+        if self._library is not None and len(buf) >= len(sealed) + SEALED_CHUNK_BYTES:
+            self._chunk += len(sealed) // SEALED_CHUNK_BYTES
+            return self._library.update_into(sealed, buf)
+        if sealed:
+            self._library = None  # it counts chunks too, and would be behind from here on
+        written = 0
+        for at in range(0, len(sealed), SEALED_CHUNK_BYTES):
+            written += self._open_chunk(keys, sealed[at : at + SEALED_CHUNK_BYTES], buf[written:])
+        return written
+
+    def _open_chunk(self, keys: _Keys, sealed: memoryview, buf: memoryview) -> int:
+        room = buf[: len(sealed) - TAG_BYTES]
+        if len(room) < len(sealed) - TAG_BYTES:
             raise ValueError("the buffer is too small")
-        self._keys.aead.decrypt_into(self._keys.nonce(self._chunk), sealed, None, buf[:CHUNK_BYTES])
+        keys.aead.decrypt_into(keys.nonce(self._chunk), sealed, None, room)
         self._chunk += 1
-        return CHUNK_BYTES
+        return len(room)
 
 
 class ChunkEncryptor:

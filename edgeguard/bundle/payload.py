@@ -14,17 +14,14 @@ from collections.abc import Iterable, Mapping
 
 from cryptography.exceptions import InvalidTag
 
-from edgeguard.bundle.chunked import SEALED_CHUNK_BYTES, ChunkCipher, decryptor_of
+from edgeguard.bundle.chunked import decryptor_of
 from edgeguard.bundle.copies import DAMAGE_HINT, HashedCopies, hashed_copies, on_all_cores
 from edgeguard.bundle.manifest import HEADER_BYTES, Manifest, Payload
 from edgeguard.bundle.storage import BundleStorage
 from edgeguard.errors import DecryptionError, EnvironmentMissingError, SignatureError
-from edgeguard.harden.memory import SecretBuffer, lock, private_mapping, swap_is_on, wipe, wipe_bytes
+from edgeguard.harden.memory import SecretBuffer, lock, private_mapping, swap_is_on, wipe
 from edgeguard.keys.context import hkdf_sha256, length_prefixed
 from edgeguard.keys.file import DECRYPTION_FAILED
-
-# A decryptor may hand out one held-back chunk more than it was given, so its output buffer needs this much more.
-_SLACK_BYTES = SEALED_CHUNK_BYTES
 
 
 def cipher_context(manifest_ids: tuple[str, str, str], name: str, role: str) -> bytes:
@@ -109,7 +106,7 @@ class _Decryption:
         self._ids = ids_of(manifest)
         self._payload = payload
         self._cek = cek
-        self._decryptor: ChunkCipher = decryptor_of(
+        self._decryptor = decryptor_of(
             manifest.cipher.name, cek.view, cipher_context(self._ids, payload.name, payload.role)
         )
         self._plaintext = plaintext
@@ -149,39 +146,16 @@ class _Decryption:
 
     def _decrypt(self, step: memoryview, room: memoryview) -> None:
         # A rejected step is not reported yet: the digest, which says more, has the first word.
-        direct = step[: max(0, len(room) - _SLACK_BYTES)]
         try:
-            written = self._decryptor.update_into(direct, room) if direct else 0
-            self._filled += written
-            if len(direct) < len(step):
-                self._decrypt_near_the_end(step[len(direct) :], room[written:])
+            self._filled += self._decryptor.update_into(step, room)
         except (InvalidTag, ValueError):
             self._rejected = True
-
-    def _decrypt_near_the_end(self, piece: memoryview, room: memoryview) -> None:
-        """As above, by way of a buffer that has the room the decryptor asks for."""
-        with SecretBuffer(len(piece) + _SLACK_BYTES) as spare:
-            written = self._decryptor.update_into(piece, spare.view)
-            self._keep(spare.view[:written], room)
 
     def _finish(self, room: memoryview) -> None:
         try:
-            last = self._decryptor.finalize()
+            self._filled += self._decryptor.finalize_into(room)
         except (InvalidTag, ValueError):
             self._rejected = True
-            return
-        try:
-            self._keep(memoryview(last), room)
-        except ValueError:
-            self._rejected = True
-        finally:
-            wipe_bytes(last)
-
-    def _keep(self, piece: memoryview, room: memoryview) -> None:
-        if len(piece) > len(room):
-            raise ValueError("more plaintext than the manifest says")
-        room[: len(piece)] = piece
-        self._filled += len(piece)
 
     def _require_mac(self, out: memoryview) -> None:
         mac = plaintext_mac(self._cek.view, self._ids, self._payload.name, self._payload.role)

@@ -61,6 +61,8 @@ def decrypt(cipher, ciphertext: bytes, steps: list[int] | None = None) -> bytes:
     out = b""
     for piece in pieces(ciphertext, steps):
         out += bytes(buffer[: cipher.update_into(memoryview(piece), buffer)])
+    if isinstance(cipher, ChunkDecryptor):
+        return out + bytes(buffer[: cipher.finalize_into(buffer)])
     return out + cipher.finalize()
 
 
@@ -149,9 +151,24 @@ def damaged(sealed: bytes) -> dict[str, bytes]:
     }
 
 
+def test_the_library_hands_over_to_us_wherever_its_room_ends():
+    """It asks for a chunk more than it writes; an output of exactly the plaintext's size is filled all the same."""
+    for size in (CHUNK_BYTES - 1, CHUNK_BYTES, 3 * CHUNK_BYTES, 3 * CHUNK_BYTES + 1):
+        sealed = encrypt(encryptor_of("aes-256-gcm-c2sp", memoryview(KEY), CONTEXT), text(size))
+        for steps in (None, [SEALED_CHUNK_BYTES], [HEADER_BYTES, 2 * SEALED_CHUNK_BYTES], [777]):
+            decryptor = decryptor_of("aes-256-gcm-c2sp", memoryview(KEY), CONTEXT)
+            out, filled = memoryview(bytearray(size)), 0
+            for piece in pieces(sealed, steps):
+                filled += decryptor.update_into(memoryview(piece), out[filled:])
+            filled += decryptor.finalize_into(out[filled:])
+            assert filled == size
+            assert bytes(out) == text(size)
+
+
 AEAD_AND_LIBRARY = {
     "ours, AES": lambda: ChunkDecryptor(AES_256_GCM, KEY, CONTEXT),
     "library": lambda: Cobblestone256Decryptor(KEY, CONTEXT),
+    "both, AES": lambda: decryptor_of("aes-256-gcm-c2sp", memoryview(KEY), CONTEXT),
     "ours, ChaCha20": lambda: ChunkDecryptor(CHACHA20_POLY1305, KEY, CONTEXT),
 }
 
@@ -196,7 +213,7 @@ def test_nothing_is_decrypted_after_a_failure():
     with pytest.raises(InvalidTag):
         decryptor.update_into(memoryview(sealed[HEADER_BYTES:]), buffer)
     with pytest.raises(InvalidTag):
-        decryptor.finalize()
+        decryptor.finalize_into(buffer)
 
 
 def test_a_buffer_that_is_too_small_is_an_error_and_not_a_short_write():

@@ -9,7 +9,7 @@ import click
 
 from edgeguard.cli.options import format_option, print_facts
 from edgeguard.clock import SystemClock
-from edgeguard.errors import ProvisioningError
+from edgeguard.errors import BundleFormatError, ProvisioningError
 
 if TYPE_CHECKING:
     from firmware_tools.fleet import Fleet
@@ -32,6 +32,11 @@ FOLDER = click.Path(path_type=Path)
     "--floor", "floors", multiple=True, metavar="MODEL=[EPOCH:]NUMBER", help="Refuse releases of MODEL below a counter."
 )
 @click.option("--into", "targets", multiple=True, type=FOLDER, help="Bundle to put the list into, for offline devices.")
+@click.option(
+    "--issued",
+    metavar="YYYY-MM-DDTHH:MM:SSZ",
+    help="Signed time of the list; later than now only where a stolen key has pushed the devices' time floor.",
+)
 @click.option("--valid-days", type=click.IntRange(1, 36500), help="Days the list admits new installs; as the fleet's.")
 @format_option
 def revoke(
@@ -42,6 +47,7 @@ def revoke(
     devices: tuple[str, ...],
     floors: tuple[str, ...],
     targets: tuple[Path, ...],
+    issued: str | None,
     valid_days: int | None,
     output: str,
 ) -> None:
@@ -61,7 +67,7 @@ def revoke(
         devices=frozenset(_kid(opened, name) for name in devices),
         floors=dict(_floor(text) for text in floors),
     )
-    made = sign_list(opened, entries, wall_ns=SystemClock().wall_ns(), valid_days=valid_days)
+    made = sign_list(opened, entries, wall_ns=_moment(issued), valid_days=valid_days)
     for target in targets:
         put_list_into(opened.trust_folder, target)
     print_facts(
@@ -88,6 +94,19 @@ def resign(fleet: Path, bundles: tuple[Path, ...], output: str) -> None:
     opened = open_fleet(fleet)
     wall_ns = SystemClock().wall_ns()
     print_facts(output, {str(bundle): sign_again(opened, bundle, wall_ns=wall_ns) for bundle in bundles})
+
+
+def _moment(issued: str | None) -> int:
+    from edgeguard.trust.dates import date_to_ns
+
+    now_ns = SystemClock().wall_ns()
+    if issued is None:
+        return now_ns
+    try:
+        return max(now_ns, date_to_ns(issued, what="--issued"))
+    except BundleFormatError as error:
+        reason = error.message
+    raise ProvisioningError(reason, code="EG-P003", hint="write it as 2030-12-31T00:00:00Z")
 
 
 def _keyid(name: str) -> str:

@@ -185,10 +185,12 @@ def gather(
 
 
 def _carried_list(storage: BundleStorage, trust: TrustStore) -> RevocationList | None:
-    """Return the list that travels in the bundle; one that does not verify is no list."""
+    """Return the list that travels in the bundle, unless it is the trust folder's; one that does not verify is none."""
     try:
         metadata = storage.read_optional(CARRIED_METADATA, MAX_METADATA_BYTES)
         content = storage.read_optional(CARRIED_LIST, MAX_LIST_BYTES)
-        return verified_list(trust, metadata, content) if metadata is not None and content is not None else None
+        if metadata is None or content is None or (trust.revocation and trust.revocation.content == content):
+            return None
+        return verified_list(trust, metadata, content)
     except (TrustError, BundleFormatError):
         return None

@@ -15,7 +15,7 @@ from edgeguard.bundle.admission import Admission, gather
 from edgeguard.clock import NS_PER_S, Clock
 from edgeguard.errors import EdgeGuardError, TrustError
 from edgeguard.keys.provider import VerifiedStatement
-from edgeguard.trust.revocation import LIST_FILE, METADATA_FILE
+from edgeguard.trust.revocation import LIST_FILE, METADATA_FILE, newest
 from edgeguard.trust.state import DeviceState
 from edgeguard.trust.store import RELEASE, TrustStore
 
@@ -73,12 +73,23 @@ class ModelWatch:
             self._look()
         clock_ns = self._clock.wall_ns()
         if self._admission is None:
-            self._admission = gather(None, self._trust, self._state, clock_ns)
+            self._admission = self._grounds(clock_ns)
         judged = self._admission.at(clock_ns)
         judged.require_current()
         judged.require_running(self._statement)
         judged.require_device(self._kid)
         self._require_signers(judged)
+
+    def _grounds(self, clock_ns: int) -> Admission:
+        """Take over what is new. A full disk does not stop what runs; the next opening fails on it."""
+        try:
+            return gather(None, self._trust, self._state, clock_ns)
+        except TrustError as error:
+            if error.code != "EG-T033" or self._state is None:
+                raise
+        return Admission(
+            self._trust, self._state, newest(self._trust, self._state.revocation, self._trust.revocation), clock_ns
+        )
 
     def _look(self) -> None:
         """Load the trust folder again when something in it has changed."""

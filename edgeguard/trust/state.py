@@ -266,7 +266,7 @@ class DeviceState:
             if record is None or int(record.generation) < self.generation:
                 _refuse()
             self._accept(record)
-            if self._list is not None and (wanted is None or wanted.place < self._list.place):
+            if self._list is not None and (wanted is None or wanted.place <= self._list.place):
                 wanted = self._list
             self._store(change(record), wanted)
 

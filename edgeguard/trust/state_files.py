@@ -10,10 +10,13 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
+from edgeguard.clock import NS_PER_S, SystemClock
 from edgeguard.keys.regular_file import open_regular, read_up_to
 
+LOCK_WAIT_NS: Final = 5 * NS_PER_S  # a hundred writes to a slow card
+_RETRY_NS: Final = 5_000_000
 _NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -88,10 +91,24 @@ class FolderFiles:
     def locked(self) -> Iterator[None]:
         fd = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            _lock(fd)
             yield
         finally:
             os.close(fd)
+
+
+def _lock(fd: int) -> None:
+    """Take the lock, or fail after a while: nobody may stop a device by holding it."""
+    clock = SystemClock()
+    deadline_ns = clock.now_ns() + LOCK_WAIT_NS
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if clock.now_ns() >= deadline_ns:
+                raise
+            clock.wait_until_ns(clock.now_ns() + _RETRY_NS)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -317,3 +317,25 @@ def test_failures_of_a_recheck_are_errors_of_ours(device, running):
     with pytest.raises(EdgeGuardError) as error:
         watch.recheck()
     assert error.value.code == "EG-T030"
+
+
+def test_a_full_disk_stops_nothing_that_runs_and_hides_no_revocation(device):
+    """The list is obeyed from memory; the next opening fails on the disk."""
+    statement = device.install(device.pack("1"))
+    clock, state = ManualClock(wall_start_ns=NOW_NS), device.state
+
+    def full(name: str, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    state._files.write_new = full  # type: ignore[method-assign] # the medium, not our code
+    watch = ModelWatch(device.trust_folder, device.trust, statement, kid=device.key.kid, clock=clock, state=state)
+    device.revoke(devices=frozenset({"ab" * 16}))
+    device.bring_trust()
+    watch.recheck()
+    device.revoke(bundles=frozenset({statement.identity.hex()}))
+    device.bring_trust()
+    later(clock)
+    with pytest.raises(TrustError) as error:
+        watch.recheck()
+    assert error.value.code == "EG-T023"
+    device.refused("EG-T033", device.root / f"{MODEL_ID}-1.bundle", state=state)

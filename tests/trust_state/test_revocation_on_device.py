@@ -347,3 +347,41 @@ def test_a_list_of_another_fleet_is_no_list_here(device, device_maker, tmp_path)
     trust = TrustStore.load(device.trust_folder, NOW_NS)
     assert trust.revocation is None
     assert trust.revocation_refusal
+
+
+def test_a_time_floor_that_a_thief_has_pushed_is_lived_with_after_the_next_epoch(device):
+    """A list dated years ahead: honest lists look old until they carry that date, and the fleet goes on."""
+    far_ns = NOW_NS + 1500 * DAY_NS
+    installed, fresh = device.pack("1"), device.pack("2")
+    device.install(installed)
+    put(device.trust_folder, *sign_as(device, "revocation", (0, 10**15), issued_ns=far_ns))
+    device.open(installed)
+    assert device.state.time_floor_ns == far_ns
+    policy = json.loads((device.fleet.trust_folder / "policy.json").read_bytes())
+    set_policy(device, revocation=policy["revocation"] | {"epoch": "1"})
+    device.revoke()
+    device.bring_trust()
+    device.refused("EG-T026", fresh)
+    device.open(installed)
+    device.revoke(wall_ns=far_ns)
+    device.bring_trust()
+    device.open(fresh)
+
+
+def test_in_a_hybrid_fleet_a_list_needs_both_families(device_maker, tmp_path):
+    """Stripped of its post-quantum signatures, or of its classical ones, it is no list."""
+    hybrid = device_maker(tmp_path, "cam-1", signatures="hybrid-required")
+    bundle = hybrid.pack()
+    hybrid.revoke(bundles=frozenset({identity_of(bundle)}))
+    metadata = Metadata.from_bytes((hybrid.fleet.trust_folder / METADATA_FILE).read_bytes())
+    content = (hybrid.fleet.trust_folder / LIST_FILE).read_bytes()
+    assert len(metadata.signatures) == 2
+    for keyid in list(metadata.signatures):
+        stripped = Metadata.from_bytes(metadata.to_bytes())
+        del stripped.signatures[keyid]
+        with pytest.raises(TrustError) as error:
+            verified_list(hybrid.trust, stripped.to_bytes(), content)
+        assert error.value.code == "EG-T021"
+    hybrid.open(bundle)
+    hybrid.bring_trust()
+    hybrid.refused("EG-T023", bundle)

@@ -188,3 +188,20 @@ def test_nothing_is_written_when_nothing_is_new(device):
     for _ in range(3):
         device.state.commit(device.open(bundle))
     assert device.state.generation == generation
+
+
+def test_a_lock_that_somebody_holds_delays_and_does_not_hang(device, monkeypatch):
+    """After a bounded wait it is a refusal."""
+    import fcntl
+
+    from edgeguard.trust import state_files
+
+    monkeypatch.setattr(state_files, "LOCK_WAIT_NS", 20_000_000)
+    state = device.state
+    with (device.state_folder / "lock").open("rb+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        cannot_open(device)
+        with pytest.raises(TrustError) as error:
+            state.set_note("a", "1")
+        assert error.value.code == "EG-T033"
+    device.state.set_note("a", "1")

@@ -199,6 +199,13 @@ def init(
     help="Predicate type and its JSON file, signed by the attest keys; repeat for several.",
 )
 @click.option("--partial", is_flag=True, help="Sign with the release keys that are here; others add theirs with sign.")
+@click.option(
+    "--cipher",
+    type=click.Choice(["auto", "aes", "chacha"]),
+    default="auto",
+    show_default=True,
+    help="auto: ChaCha20 when a --board has no AES instructions (Raspberry Pi 4 and older), else AES-256.",
+)
 @format_option
 def pack(
     fleet: Path,
@@ -215,6 +222,7 @@ def pack(
     attested: tuple[str, ...],
     expires: str | None,
     min_key_class: Literal["file", "device-bound", "hardware"],
+    cipher: Literal["auto", "aes", "chacha"],
     pq_required: bool,
     partial: bool,
     output: str,
@@ -227,7 +235,7 @@ def pack(
 
     release = Release(model_id, version, counter=_counter(counter), boards=boards, channel=channel)
     release = replace(release, confidentiality="pq-required" if pq_required else "classical")
-    release = replace(release, min_key_class=min_key_class)
+    release = replace(release, min_key_class=min_key_class, cipher=cipher)
     if expires:
         release = replace(release, expires_ns=_date(expires))
     with ExitStack() as stack:

@@ -19,7 +19,7 @@ from edgeguard.bundle.copies import DAMAGE_HINT, HashedCopies, hashed_copies, on
 from edgeguard.bundle.manifest import HEADER_BYTES, Manifest, Payload
 from edgeguard.bundle.storage import BundleStorage
 from edgeguard.errors import DecryptionError, EnvironmentMissingError, SignatureError
-from edgeguard.harden.memory import SecretBuffer, lock, private_mapping, swap_is_on, wipe
+from edgeguard.harden.memory import SecretBuffer, lock, private_mapping, swap_is_on, wipe, wipe_bytes
 from edgeguard.keys.context import hkdf_sha256, length_prefixed
 from edgeguard.keys.file import DECRYPTION_FAILED
 
@@ -32,7 +32,10 @@ def cipher_context(manifest_ids: tuple[str, str, str], name: str, role: str) -> 
 def plaintext_mac(cek: memoryview, manifest_ids: tuple[str, str, str], name: str, role: str) -> hmac.HMAC:
     """Return the running HMAC that names a payload's plaintext."""
     info = length_prefixed("edgeguard/v1/plaintext-hmac", *manifest_ids, name, role)
-    return hmac.new(hkdf_sha256(cek, info), digestmod="sha256")
+    key = hkdf_sha256(cek, info)
+    mac = hmac.new(key, digestmod="sha256")
+    wipe_bytes(key)
+    return mac
 
 
 def ids_of(manifest: Manifest) -> tuple[str, str, str]:

@@ -91,7 +91,10 @@ def _image(sample: Image, images: str) -> dict[str, Any]:
     import cv2
 
     options = [cv2.IMWRITE_PNG_COMPRESSION, _PNG_LEVEL] if images == "png" else [cv2.IMWRITE_JPEG_QUALITY, 90]
-    done, packed = cv2.imencode("." + images, sample.pixels, options)
+    try:
+        done, packed = cv2.imencode("." + images, sample.pixels, options)
+    except cv2.error as error:
+        raise ValueError(images) from error
     if not done:
         raise ValueError(images)
     return {"data": packed.tobytes(), "format": images}

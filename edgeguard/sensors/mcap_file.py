@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeguard.errors import EnvironmentMissingError, RecordingError
+from edgeguard.sensors.read_file import ReadFile
 
 MAGIC = b"\x89MCAP0\r\n"
 # The largest message is a lidar sweep or a raw picture; a chunk holds one of those at most in our files.
@@ -74,7 +75,7 @@ class McapFile:
         self._cache: OrderedDict[int, bytes] = OrderedDict()
         self._messages = 0
         try:
-            self._file = path.open("rb")
+            self._file = ReadFile(path)
         except OSError as error:
             raise RecordingError(f"cannot read {path}: {error.strerror}", code="EG-N079", hint=_HINT) from None
         try:
@@ -90,7 +91,7 @@ class McapFile:
         """The data of one message, or None when the file changed under us."""
         number, offset, length = channel._chunk[index], channel._offset[index], channel._length[index]
         if number == _OUTSIDE:
-            data = self._at(offset, length)
+            data = self._file.read_at(offset, length)
         else:
             chunk = self._unpacked(number)
             data = b"" if chunk is None else chunk[offset : offset + length]
@@ -99,11 +100,11 @@ class McapFile:
     # ---- one pass ---------------------------------------------------------------------------------------------
 
     def _index(self) -> None:
-        if self._at(0, len(MAGIC)) != MAGIC:
+        if self._file.read_at(0, len(MAGIC)) != MAGIC:
             raise self._bad("is no MCAP file")
         at, ended = len(MAGIC), False
         while not ended:
-            head = self._at(at, _HEAD.size)
+            head = self._file.read_at(at, _HEAD.size)
             if len(head) < _HEAD.size:
                 break
             opcode, length = _HEAD.unpack(head)
@@ -120,7 +121,7 @@ class McapFile:
 
     def _record(self, opcode: int, body: int, length: int) -> bool:
         """Take one record; False when it is not all there."""
-        data = self._at(body, length)
+        data = self._file.read_at(body, length)
         if len(data) < length:
             return False
         try:
@@ -204,7 +205,7 @@ class McapFile:
         if number in self._cache:
             self._cache.move_to_end(number)
             return self._cache[number]
-        plain = _unpack(self._at(*self._chunks[number]))
+        plain = _unpack(self._file.read_at(*self._chunks[number]))
         if plain is not None:
             self._keep(number, plain)
         return plain
@@ -213,13 +214,6 @@ class McapFile:
         self._cache[number] = plain
         while len(self._cache) > CACHED_CHUNKS:
             self._cache.popitem(last=False)
-
-    def _at(self, offset: int, length: int) -> bytes:
-        try:
-            self._file.seek(offset)
-            return self._file.read(length)
-        except (OSError, ValueError):
-            return b""
 
     def _bad(self, what: str) -> RecordingError:
         return RecordingError(f"{self.name} {what}", code="EG-N079", hint=_HINT)

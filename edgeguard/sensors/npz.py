@@ -252,7 +252,7 @@ def _is_picture(array: NpzArray) -> bool:
 def _held(array: NpzArray) -> NpzArray:
     """The same array with its bytes in memory: a state of 100 Hz must not cost a disk access each."""
     rows = array.all()
-    return NpzArray(rows.dtype, array.shape, array.rows, array.whole, -1, 0, rows.tobytes())
+    return NpzArray(rows.dtype, array.shape, array.rows, array.whole, None, 0, rows.tobytes())
 
 
 Cells = Mapping[str, Any]

@@ -7,20 +7,18 @@ Reference: numpy.lib.format (NEP 1), versions 1.0 and 2.0; zip: APPNOTE 6.3 sect
 from __future__ import annotations
 
 import math
-import os
 import re
 import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.errors import RecordingError
+from edgeguard.sensors.read_file import ReadFile
 
 MAX_MEMBERS = 256
 MAX_NAME_BYTES = 128
@@ -49,7 +47,7 @@ class NpzArray:
     shape: tuple[int, ...]
     rows: int
     whole: bool
-    _descriptor: int
+    _file: ReadFile | None
     _offset: int
     _memory: bytes | None
 
@@ -62,13 +60,12 @@ class NpzArray:
         row_shape = self.shape[1:]
         row_bytes = self.dtype.itemsize * math.prod(row_shape)
         size, at = (stop - start) * row_bytes, start * row_bytes
-        if self._memory is not None:
+        if self._file is None:
+            data = (self._memory or b"")[at : at + size]
+        elif self._memory is not None:
             data = self._memory[at : at + size]
         else:
-            try:
-                data = _pread(self._descriptor, size, self._offset + at)
-            except OSError:
-                data = b""
+            data = self._file.read_at(self._offset + at, size)
         if len(data) != size:
             raise RecordingError("the recording changed while it was read", code="EG-N075", hint="copy it first")
         array = np.frombuffer(data, self.dtype).reshape((stop - start, *row_shape))
@@ -80,7 +77,7 @@ class NpzArray:
 
 
 class NpzFile:
-    """The arrays of one file by name (without ``.npy``); a context manager that holds the file open.
+    """The arrays of one file by name (without ``.npy``).
 
     Raises:
         RecordingError: EG-N074 no npz, EG-N075 a member is oversized, damaged, or of a kind that is not read.
@@ -92,7 +89,7 @@ class NpzFile:
     def __init__(self, path: Path) -> None:
         self.name = path.name
         try:
-            self._file = path.open("rb")
+            self._file = ReadFile(path)
         except OSError as error:
             raise RecordingError(f"cannot read {path}: {error.strerror}", code="EG-N074", hint=_HINT) from None
         self._budget = MAX_UNPACKED_BYTES
@@ -107,14 +104,8 @@ class NpzFile:
     def close(self) -> None:
         self._file.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
-
     def _read(self) -> None:
-        size = os.fstat(self._file.fileno()).st_size
+        size = self._file.size_bytes
         for offset, claimed in self._members(size):
             if len(self.arrays) >= MAX_MEMBERS:
                 raise self._bad(f"holds more than {MAX_MEMBERS} arrays")
@@ -123,7 +114,7 @@ class NpzFile:
     def _members(self, size: int) -> list[tuple[int, int | None]]:
         """(offset of local header, packed size or None): from the directory, or by walking a cut file."""
         try:
-            with zipfile.ZipFile(self._file) as archive:
+            with open(self._file.descriptor, "rb", closefd=False) as file, zipfile.ZipFile(file) as archive:
                 return [(info.header_offset, info.compress_size) for info in archive.infolist()[: MAX_MEMBERS + 1]]
         except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, OSError, EOFError):
             self.truncated = True
@@ -145,13 +136,13 @@ class NpzFile:
 
     def _local(self, at: int) -> tuple[str, int, int, int, int] | None:
         """Name, flags, packed size, method and data offset of a local header, or None when there is none."""
-        raw = _pread(self._file.fileno(), _LOCAL.size, at)
+        raw = self._file.read_at(at, _LOCAL.size)
         if len(raw) < _LOCAL.size:
             return None
         magic, _, flags, method, _, _, _, packed, _, name_len, extra_len = _LOCAL.unpack(raw)
         if magic != _LOCAL_MAGIC or name_len > MAX_NAME_BYTES:
             return None
-        tail = _pread(self._file.fileno(), name_len + extra_len, at + _LOCAL.size)
+        tail = self._file.read_at(at + _LOCAL.size, name_len + extra_len)
         if len(tail) < name_len + extra_len:
             return None
         if packed == 0xFFFFFFFF:
@@ -171,7 +162,11 @@ class NpzFile:
         there = max(0, file_size - data_at)
         packed = there if claimed is None else min(claimed, there)
         memory = self._unpack(data_at, packed) if method == DEFLATED else None
-        head = memory[:MAX_HEADER_BYTES] if memory is not None else self._peek(data_at, min(packed, MAX_HEADER_BYTES))
+        head = (
+            memory[:MAX_HEADER_BYTES]
+            if memory is not None
+            else self._file.read_at(data_at, min(packed, MAX_HEADER_BYTES))
+        )
         size = len(memory) if memory is not None else packed
         cut = self.truncated and (claimed is None or claimed > there)
         if cut and len(head) < 10:
@@ -201,17 +196,14 @@ class NpzFile:
             raise self._bad(f"array {key!r} has rows without a size")
         body = memory[start:] if memory is not None else None
         whole = rows == wanted_rows
-        return NpzArray(dtype, shape or (1,), rows, whole, self._file.fileno(), data_at + start, body)
-
-    def _peek(self, at: int, size: int) -> bytes:
-        return _pread(self._file.fileno(), size, at)
+        return NpzArray(dtype, shape or (1,), rows, whole, self._file, data_at + start, body)
 
     def _unpack(self, at: int, packed: int) -> bytes:
         """Inflate one member within the file's budget; a cut one gives what is there."""
         inflate = zlib.decompressobj(-15)
         parts: list[bytes] = []
         end = at + packed
-        while at < end and not inflate.eof and (data := self._peek(at, min(_INFLATE_STEP, end - at))):
+        while at < end and not inflate.eof and (data := self._file.read_at(at, min(_INFLATE_STEP, end - at))):
             at += len(data)
             try:
                 part = inflate.decompress(data)
@@ -260,15 +252,3 @@ def _zip64_packed(extra: bytes) -> int:
             return int(struct.unpack_from("<Q", extra, at + 12)[0])
         at += 4 + length
     return 2**63
-
-
-def _pread(descriptor: int, size: int, at: int) -> bytes:
-    """`size` bytes or as many as there are; the offset may lie anywhere."""
-    if not 0 <= at < 2**62 or size <= 0:
-        return b""
-    parts: list[bytes] = []
-    while size > 0 and (part := os.pread(descriptor, min(size, 1 << 26), at)):
-        parts.append(part)
-        size -= len(part)
-        at += len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)

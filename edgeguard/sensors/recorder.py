@@ -186,7 +186,7 @@ class Recorder:
                     sink.flush(now_ns)
             except (OSError, EdgeGuardError) as error:
                 self._fail(error)
-            except (ValueError, TypeError, OverflowError):
+            except Exception:  # a sample of a user's own source may fail in any way; the recording goes on without it
                 self._count(NOT_ENCODABLE)
             with self._changed:
                 self._queued_bytes -= size

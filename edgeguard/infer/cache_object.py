@@ -12,6 +12,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
@@ -33,6 +34,7 @@ MAX_INDEX_BYTES: Final = 1024 * 1024
 MAX_DEPTH: Final = 8
 DEFAULT_MAX_BYTES: Final = 4 * 1024**3
 _LENGTH_BYTES: Final = 4
+_STEP_BYTES: Final = 64 * (CHUNK_BYTES + TAG_BYTES)  # about a MiB: read, decrypted, hashed and written from cache
 _SLACK_BYTES: Final = CHUNK_BYTES + TAG_BYTES + HEADER_BYTES  # a coder may give one held-back chunk and the header more
 _WRITE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -177,17 +179,23 @@ def _encrypt_to(
 
 
 def _decrypt_to(file: FileIO, decryptor: Cobblestone256Decryptor, sink: _Sink) -> None:
-    sealed = bytearray(SPAN_BYTES)
-    plain = private_mapping(SPAN_BYTES + _SLACK_BYTES)
+    """Read, decrypt and hand over step by step; the sink hashes one step while the next is decrypted."""
+    sealed = bytearray(_STEP_BYTES)
+    plain = private_mapping(2 * (_STEP_BYTES + _SLACK_BYTES))
+    half = _STEP_BYTES + _SLACK_BYTES
     try:
         with memoryview(sealed) as span, memoryview(plain) as view:
+            turn = 0
             while got := file.readinto(span):
-                sink.take(view[: decryptor.update_into(span[:got], view)])
+                room = view[turn * half : (turn + 1) * half]
+                turn = 1 - turn
+                sink.take(room[: decryptor.update_into(span[:got], room)])
             sink.take(memoryview(decryptor.finalize()))
             return
     except (InvalidTag, ValueError):
         pass
     finally:
+        sink.settle()
         wipe(plain)
     raise CacheRefusedError("it was made for another bundle, slot, option, version or machine, or is damaged")
 
@@ -204,17 +212,23 @@ class _Sink:
         self._fd = -1
         self._missing = 0
         self._digest = hashlib.sha256()
+        self._hasher = ThreadPoolExecutor(1, "edgeguard-cache")
+        self._hashing: Future[None] | None = None
 
     def take(self, piece: memoryview) -> None:
-        """Consume plaintext; raises CacheRefusedError as soon as it cannot belong to an object."""
+        """Consume plaintext; raises CacheRefusedError as soon as it cannot belong to an object.
+
+        The piece has to stay as it is until the next call returns, or `settle`.
+        """
         if self._index is None:
             piece = self._take_head(piece)
         while len(piece):
             if self._fd < 0:
                 raise CacheRefusedError("it goes on after its last file")
             part = piece[: self._missing]
+            self.settle()
+            self._hashing = self._hasher.submit(self._digest.update, part)
             _write_all(self._fd, part)
-            self._digest.update(part)
             self._missing -= len(part)
             piece = piece[len(part) :]
             if not self._missing:
@@ -225,8 +239,18 @@ class _Sink:
         if self._index is None or self._next < len(self._index.files) or self._missing:
             raise CacheRefusedError("it is cut short")
 
+    def settle(self) -> None:
+        """Wait until what was taken has been hashed."""
+        if self._hashing is not None:
+            self._hashing.result()
+            self._hashing = None
+
     def close(self) -> None:
-        """Close the file being written."""
+        """Close the file being written, and let the hashing thread go."""
+        self._close_file()
+        self._hasher.shutdown(wait=True)
+
+    def _close_file(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -270,7 +294,8 @@ class _Sink:
             self._begin_file()
 
     def _finish_one(self, entry: CachedFile) -> None:
-        self.close()
+        self._close_file()
+        self.settle()
         self._next += 1
         if self._digest.hexdigest() != entry.sha256:
             raise CacheRefusedError("a file is not the one of the index")

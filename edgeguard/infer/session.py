@@ -239,8 +239,12 @@ class InferenceSession:
             binding = _binding(ort, model, options, named, sealed_cache.generation)
             self._cache = sealed_cache.open(statement.fleet_id, statement.model_id, binding)
             directed = with_cache(named, self._cache.path)
-            with suppress(InferenceError):
+            try:
                 return _required(make_session(ort, model.graph, model.weights, options, directed), named)
+            except InferenceError:
+                if self._cache.report.state != "restored":
+                    raise
+            # The same model, without what was restored: if it fails again, the cache was not to blame.
             self._cache.discard()
             directed = with_cache(named, self._cache.path)
             return _required(make_session(ort, model.graph, model.weights, options, directed), named)

@@ -1,4 +1,5 @@
-"""NMEA sentences to one record per epoch: GGA, RMC, GLL, GNS, GSA, GSV, VTG, ZDA, GBS of any talker.
+"""NMEA sentences to one record per epoch: GGA, RMC, GLL, GNS, GSA, GSV, VTG, ZDA, GBS of any talker, and the makers'
+own positions: PASHR,POS (Ashtech), PGRMF (Garmin), PSTI,030 (SkyTraq).
 
 No sentence says where an epoch ends, so it is learned: the sentence with a time that stood last before the time
 changed ends the epoch from then on, and the record is given as soon as it arrives. When that turns out wrong (another
@@ -12,6 +13,7 @@ is 0 or missing is no fix even when it prints a position.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -19,6 +21,7 @@ from datetime import date, timedelta
 from edgeguard.protocols.gnss_record import FixMode, FixStatus, GnssRecord, Satellite
 from edgeguard.protocols.gnss_time import NS_PER_S, unroll, utc_ns
 from edgeguard.protocols.nmea_fields import (
+    MAX_SPEED_M_S,
     altitude,
     calendar_day,
     count,
@@ -29,6 +32,7 @@ from edgeguard.protocols.nmea_fields import (
     position,
     speed,
     time_of_day_ns,
+    within,
 )
 
 # Receivers print one epoch's time alike to the last digit; 10 ms keeps a rounded GLL with its GGA.
@@ -41,8 +45,15 @@ MIN_SATELLITES_3D = 4
 MIN_SATELLITES_2D = 3
 
 # Fewest fields, the tag included, of a sentence that is read at all.
-_MIN_FIELDS = {"GGA": 12, "RMC": 10, "GLL": 7, "GNS": 10, "GSA": 3, "GSV": 4, "VTG": 6, "ZDA": 5, "GBS": 7}
-_SOLUTION = frozenset({"GGA", "RMC", "GLL", "GNS"})
+_MIN_FIELDS = {
+    "GGA": 12, "RMC": 10, "GLL": 7, "GNS": 10, "GSA": 3, "GSV": 4, "VTG": 6, "ZDA": 5, "GBS": 7,
+    "PASHR": 3, "PGRMF": 14, "PSTI030": 14,
+}  # fmt: skip
+_SOLUTION = frozenset({"GGA", "RMC", "GLL", "GNS", "PASHR", "PGRMF", "PSTI030"})
+_UNTIMED = frozenset({"GSA", "VTG"})
+_TIME_FIELD = {"GLL": 5, "PASHR": 4, "PGRMF": 4, "PSTI030": 2}
+# Sent only with a fix by some receivers, and by others with a time of its own: it dates epochs, it does not bound them.
+_DATE_ONLY = "ZDA"
 _PADDING = [""] * 40
 _GGA_STATUS = {s.value: s for s in FixStatus}
 _FAA_STATUS = {
@@ -54,6 +65,12 @@ _FAA_STATUS = {
     "P": FixStatus.PPS,
     "R": FixStatus.RTK_FIXED,
     "S": FixStatus.SIMULATED,
+}
+_PASHR_STATUS = {
+    "0": FixStatus.SINGLE,
+    "1": FixStatus.DIFFERENTIAL,
+    "2": FixStatus.RTK_FLOAT,
+    "3": FixStatus.RTK_FIXED,
 }
 _SYSTEM_OF_TALKER = {"GP": "G", "GL": "R", "GA": "E", "GB": "C", "BD": "C", "GQ": "J", "QZ": "J", "PQ": "J", "GI": "I"}
 _SYSTEM_OF_GSA_ID = {1: "G", 2: "R", 3: "E", 4: "C", 5: "J", 6: "I"}
@@ -69,6 +86,8 @@ class _Epoch:
     status: FixStatus = FixStatus.UNKNOWN
     place: tuple[float, float] | None = None
     altitude_m: float | None = None
+    ellipsoid_m: float | None = None
+    climb_m_s: float | None = None
     separation_m: float | None = None
     speed_m_s: float | None = None
     course_deg: float | None = None
@@ -114,7 +133,7 @@ class NmeaEpochs:
         """Return the records that a sentence (from `$` to before `*`) completes."""
         fields = body.decode("ascii", "replace").split(",")
         tag = fields[0][1:]
-        kind = tag[2:] if len(tag) == 5 and (tag[0] != "P" or tag.startswith("PQ")) else ""
+        kind = _kind(tag, fields)
         if kind not in _MIN_FIELDS:
             self.unread += 1
             return []
@@ -134,8 +153,10 @@ class NmeaEpochs:
         return self._close()
 
     def _sentence(self, kind: str, tag: str, fields: list[str], size: int) -> list[GnssRecord]:
-        at = {"GLL": 5}.get(kind, 1)
-        tod_ns = time_of_day_ns(fields[at]) if kind not in {"GSA", "VTG"} else None
+        tod_ns = time_of_day_ns(fields[_TIME_FIELD.get(kind, 1)]) if kind not in _UNTIMED else None
+        if kind == _DATE_ONLY:
+            self._zda(fields, tod_ns)
+            return []
         records: list[GnssRecord] = []
         if self._begins(kind, tag, tod_ns):
             # Void RMCs carry wrong times on some receivers; they may open an epoch but never date one.
@@ -187,7 +208,9 @@ class NmeaEpochs:
         fix = now.mode > FixMode.NONE and now.place is not None
         mode = FixMode(min(max(now.mode, 1), 3))
         solid = fix and mode is FixMode.FIX_3D
-        both = solid and now.altitude_m is not None and now.separation_m is not None
+        above_ellipsoid = now.ellipsoid_m
+        if above_ellipsoid is None and now.altitude_m is not None and now.separation_m is not None:
+            above_ellipsoid = now.altitude_m + now.separation_m
         return [
             GnssRecord(
                 protocol="NMEA",
@@ -197,10 +220,11 @@ class NmeaEpochs:
                 latitude_deg=now.place[0] if fix and now.place else None,
                 longitude_deg=now.place[1] if fix and now.place else None,
                 altitude_msl_m=now.altitude_m if solid else None,
-                altitude_ellipsoid_m=(now.altitude_m or 0.0) + (now.separation_m or 0.0) if both else None,
+                altitude_ellipsoid_m=above_ellipsoid if solid else None,
                 geoid_separation_m=now.separation_m if fix else None,
                 speed_m_s=now.speed_m_s if fix else None,
                 course_deg=now.course_deg if fix else None,
+                climb_m_s=now.climb_m_s if fix else None,
                 satellites_used=now.satellites if now.satellites is not None else self._used_count() or None,
                 hdop=now.hdop,
                 vdop=now.vdop,
@@ -317,12 +341,66 @@ class NmeaEpochs:
         self._now.course_deg = course(f[1])
         self._now.speed_m_s = speed(f[5])
 
-    def _zda(self, tag: str, f: list[str], size: int, tod_ns: int | None, shown: _Epoch) -> None:
-        del tag, size, shown
+    def _zda(self, f: list[str], tod_ns: int | None) -> None:
         parts = [count(text) for text in f[2:5]]
         day = None if None in parts else calendar_day(parts[2] or 0, parts[1] or 0, parts[0] or 0)
-        if day is not None:
-            self._date(tod_ns, day)
+        if day is None or tod_ns is None:
+            return
+        self._day, self._tod_ns = unroll(day, self._not_before), tod_ns
+        now = self._now
+        if now.tod_ns is not None and abs(tod_ns - now.tod_ns) <= SAME_EPOCH_NS:
+            now.utc_ns = utc_ns(self._day, now.tod_ns)
+
+    def _pashr(self, tag: str, f: list[str], size: int, tod_ns: int | None, shown: _Epoch) -> int | None:
+        """Ashtech's position; its height is above the ellipsoid, its speed in knots as the maker's manual has it."""
+        del tag, size, shown
+        if f[1] != "POS":
+            return None
+        now = self._now
+        self._date(tod_ns)
+        place = position(f, 5)
+        if not f[2] or place is None:
+            return FixMode.NONE
+        now.place, now.satellites = place, count(f[3])
+        now.status = _PASHR_STATUS.get(f[2], FixStatus.UNKNOWN)
+        now.ellipsoid_m = altitude(f[9])
+        now.course_deg, now.speed_m_s, now.climb_m_s = course(f[11]), speed(f[12]), number(f[13])
+        now.pdop, now.hdop, now.vdop = dop(f[14]), dop(f[15]), dop(f[16])
+        return FixMode.FIX_3D
+
+    def _pgrmf(self, tag: str, f: list[str], size: int, tod_ns: int | None, shown: _Epoch) -> int | None:
+        """Garmin's position; speed in km/h."""
+        del tag, size, shown
+        self._date(tod_ns, day_of(f[3]))
+        place = position(f, 6)
+        if f[10] != "A" or place is None:
+            return FixMode.NONE
+        self._now.place, self._now.status = place, FixStatus.SINGLE
+        kmh = number(f[12])
+        self._now.speed_m_s = None if kmh is None else within(kmh / 3.6, 0.0, MAX_SPEED_M_S)
+        self._now.course_deg = course(f[13])
+        self._now.pdop = dop(f[14])
+        return {"1": FixMode.FIX_2D, "2": FixMode.FIX_3D}.get(f[11], FixMode.NONE)
+
+    def _psti030(self, tag: str, f: list[str], size: int, tod_ns: int | None, shown: _Epoch) -> int | None:
+        """SkyTraq's position with its velocity east, north and up."""
+        del tag, size, shown
+        now = self._now
+        if f[3] != "A" or f[13][:1] == "N":
+            now.status = FixStatus.UNKNOWN
+            return FixMode.NONE
+        self._date(tod_ns, day_of(f[12]))
+        place = position(f, 4)
+        if place is None:
+            return None
+        now.place, now.status = place, _FAA_STATUS.get(f[13][:1], FixStatus.UNKNOWN)
+        now.altitude_m = altitude(f[8])
+        east, north = number(f[9]), number(f[10])
+        now.climb_m_s = number(f[11])
+        if east is not None and north is not None and now.speed_m_s is None:
+            now.speed_m_s = within(math.hypot(east, north), 0.0, MAX_SPEED_M_S)
+            now.course_deg = math.degrees(math.atan2(east, north)) % 360.0
+        return FixMode.FIX_2D if now.altitude_m is None else FixMode.FIX_3D
 
     def _gbs(self, tag: str, f: list[str], size: int, tod_ns: int | None, shown: _Epoch) -> None:
         """Only its time matters here: it may be the sentence that ends the epoch."""
@@ -394,6 +472,15 @@ class NmeaEpochs:
         return tuple(result)
 
 
+def _kind(tag: str, fields: list[str]) -> str:
+    """Return the sentence's kind without its talker; makers' own sentences keep their name."""
+    if tag == "PSTI":
+        return "PSTI" + fields[1] if len(fields) > 1 else ""
+    if tag[:1] == "P" and not tag.startswith("PQ"):
+        return tag
+    return tag[2:] if len(tag) == 5 else ""
+
+
 def satellite_name(talker: str, satellite: int, system: str) -> tuple[str, int]:
     """Return system letter and number of an NMEA satellite id; the ranges are those of NMEA 4.11 and of receivers that
     number their constellations apart (Galileo from 301, BeiDou from 201 or 401, QZSS from 193)."""
@@ -420,7 +507,9 @@ _READERS = {
     "GGA": NmeaEpochs._gga,
     "GNS": NmeaEpochs._gns,
     "VTG": NmeaEpochs._vtg,
-    "ZDA": NmeaEpochs._zda,
+    "PASHR": NmeaEpochs._pashr,
+    "PGRMF": NmeaEpochs._pgrmf,
+    "PSTI030": NmeaEpochs._psti030,
     "GBS": NmeaEpochs._gbs,
     "GSA": NmeaEpochs._gsa,
 }

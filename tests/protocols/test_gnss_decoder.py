@@ -164,6 +164,31 @@ def test_dates_and_midnight_and_the_leap_second() -> None:
     assert run(zda, gga("120000.00"))[0].utc_ns == ns(2026, 6, 5, 12)
 
 
+def test_a_date_sentence_with_a_time_of_its_own_bounds_no_epoch() -> None:
+    """ZDA two seconds off, before or behind: one record per epoch, dated all the same."""
+    zda = sentence("GPZDA,120002.00,05,06,2026,00,00")
+    records = run(zda, gga("120000"), gga("120001"), zda, gga("120003"))
+    assert [r.utc_ns for r in records] == [ns(2026, 6, 5, 12, 0, s) for s in (0, 1, 3)]
+    midnight = sentence("GPZDA,000000.00,06,06,2026,00,00")
+    late = run(sentence("GPZDA,235959.00,05,06,2026,00,00"), gga("235959"), midnight, gga("000000"))
+    assert [r.utc_ns for r in late] == [ns(2026, 6, 5, 23, 59, 59), ns(2026, 6, 6)]
+
+
+def test_the_makers_own_positions_are_read() -> None:
+    """Ashtech, Garmin and SkyTraq; each with its units."""
+    pos = sentence("PASHR,POS,3,10,120000.00,4808.22,N,01134.50,E,566.1,,90.0,10.0,-0.5,2.0,1.0,1.7,1.0,x")
+    (ashtech,) = run(pos)
+    assert (ashtech.mode, ashtech.status) == (FixMode.FIX_3D, FixStatus.RTK_FIXED)
+    assert (ashtech.altitude_ellipsoid_m, ashtech.altitude_msl_m, ashtech.climb_m_s) == (566.1, None, -0.5)
+    assert ashtech.speed_m_s == pytest.approx(10 * 1852 / 3600)
+    assert run(sentence("PASHR,POS,,,120000.00,,,,,,,,,,,,,,x"))[0].mode is FixMode.NONE
+    (garmin,) = run(sentence("PGRMF,223,424801,010126,120000,18,4808.22,N,01134.50,E,A,2,36,90,2,1"))
+    assert (garmin.mode, garmin.speed_m_s, garmin.utc_ns) == (FixMode.FIX_3D, 10.0, ns(2026, 1, 1, 12))
+    (skytraq,) = run(sentence("PSTI,030,120000.000,A,4808.22,N,01134.50,E,520.1,3.0,4.0,0.1,010126,R,1.0,9.0"))
+    assert (skytraq.mode, skytraq.status, skytraq.speed_m_s) == (FixMode.FIX_3D, FixStatus.RTK_FIXED, 5.0)
+    assert skytraq.course_deg == pytest.approx(36.8699, abs=1e-3)
+
+
 def test_a_wrapped_week_counter_is_corrected_only_when_a_limit_is_given() -> None:
     """1024 weeks are added as often as it takes; without a limit the receiver's word stands."""
     assert run(rmc("120000", "250800"))[0].utc_ns == ns(2000, 8, 25, 12)

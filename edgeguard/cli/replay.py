@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from edgeguard.infer.session import InferenceSession
     from edgeguard.report.model import ReportBuilder
     from edgeguard.sensors.recorded import Recording
+    from edgeguard.sensors.recorder import Recorder
     from edgeguard.trust.state import DeviceState
-    from edgeguard.types import FrameResult
+    from edgeguard.types import FrameResult, Source
 
 
 @click.command("replay")
@@ -50,6 +51,16 @@ if TYPE_CHECKING:
     help="Write each depth-registered image here: 16-bit PNG, metres x 256, 0 where no return.",
 )
 @click.option("--audit", "audit_dir", type=click.Path(path_type=Path), help="Write the tamper-evident log here.")
+@click.option(
+    "--record",
+    "record_path",
+    type=click.Path(path_type=Path),
+    help="Write samples and decisions to this new .mcap file (opens in Foxglove), or samples alone to an .npz.",
+)
+@click.option(
+    "--record-images", type=click.Choice(["png", "raw", "jpeg"]), default="png", show_default=True,
+    help="How --record keeps camera frames; jpeg loses detail.",
+)  # fmt: skip
 @format_option
 def command(
     recording_path: Path | None,
@@ -66,6 +77,8 @@ def command(
     report_path: Path | None,
     depth_dir: Path | None,
     audit_dir: Path | None,
+    record_path: Path | None,
+    record_images: str,
     output: str,
 ) -> int:  # fmt: skip
     """Run the pipeline over a recording; exit 0 when it is clean, 1 when anything was found.
@@ -93,9 +106,17 @@ def command(
     with ExitStack() as stack:
         opened = _open_model(stack, settings) if settings.bundle else None
         audit = _open_audit(stack, audit_dir, clock, settings.key) if audit_dir else None
+        sources: Mapping[str, Source] = recording.sources(clock)
+        recorder = None
+        if record_path is not None:
+            from edgeguard.sensors.recorder import Recorder
+
+            # A replay has time: it waits for the disk where a device would drop.
+            recorder = Recorder(record_path, sources, clock, recording.calibration, images=record_images, wait=True)
+            sources = stack.enter_context(recorder).sources
         pipeline = Pipeline(
             config,
-            recording.sources(clock),
+            sources,
             clock,
             calibration=recording.calibration,
             model=opened.model if opened else None,
@@ -108,6 +129,8 @@ def command(
         for frame in pipeline.run(ticks):
             summary.add(frame)
             report.add(frame)
+            if recorder is not None:
+                recorder.frame(frame)
             if depth_dir is not None:
                 _write_depth(depth_dir, frame)
             print_result(_frame_line(frame, output), bar)
@@ -116,14 +139,27 @@ def command(
             opened.commit()
         if audit is not None:
             say(f"log: {audit_dir}, head {audit.head}; keep the head off this machine")
-    summary.notes = recording.notes
-    for note in recording.notes:
+    summary.notes = [*recording.notes, *_lost(sources, recorder)]
+    for note in summary.notes:
         report.add_note(json.dumps(note))
         say(f"note: {json.dumps(note)}")
     if report_path is not None:
         _write_report(report_path, report)
     _print_summary(summary, output)
     return EXIT_OK if summary.clean else EXIT_FINDING
+
+
+def _lost(sources: Mapping[str, Source], recorder: Recorder | None) -> list[dict[str, Any]]:
+    """Notes about samples that the recording could not give, and that `--record` could not write."""
+    notes: list[dict[str, Any]] = [
+        {"kind": "dropped", "sensor": name, "reason": reason, "count": count}
+        for name, source in sources.items()
+        for reason, count in getattr(source, "drops", {}).items()
+    ]
+    if recorder is not None:
+        notes += [{"kind": "not_recorded", "reason": why, "count": n} for why, n in recorder.drops.items()]
+        say(f"recording: {recorder.path}, {sum(recorder.written.values())} messages")
+    return notes
 
 
 class Summary:

@@ -15,9 +15,11 @@ MAX_RANK: Final = 16  # numpy and onnxruntime kernels are written for less; real
 MAX_TENSOR_BYTES: Final = 2 << 30  # one tensor larger than a protobuf message fits no supported board
 MAX_INITIALIZER_BYTES: Final = 8 << 30  # the memory of the largest supported board
 MAX_FILL_ELEMENTS: Final = 1 << 28  # 1 GiB of float32 conjured from a shape of a few bytes
+MAX_GEOMETRY: Final = 1 << 20  # of a stride, kernel or padding; the largest images have 2**15 pixels a side
 MAX_NAME_BYTES: Final = 4096  # exporters write module paths; longer ones are no names
 MAX_METADATA: Final = 256
 MAX_OPSETS: Final = 64
+MAX_OPSET_VERSION: Final = 1000  # ai.onnx counts 27 in 2026
 MIN_IR_VERSION: Final = 3  # the first that names its opsets
 MAX_IR_VERSION: Final = 14  # one past onnx 1.23; a runtime still refuses what it does not know
 

@@ -7,6 +7,7 @@ onnxruntime before 1.24, the current directory for a model given as bytes, and p
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -29,16 +30,18 @@ _FIELD_OF_TYPE: Final = {
     8: "string_data",
 }
 _TYPED_FIELDS: Final = ("float_data", "int32_data", "int64_data", "uint64_data", "double_data", "string_data")
+# Element types whose values are looked at: field and format.
+_VECTOR_FORMATS: Final = {1: ("float_data", "<f"), 6: ("int32_data", "<i"), schema.INT64: ("int64_data", "<q")}
 _MAX_NUMBER_DIGITS: Final = 19  # of a 63-bit number
 _SHOWN_CHARACTERS: Final = 80  # of a name, in messages
 
 
 class TensorFacts(NamedTuple):
-    """What the graph rules ask about a tensor. `integers`: its values when it is a short inline int64 vector."""
+    """What the graph rules ask about a tensor. `numbers`: its values when it is a short inline vector of them."""
 
     name: str
     byte_size: int
-    integers: tuple[int, ...] | None
+    numbers: tuple[int, ...] | tuple[float, ...] | None
 
 
 def shown(name: str) -> str:
@@ -144,7 +147,7 @@ def check_tensor(reader: Reader, span: Span, external: ExternalRanges | None, wh
         _check_external(reader, tensor, external, byte_size, label, name)
     else:
         _check_inline(tensor, count, byte_size, data_type, label)
-    return TensorFacts(name, byte_size, _integers(reader, tensor, data_type, dims))
+    return TensorFacts(name, byte_size, _numbers(reader, tensor, data_type, dims))
 
 
 def _check_external(
@@ -184,15 +187,17 @@ def _check_inline(tensor: Message, count: int, byte_size: int, data_type: int, l
         raise ModelStructureError(f"{label} does not hold as much data as its shape says", code="EG-G009")
 
 
-def _integers(reader: Reader, tensor: Message, data_type: int, dims: list[int]) -> tuple[int, ...] | None:
-    """Return the values of an inline int64 vector no longer than a shape can be, else None."""
-    if data_type != schema.INT64 or len(dims) > 1 or (dims and dims[0] > limits.MAX_RANK):
+def _numbers(
+    reader: Reader, tensor: Message, data_type: int, dims: list[int]
+) -> tuple[int, ...] | tuple[float, ...] | None:
+    """Return the values of an inline vector of int64, int32 or float no longer than pads can be, else None."""
+    if data_type not in _VECTOR_FORMATS or len(dims) > 1 or (dims and dims[0] > 2 * limits.MAX_RANK):
         return None
-    if "int64_data" in tensor:
-        return tuple(tensor.numbers("int64_data", limits.MAX_RANK))
+    field, form = _VECTOR_FORMATS[data_type]
     for start, end in tensor.spans("raw_data"):
-        raw = bytes(reader.buffer[start:end])
-        return tuple(int.from_bytes(raw[i : i + 8], "little", signed=True) for i in range(0, len(raw), 8))
+        return tuple(value for (value,) in struct.iter_unpack(form, reader.buffer[start:end]))
+    if field in tensor:
+        return tensor.floats(field) if field == "float_data" else tuple(tensor.numbers(field, 2 * limits.MAX_RANK))
     return () if dims == [0] else None
 
 

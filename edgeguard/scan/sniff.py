@@ -103,6 +103,9 @@ def _scan_by_content(content: Content, context: Context, folder: Path | None) ->
         return scan_pickle(content, context)
     if is_tar(data):
         return scan_tar(content, context)
+    if bytes(data[-66_000:]).rfind(b"PK\x05\x06") >= 0:
+        # Archives are read from their end: what stands before one does not keep a loader from opening it.
+        return scan_zip(content, context)
     if content.name.lower().endswith(_PICKLE_SUFFIXES):
         return scan_pickle(content, context)  # a loader will try, so the damage and what stands before it count
     text = scan_text(content, context)
@@ -110,9 +113,6 @@ def _scan_by_content(content: Content, context: Context, folder: Path | None) ->
         return text
     if is_tensorflow(data):
         return scan_tensorflow(content, context)
-    if bytes(data[-66_000:]).rfind(b"PK\x05\x06") >= 0:
-        # Archives are read from their end: what stands before one does not keep a loader from opening it.
-        return scan_zip(content, context)
     context.report("EG-SCAN-001", content, f"{len(data)} bytes of no known kind")
     return "unknown"
 

@@ -505,6 +505,10 @@ def shape_of(*dims: int) -> TensorProto:
     return numpy_helper.from_array(np.array(dims, np.int64), "w")
 
 
+def constant(name: str, value: np.ndarray) -> Node:
+    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))
+
+
 @pytest.mark.parametrize(
     "nodes",
     [
@@ -519,6 +523,25 @@ def shape_of(*dims: int) -> TensorProto:
             helper.make_node("ConstantOfShape", ["s"], ["y"]),
         ],
         [helper.make_node("RandomNormal", [], ["y"], shape=[1 << 18, 1 << 18])],
+        [helper.make_node("Tile", ["x", "w"], ["y"])],
+        [helper.make_node("Tile", ["x"], ["y"], repeats=[1 << 18, 1 << 18])],
+        [helper.make_node("Resize", ["x", "", "", "w"], ["y"])],
+        [helper.make_node("CenterCropPad", ["x", "w"], ["y"])],
+        [helper.make_node("Upsample", ["x"], ["y"], scales=[1e5, 1e5])],
+        [constant("s", np.array([1.0, 1e5, 1e5], np.float32)), helper.make_node("Resize", ["x", "", "s"], ["y"])],
+        [constant("s", np.array([1e5, 1e5], np.float32)), helper.make_node("Upsample", ["x", "s"], ["y"])],
+        [constant("s", np.array([1 << 15] * 4, np.int64)), helper.make_node("Pad", ["x", "s"], ["y"])],
+        [helper.make_node("Pad", ["x"], ["y"], pads=[1 << 16, 1 << 16, 1 << 16, 1 << 16])],
+        [helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], pads=[0, 0, 0, 1 << 40])],
+        [helper.make_node("ConvTranspose", ["x", "w"], ["y"], output_shape=[1 << 15, 1 << 15])],
+        [constant("n", np.array(1 << 40, np.int64)), helper.make_node("OneHot", ["x", "n", "w"], ["y"])],
+        [constant("n", np.array(1 << 40, np.int64)), helper.make_node("HannWindow", ["n"], ["y"])],
+        [
+            constant("a", np.array(0, np.int64)),
+            constant("b", np.array(1 << 40, np.int64)),
+            constant("d", np.array(1, np.int64)),
+            helper.make_node("Range", ["a", "b", "d"], ["y"]),
+        ],
     ],
 )  # fmt: skip
 def test_memory_out_of_nothing_is_refused(nodes: list[Node]) -> None:
@@ -530,6 +553,46 @@ def test_ordinary_fills_pass() -> None:
     """Small fills, and shapes computed while running, are what real models do."""
     check(model([helper.make_node("ConstantOfShape", ["w"], ["y"])], [shape_of(8, 8)]))
     check(model([helper.make_node("Shape", ["x"], ["s"]), helper.make_node("ConstantOfShape", ["s"], ["y"])]))
+
+
+def test_ordinary_resizing_passes() -> None:
+    """What detectors do: double an image, pad a border, tile a row, count to a thousand."""
+    check(
+        model(
+            [
+                constant("scales", np.array([1, 1, 2, 2], np.float32)),
+                helper.make_node("Resize", ["x", "", "scales"], ["a"]),
+                constant("sizes", np.array([1, 3, 4096, 4096], np.int64)),
+                helper.make_node("Resize", ["a", "", "", "sizes"], ["b"]),
+                constant("pads", np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64)),
+                helper.make_node("Pad", ["b", "pads"], ["c"]),
+                constant("repeats", np.array([1, 1, 1, 100], np.int64)),
+                helper.make_node("Tile", ["c", "repeats"], ["d"]),
+                *(constant(name, np.array(value, np.int64)) for name, value in (("i", 0), ("j", 1000), ("k", 1))),
+                helper.make_node("Range", ["i", "j", "k"], ["e"]),
+                helper.make_node("Slice", ["e"], ["y"], ends=[(1 << 63) - 1], starts=[0], axes=[0]),
+            ]
+        )
+    )
+
+
+def test_two_values_for_one_attribute_are_refused() -> None:
+    """One reader takes the first, another the last; a Constant has one value by whatever name."""
+    twice, several = helper.make_node("Cast", ["x"], ["y"], to=1), constant("y", np.zeros(1, np.int64))
+    twice.attribute.append(helper.make_attribute("to", 7))
+    several.attribute.append(helper.make_attribute("value_ints", [1 << 40]))
+
+    refuse(model([twice]), "EG-G005")
+    refuse(model([several]), "EG-G009")
+    refuse(model([helper.make_node("Constant", [], ["y"])]), "EG-G009")
+
+
+def test_opsets_from_the_far_future_are_refused() -> None:
+    """A version that no runtime has is a way to make one guess."""
+    for version in (0, -1, limits.MAX_OPSET_VERSION + 1, (1 << 63) - 1):
+        proto = model()
+        proto.opset_import[0].version = version
+        refuse(proto, "EG-G010")
 
 
 def test_absurd_declared_shapes_are_refused() -> None:

@@ -20,6 +20,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from firmware_tools.revocation_list import Entries
+from firmware_tools.revoke import identity_of, revoke
+
 if TYPE_CHECKING:
     from conftest import Device
 
@@ -32,15 +35,21 @@ NOW_NS = 1_790_000_000_000_000_000
 
 PROTECTED = """
 import json, sys
+from dataclasses import replace
 from pathlib import Path
 import numpy as np
 from edgeguard.errors import EdgeGuardError
+from edgeguard.infer import cache_options
 from edgeguard.infer.sealed_cache import SealedCache
 from edgeguard.infer.session import InferenceSession, nodes_by_provider
 from edgeguard.keys.file import FileKeyProvider
 from edgeguard.trust.store import TrustStore
 
-device, bundle, cache, now_ns, generation, providers = sys.argv[1:]
+device, bundle, cache, now_ns, generation, providers, late = sys.argv[1:]
+if late:  # as for providers that compile in the first run
+    table = cache_options.CACHE_OPTIONS
+    late_one = replace(table["OpenVINOExecutionProvider"], at_first_run=True)
+    cache_options.CACHE_OPTIONS = {**table, "OpenVINOExecutionProvider": late_one}
 trust = TrustStore.load(Path(device) / "fleet" / "trust", int(now_ns))
 key = FileKeyProvider(Path(device) / "device.pem")
 sealed = SealedCache(cache, key=key, generation=int(generation), allow_swap=True) if cache else None
@@ -50,10 +59,11 @@ try:
         bundle, trust=trust, key=key, expect_model="detector", wall_ns=int(now_ns), sealed_cache=sealed,
         providers=[tuple(p) for p in json.loads(providers)],
     ) as session:
-        answer["state"] = session.cache.state if session.cache else None
+        answer["before_run"] = session.cache.state
         answer["nodes"] = dict(nodes_by_provider(session._session))
         image = np.random.default_rng(5).random((1, 3, 32, 32), dtype=np.float32)
         answer["output"] = session.run(None, {"image": image})[0].ravel()[:64].tolist()
+        answer["state"] = session.cache.state
         answer["plain"] = [str(p) for p in Path("/dev/shm").glob("edgeguard-ep-*/**/*") if p.is_file()]
 except EdgeGuardError as error:
     answer["error"] = error.code
@@ -143,10 +153,18 @@ def protected(device: Device) -> tuple[Path, Path, list[bytes]]:
 
 
 def start(
-    place: Place, device: Device, bundle: Path, *, generation: int = 1, providers: Any = PROVIDERS
+    place: Place,
+    device: Device,
+    bundle: Path,
+    *,
+    generation: int = 1,
+    providers: Any = PROVIDERS,
+    late: bool = False,
 ) -> dict[str, Any]:
     cache = place.root / "sealed"
-    answer = place.run(PROTECTED, device.root, bundle, cache, NOW_NS, generation, json.dumps(providers))
+    answer = place.run(
+        PROTECTED, device.root, bundle, cache, NOW_NS, generation, json.dumps(providers), "late" if late else ""
+    )
     return dict(json.loads(answer.splitlines()[-1]))
 
 
@@ -208,3 +226,34 @@ def test_a_missing_cache_folder_option_is_not_left_to_the_caller(
 
     assert start(place, device, bundle, providers=providers) == {"error": "EG-I010"}
     assert list((place.root / "plain").iterdir()) == []
+
+
+def test_what_is_compiled_in_the_first_run_is_sealed_after_it(
+    place: Place, device: Device, protected: tuple[Path, Path, list[bytes]]
+) -> None:
+    """As TensorRT does for shapes that vary: the plain files stay in memory until the run is over."""
+    _, bundle, patterns = protected
+
+    answer = start(place, device, bundle, late=True)
+
+    assert answer["before_run"] == "empty"
+    assert answer["state"] == "built"
+    assert answer["plain"] == []
+    assert place.files_with(patterns) == []
+
+
+def test_a_revoked_bundle_does_not_get_at_its_cache(place: Place, device: Device, tmp_path: Path) -> None:
+    """It is refused before the cache is touched, although the object is valid."""
+    model, patterns = weighty_model()
+    onnx.save(model, device.root / "doomed.onnx")
+    bundle = device.protect(device.root / "doomed.onnx")
+    assert start(place, device, bundle)["state"] == "built"
+    (sealed,) = (place.root / "sealed").iterdir()
+    before = (sealed.stat().st_mtime_ns, sealed.read_bytes())
+
+    revoke(device.fleet, Entries(bundles=frozenset({identity_of(bundle)})), wall_ns=NOW_NS)
+    answer = start(place, device, bundle)
+
+    assert answer == {"error": "EG-T023"}
+    assert (sealed.stat().st_mtime_ns, sealed.read_bytes()) == before
+    assert place.files_with(patterns) == []

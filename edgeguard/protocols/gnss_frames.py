@@ -6,6 +6,7 @@ frame: `MAX_FRAME_BYTES`.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
@@ -39,7 +40,16 @@ _COST_BYTES = {"RTCM3": 1100, "Motorola Oncore": 1200, "DLE": 600}
 _BINARY_COST_BYTES = 4096
 
 _CR_LF = b"\r\n"
-_HEX = frozenset(b"0123456789ABCDEFabcdef")
+# A sentence ends with its checksum, or is broken off by what cannot be inside one.
+_SENTENCE_END = re.compile(rb"\*[0-9A-Fa-f]{2}|[^\x20-\x7e]|[$!]")
+
+
+def xor(body: bytes) -> int:
+    """Return the exclusive or of up to 512 bytes: the halves of one long number are folded onto each other."""
+    value = int.from_bytes(body, "little")
+    for bits in (2048, 1024, 512, 256, 128, 64, 32, 16, 8):
+        value = (value >> bits) ^ (value & ((1 << bits) - 1))
+    return value
 
 
 class Frame(NamedTuple):
@@ -165,30 +175,23 @@ class GnssFramer:
         return length, None
 
     def _sentence(self, view: bytes, position: int) -> tuple[int, Frame | None]:
-        limit = min(len(view), position + MAX_SENTENCE_BYTES)
-        value = 0
-        at = position + 1
-        while at < limit:
-            byte = view[at]
-            if byte == 0x2A:
-                if at + 2 >= len(view):
-                    return MORE, None
-                if view[at + 1] in _HEX and view[at + 2] in _HEX:
-                    return self._checked(view, position, at, value)
-            elif byte < 0x20 or byte > 0x7E or byte in {0x24, 0x21}:
-                return self._unfinished(view, position, at)
-            value ^= byte
-            at += 1
-        if at - position >= MAX_SENTENCE_BYTES:
+        limit = position + MAX_SENTENCE_BYTES
+        end = _SENTENCE_END.search(view, position + 1, limit)
+        if end is None:
+            if len(view) < limit:
+                return MORE, None
             self.refused["sentence too long"] += 1
             return NOT_A_FRAME, None
-        return MORE, None
+        at = end.start()
+        if view[at] != 0x2A:
+            return self._unfinished(view, position, at)
+        return self._checked(view, position, at)
 
-    def _checked(self, view: bytes, position: int, star: int, value: int) -> tuple[int, Frame | None]:
-        if int(view[star + 1 : star + 3], 16) != value:
+    def _checked(self, view: bytes, position: int, star: int) -> tuple[int, Frame | None]:
+        body = view[position:star]
+        if int(view[star + 1 : star + 3], 16) != xor(body[1:]):
             self.checksum_failures += 1
             return NOT_A_FRAME, None
-        body = view[position:star]
         length = star + 3 - position
         if body[:1] == b"!":
             self._named[AIS if body[3:6] in {b"VDM", b"VDO"} else "encapsulated NMEA"] += 1

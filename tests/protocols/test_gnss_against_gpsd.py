@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from edgeguard.protocols.gnss import GnssDecoder
-from edgeguard.protocols.gnss_record import GnssRecord
+from edgeguard.protocols.gnss_record import FixMode, GnssRecord
 
 # gpsd prints nine decimals of a degree, three of m/s, and milliseconds.
 PRINTED_DEG, PRINTED_M_S, PRINTED_MS = 2e-9, 1e-3, 1
@@ -20,6 +21,7 @@ MS = 1_000_000
 EQUAL = "equal"
 LEAP = "gpsd's leap seconds before the receiver told them"
 DERIVED = "speed that gpsd computed; the receiver sent none"
+REFUSED = "GGA whose quality is 0 or empty: no fix to us"
 RETRACTED = "report inside an epoch that another sentence of the epoch replaced or retracted"
 
 
@@ -60,7 +62,13 @@ def same(record: GnssRecord, report: dict[str, Any]) -> str | None:
     return EQUAL
 
 
-def compare(records: list[GnssRecord], found: list[dict[str, Any]]) -> tuple[Counter[str], list[str]]:
+def called_invalid(data: bytes, at_ms: int) -> bool:
+    """Whether the receiver itself denies a fix at this time of day: GGA quality 0 or empty."""
+    clock = datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%H%M%S").encode()
+    return re.search(rb"GGA," + clock + rb"[.\d]*,[^,]*,[NS]?,[^,]*,[EW]?,0?,", data) is not None
+
+
+def compare(records: list[GnssRecord], found: list[dict[str, Any]], data: bytes) -> tuple[Counter[str], list[str]]:
     """Return how often each outcome, and what differs for no known reason.
 
     gpsd repeats an epoch while it grows; its last word with a fix on each time is what counts. Reports from before
@@ -93,6 +101,8 @@ def compare(records: list[GnssRecord], found: list[dict[str, Any]]) -> tuple[Cou
             outcome[RETRACTED] += 1
         elif _off_by_leap_seconds(by_ms, at, report):
             outcome[LEAP] += 1
+        elif called_invalid(data, at) and all(r.mode is FixMode.NONE for r in ours):
+            outcome[REFUSED] += 1
         else:
             outcome["unexplained"] += 1
             unexplained.append(f"{report}: ours {ours}")
@@ -140,12 +150,40 @@ def test_every_nmea_and_ubx_fix_of_gpsd_is_ours_too(realdata: Path) -> None:
         if decoder.frames == 0:
             assert set(decoder.foreign) - {"text line"}, log.name
             continue
-        outcome, unexplained = compare(records, found)
+        outcome, unexplained = compare(records, found, log.read_bytes())
         assert not unexplained, (log.name, unexplained[:3])
         assert not extra_fixes(records, found), log.name
         total += outcome
     assert total[EQUAL] > 0.95 * total.total()
     assert total[EQUAL] > 1000
+
+
+SYSTEMS = {0: "G", 1: "S", 2: "E", 3: "C", 5: "J", 6: "R", 7: "I"}
+
+
+@pytest.mark.realdata
+def test_signal_strengths_are_those_gpsd_reads(realdata: Path) -> None:
+    """Every satellite list of ours from UBX is one of gpsd's: the same satellites, C/N0 and use."""
+    compared = 0
+    for log in sorted((realdata / "gnss_logs").glob("ublox-*.log")):
+        text = log.with_name(log.name + ".chk").read_text(encoding="utf-8", errors="replace").splitlines()
+        skies = [json.loads(line) for line in text if line.startswith('{"class":"SKY"') and '"satellites"' in line]
+        known = {
+            frozenset(
+                (SYSTEMS.get(s["gnssid"], "?"), s["svid"], s.get("ss", 0.0), s["used"])
+                for s in sky["satellites"]
+                if "sigid" not in s and s.get("ss", 0.0) > 0
+            )
+            for sky in skies
+        }
+        for record in decode(log)[0]:
+            ours = frozenset(
+                (s.system, s.number, s.cn0_dbhz, s.used) for s in record.satellites if s.cn0_dbhz and s.system != "?"
+            )
+            if record.protocol == "UBX" and ours:
+                assert ours in known, (log.name, sorted(ours))
+                compared += 1
+    assert compared > 300
 
 
 def table(folder: Path) -> str:
@@ -154,7 +192,7 @@ def table(folder: Path) -> str:
     for log in sorted(folder.glob("*.log")):
         found = reports(log.with_name(log.name + ".chk"))
         records, decoder = decode(log)
-        outcome, unexplained = compare(records, found)
+        outcome, unexplained = compare(records, found, log.read_bytes())
         foreign = ", ".join(f"{n} {name}" for name, n in decoder.foreign.items() if name != "text line")
         if decoder.frames == 0:
             rows.append(f"| {log.name[:-4]} | {outcome.total()} | - | - | {foreign} |")

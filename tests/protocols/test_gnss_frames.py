@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pyubx2 import UBXMessage
 
 from edgeguard.protocols.gnss_foreign import crc24q, fletcher8
-from edgeguard.protocols.gnss_frames import MAX_FRAME_BYTES, MAX_SENTENCE_BYTES, NMEA, UBX, Frame, GnssFramer
+from edgeguard.protocols.gnss_frames import MAX_FRAME_BYTES, MAX_SENTENCE_BYTES, NMEA, UBX, Frame, GnssFramer, xor
 from edgeguard.protocols.nmea_write import sentence
 
 GGA = sentence("GNGGA,120000.00,4808.2200,N,01134.5000,E,1,12,0.8,520.1,M,46.0,M,,")
@@ -87,6 +87,15 @@ def test_a_damaged_foreign_frame_is_not_named(name: str) -> None:
     damaged[len(damaged) // 2] ^= 0x40
     _, framer = run(bytes(damaged) + GGA)
     assert name not in framer.foreign
+
+
+@given(st.binary(max_size=512))
+def test_the_folded_exclusive_or_is_that_of_the_bytes(body: bytes) -> None:
+    """Against one byte after the other."""
+    value = 0
+    for byte in body:
+        value ^= byte
+    assert xor(body) == value
 
 
 def test_crc24q_is_that_of_the_standard() -> None:

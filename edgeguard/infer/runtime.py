@@ -27,7 +27,7 @@ from typing import Any, Final
 from edgeguard.errors import EdgeGuardError, EnvironmentMissingError, InferenceError
 from edgeguard.infer.options import CPU_PROVIDER, NO_CPU_FALLBACK, RUNTIME_CONFIG_VARIABLE
 
-OLDEST: Final = (1, 20)  # 1.19 and older do not load beside numpy 2.x; tests/infer/test_old_runtimes.py runs 1.23
+OLDEST: Final = (1, 20)  # the oldest that tests/infer/test_old_runtimes.py runs
 _IN_MEMORY: Final = "add_external_initializers_from_files_in_memory"
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _MFD_NOEXEC_SEAL: Final = 0x8  # Linux 6.3; the os module does not name them

@@ -1,6 +1,6 @@
-"""The same answers and the same refusals on onnxruntime 1.23, which loads from paths only, and on 1.24.
+"""The same answers and the same refusals on onnxruntime 1.20 and 1.23, which load from paths only, and on 1.24.
 
-1.23.2 opens whatever file a model names (`../x`, absolute paths, links); nothing that gets past the gate names one.
+Those two open whatever file a model names (`../x`, absolute paths, links); nothing that gets past the gate names one.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ print("opened")
 """
 
 
-@pytest.fixture(params=["1.23.2", "1.24.1"])
+@pytest.fixture(params=["1.20.1", "1.23.2", "1.24.1"])
 def runtime(request: pytest.FixtureRequest, other_runtime: Callable[[str], Path]) -> tuple[str, Path]:
     return request.param, other_runtime(f"onnxruntime=={request.param}")
 
@@ -111,7 +111,7 @@ def test_a_model_that_names_a_file_outside_is_refused_before_it_is_opened(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """Signed by the right keys on a compromised machine. The control: that runtime alone opens it (1.23) or not."""
+    """Signed by the right keys on a compromised machine. The control: that runtime alone opens it (before 1.24) or not."""
     name, python = runtime
     secret = tmp_path / "secret.bin"
     secret.write_bytes(bytes(32 * 3 * 25 * 4))
@@ -123,7 +123,7 @@ def test_a_model_that_names_a_file_outside_is_refused_before_it_is_opened(
     plain = tmp_path / "work" / "plain.onnx"
     plain.write_bytes(model.SerializeToString())
     opened = run(python, PLAIN, tmp_path / "work", plain).stdout == "opened\n"
-    assert opened == (name == "1.23.2")
+    assert opened == (name != "1.24.1")
 
     # The packer would never let it through; put the graph there as if it had.
     monkeypatch.setattr("firmware_tools.pack.split_model", lambda _: _Split(plain.read_bytes()))

@@ -1,4 +1,4 @@
-"""`edgeguard-provision` verbs about signatures: sign, rotate."""
+"""`edgeguard-provision` verbs about signatures: sign, rotate, harden."""
 
 from __future__ import annotations
 
@@ -69,6 +69,27 @@ def rotate(fleet: Path, role: str, valid_days: int | None, output: str) -> None:
         },
     )
     say(f"copy {fleet / 'trust'} to each device again")
+
+
+@click.command()
+@click.argument("fleet", type=FOLDER)
+@format_option
+def harden(fleet: Path, output: str) -> None:
+    """Make a classical FLEET hybrid: ML-DSA-65 keys beside every P-256 key. There is no way back."""
+    from firmware_tools.harden import harden as make_hybrid
+    from firmware_tools.passphrase import open_fleet
+
+    made = make_hybrid(open_fleet(fleet), wall_ns=SystemClock().wall_ns())
+    print_facts(
+        output,
+        {
+            "root": made.root_version,
+            "targets": made.targets_version,
+            "keys": [str(path) for path in made.keys],
+            "devices": made.devices,
+        },
+    )
+    say(f"next: edgeguard-provision resign {fleet} BUNDLE..., then copy {fleet / 'trust'} to each device again")
 
 
 def _show(statement: VerifiedStatement) -> None:

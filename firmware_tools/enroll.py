@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -263,6 +263,17 @@ def device_records(fleet: Fleet, trust: TrustStore) -> Iterator[DeviceRecord]:
         if count >= MAX_DEVICES:
             raise ProvisioningError(f"more than {MAX_DEVICES} devices", code="EG-P014")
         yield read_record(path, trust)
+
+
+def sign_again(fleet: Fleet, trust: TrustStore, records: Iterable[DeviceRecord]) -> int:
+    """Sign records that have been verified with the enrol keys now in force; what is signed stays the same."""
+    count = 0
+    for record in records:
+        for stale in fleet.devices_folder.glob(f"{record.kid}.*.sig"):
+            stale.unlink()
+        _write_record(fleet, trust, record)
+        count += 1
+    return count
 
 
 def find_device(fleet: Fleet, trust: TrustStore, name: str) -> DeviceRecord:

@@ -18,12 +18,15 @@ from tuf.api.metadata import Metadata, Root, TargetFile, Targets  # type: ignore
 from edgeguard.clock import NS_PER_S
 from edgeguard.errors import ProvisioningError, TrustError
 from edgeguard.trust.dates import ns_to_date, ns_to_datetime
-from edgeguard.trust.metadata import RELEASE, RELEASE_PQ, TOP_ROLES
+from edgeguard.trust.metadata import ENROL, RELEASE, RELEASE_PQ, REVOCATION, TOP_ROLES
 from edgeguard.trust.role_keys import KeyGroup
 from edgeguard.trust.store import TrustStore
 from edgeguard.trust.strict_json import canonical
+from firmware_tools.enroll import device_records, sign_again
 from firmware_tools.files import sync_folder, write_synced
 from firmware_tools.fleet import Fleet
+from firmware_tools.revocation_list import Entries
+from firmware_tools.revoke import revoke
 from firmware_tools.signer import FileSigner
 from firmware_tools.trust_metadata import signed_metadata, tuf_key
 
@@ -46,7 +49,8 @@ def rotate(fleet: Fleet, role: str, *, wall_ns: int, valid_days: int | None = No
 
     A top-level role takes a new root, signed by the old root keys and, where root itself is rotated, by the new ones,
     in every family. A delegated role takes new targets, and `targets` both. With new targets the policy is issued
-    anew, so that devices' time floor rises with it.
+    anew, so that devices' time floor rises with it. The revocation list and the device records of this folder are
+    signed again by the new keys of their roles; bundles are signed again with `resign`.
 
     Args:
         valid_days: days until what is signed now must be renewed; as before when None.
@@ -59,6 +63,7 @@ def rotate(fleet: Fleet, role: str, *, wall_ns: int, valid_days: int | None = No
     groups = _groups_of(trust, role)
     expires_ns = None if valid_days is None else wall_ns + valid_days * _S_PER_DAY * NS_PER_S
     retired = fleet.key_files_of(groups)
+    records = list(device_records(fleet, trust)) if role == ENROL else []
     root_signers = fleet.offline_set("root", trust) if role in TOP_ROLES else []
     targets_signers = fleet.offline_set("targets", trust) if role not in TOP_ROLES else []
     fresh: list[tuple[Path, FileSigner]] = []
@@ -66,7 +71,7 @@ def rotate(fleet: Fleet, role: str, *, wall_ns: int, valid_days: int | None = No
         for group in groups:
             fresh += [fleet.new_signer(group.role, group.scheme) for _ in group.keys]
         signers = [signer for _, signer in fresh]
-        with _new_trust(fleet, wall_ns) as new:
+        with new_trust(fleet, wall_ns) as new:
             if role in TOP_ROLES:
                 also = signers if role == "root" else []
                 _write_root(new, trust.root_version, role, signers, [*root_signers, *also], expires_ns)
@@ -83,6 +88,9 @@ def rotate(fleet: Fleet, role: str, *, wall_ns: int, valid_days: int | None = No
         if role in (RELEASE, RELEASE_PQ):
             write_synced(fleet.folder / "public" / path.name, signer.public_pem())
     made = fleet.trust(wall_ns)
+    if role == REVOCATION:
+        revoke(fleet, Entries(), wall_ns=wall_ns)
+    sign_again(fleet, made, records)
     return Rotated(made.root_version, made.targets_version, tuple(path for path, _ in fresh), moved)
 
 
@@ -97,8 +105,12 @@ def _groups_of(trust: TrustStore, role: str) -> Sequence[KeyGroup]:
 
 
 @contextmanager
-def _new_trust(fleet: Fleet, wall_ns: int) -> Iterator[Path]:
-    """Give a copy of the trust folder to change; it takes the old one's place when a device would accept it."""
+def new_trust(fleet: Fleet, wall_ns: int) -> Iterator[Path]:
+    """Give a copy of the trust folder to change; it takes the old one's place when a device would accept it.
+
+    Raises:
+        ProvisioningError: EG-P030 cannot write, EG-P062 no device would accept it.
+    """
     new, old = fleet.folder / ".trust-new", fleet.folder / ".trust-old"
     reason = ""
     try:

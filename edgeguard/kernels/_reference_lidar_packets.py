@@ -72,24 +72,20 @@ def sweep_points(
     reference_ns: int,
     encoder: NDArray[np.float64],
     beams: NDArray[np.float64],
-    origin_mm: NDArray[np.float64],
-    T_sensor_lidar: NDArray[np.float64],
+    origin: NDArray[np.float64],
+    distance_mm: float,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int16], NDArray[np.int32]]:
-    """Twin of `kernels.ouster.sweep_points`."""
+    """Twin of `kernels.ouster.sweep_points`; returns what that one writes."""
     range_mm = field_values(raw, pixel_words, range_field)
     hit = (range_mm != 0) & (state == VALID)[:, None]
-    r = range_mm.astype(np.float64) - origin_mm[0]
-    ce, se = encoder[:, :1], encoder[:, 1:]
-    x = r * (ce * beams[:, 0] - se * beams[:, 1]) + origin_mm[1] * ce
-    y = r * (se * beams[:, 0] + ce * beams[:, 1]) + origin_mm[1] * se
-    z = r * beams[:, 2] + origin_mm[2]
-    lidar = np.stack([x, y, z, np.ones_like(z)], axis=-1)[hit]
-    xyz = (lidar @ T_sensor_lidar[:3].T * 1e-3).astype(np.float32)
+    turn = np.concatenate([encoder, np.ones((len(encoder), 1))], axis=1)
+    direction = np.einsum("wk,jkh->whj", turn, beams)
+    points = (range_mm - distance_mm)[:, :, None] * direction + (turn @ origin.T)[:, None, :]
     reflectivity = field_values(raw, pixel_words, reflectivity_field)[hit]
     column, ring = np.nonzero(hit)
     late = np.clip(stamp_ns - reference_ns, -(2**31 - 1), 2**31 - 1).astype(np.int32)
     return (
-        np.ascontiguousarray(xyz),
+        points[hit].astype(np.float32),
         reflectivity.astype(np.float32) / np.float32(255.0),
         ring.astype(np.int16),
         late[column],

@@ -80,13 +80,16 @@ class OusterGeometry:
         self.encoder = np.ascontiguousarray(np.stack([np.cos(turn), np.sin(turn)], axis=1))
         azimuth = -np.radians(np.array(metadata.beam_azimuth_deg))
         altitude = np.radians(np.array(metadata.beam_altitude_deg))
-        self.beams = np.ascontiguousarray(
-            np.stack([np.cos(azimuth) * np.cos(altitude), np.sin(azimuth) * np.cos(altitude), np.sin(altitude)], axis=1)
-        )
+        forward, left = np.cos(azimuth) * np.cos(altitude), np.sin(azimuth) * np.cos(altitude)
+        T = np.array(metadata.lidar_to_sensor).reshape(4, 4)
         along, up = metadata.beam_to_lidar[3], metadata.beam_to_lidar[11]
-        distance = hypot(along, up) if up != 0.0 else along
-        self.origin_mm = np.array([distance, along, up])
-        self.T_sensor_lidar = np.array(metadata.lidar_to_sensor).reshape(4, 4)
+        self.distance_mm = hypot(along, up) if up != 0.0 else along
+        # In the lidar frame x = c * forward - s * left and y = s * forward + c * left; T turns that into the sensor's.
+        x, y, z = (T[:3, k, None] for k in range(3))
+        beams = np.stack([x * forward + y * left, y * forward - x * left, z * np.sin(altitude)], axis=1)
+        self.beams = np.ascontiguousarray(beams * 1e-3)
+        origin = np.stack([along * T[:3, 0], along * T[:3, 1], up * T[:3, 2] + T[:3, 3]], axis=1)
+        self.origin = np.ascontiguousarray(origin * 1e-3)
         self.height = metadata.pixels_per_column
         self.pixel_words = self.layout.pixel_bytes // 4
         self.shifts = metadata.pixel_shift_by_row
@@ -152,7 +155,12 @@ class OusterSweep:
             KeyError: `which` is 1 and the profile has one return.
         """
         g, mark = self.geometry, "" if which == 0 else "2"
-        points: Points = kernels.sweep_points(
+        most = int(np.count_nonzero(self.column_state == kernels.VALID)) * g.height + 1
+        xyz = np.empty((most, 3), dtype=np.float32)
+        intensity = np.empty(most, dtype=np.float32)
+        ring = np.empty(most, dtype=np.int16)
+        offset_ns = np.empty(most, dtype=np.int32)
+        count = kernels.sweep_points(
             self.raw,
             g.pixel_words,
             g.field("range" + mark),
@@ -162,10 +170,14 @@ class OusterSweep:
             self.stamp_range_ns[1],
             g.encoder,
             g.beams,
-            g.origin_mm,
-            g.T_sensor_lidar,
+            g.origin,
+            g.distance_mm,
+            xyz,
+            intensity,
+            ring,
+            offset_ns,
         )
-        return points
+        return xyz[:count], intensity[:count], ring[:count], offset_ns[:count]
 
     def summary(self) -> dict[str, object]:
         """Return what matters of a sweep in a few numbers, for people and for JSON."""
@@ -231,7 +243,11 @@ class OusterDecoder:
         self._frame_mask = 2**self._layout.frame_id_bits - 1
         self._column_words = self._layout.column_bytes(metadata.pixels_per_column) // 4
         self._tables = kernels.crc64_tables()
-        self._serial, self._init_id = metadata.serial, metadata.init_id
+        self._crc_part = (metadata.packet_bytes // 4 - 2) // 8 * 2
+        self._crc_advance = kernels.crc64_advance(self._crc_part)
+        # As the header has them; empty where the metadata does not tell: then the first packet does.
+        self._serial = metadata.serial.to_bytes(5, "little") if metadata.serial else b""
+        self._init_id = metadata.init_id.to_bytes(3, "little") if metadata.init_id else b""
         self._crc_required = self._layout.has_crc and metadata.firmware >= CRC_FIRMWARE
         self._open: list[_Open] = []
         self._last_closed: int | None = None
@@ -307,7 +323,7 @@ class OusterDecoder:
         if refused:
             return self._refuse(refused, data)
         words = np.frombuffer(data, dtype="<u4")
-        checked = self._layout.has_crc and self._crc_ok(words)
+        checked = self._layout.has_crc and self._crc_ok(words, data)
         if not checked and self._crc_required:
             self._crc_failures += 1
             return self._refuse("checksum", data)
@@ -332,26 +348,23 @@ class OusterDecoder:
     def _foreign(self, data: bytes) -> str:
         """Return why this packet is not of our sensor, empty when it is."""
         if self._layout.fusa:
-            kind, init_id, serial = data[0], int.from_bytes(data[1:4], "little"), int.from_bytes(data[11:16], "little")
+            kind, init_id, serial = data[0], data[1:4], data[11:16]
         else:
-            kind, init_id = data[0] | data[1] << 8, int.from_bytes(data[4:7], "little")
-            serial = int.from_bytes(data[7:12], "little")
+            kind, init_id, serial = data[0] | data[1] << 8, data[4:7], data[7:12]
         if kind != TYPE_LIDAR:
             return "other_type"
-        if self._serial == 0:
-            self._serial = serial
+        self._serial = self._serial or serial
         if serial != self._serial:
             return "other_sensor"
-        if self._init_id == 0:
-            self._init_id = init_id
+        self._init_id = self._init_id or init_id
         return "" if init_id == self._init_id else "reinitialised"
 
-    def _crc_ok(self, words: NDArray[np.uint32]) -> bool:
+    def _crc_ok(self, words: NDArray[np.uint32], data: bytes) -> bool:
         """Whether the CRC is there and correct. Once one was, it is asked of every packet."""
-        carried = int(words[-2]) | int(words[-1]) << 32
+        carried = int.from_bytes(data[-8:], "little")
         if not self._crc_required and carried in {0, CRC_PLACEHOLDER}:
             return False
-        if kernels.crc64(words[:-2], self._tables) != carried:
+        if kernels.crc64(words[:-2], self._tables, self._crc_advance, self._crc_part) != carried:
             return False
         self._crc_required = True
         return True
@@ -389,7 +402,7 @@ class OusterDecoder:
         first, self._started = not self._started, True
         return _Open(
             frame_id,
-            np.zeros((m.columns_per_frame, m.pixels_per_column * self.geometry.pixel_words), dtype=np.uint32),
+            np.empty((m.columns_per_frame, m.pixels_per_column * self.geometry.pixel_words), dtype=np.uint32),
             np.zeros(m.columns_per_frame, dtype=np.int64),
             np.zeros(m.columns_per_frame, dtype=np.uint8),
             first,
@@ -421,7 +434,9 @@ class OusterDecoder:
         sweep = self._open.pop(0)
         self._last_closed = sweep.frame_id
         unseen = self._window & (sweep.state == kernels.UNSEEN)
-        missing = int(np.count_nonzero(self._window & (sweep.state != kernels.VALID)))
+        empty = sweep.state != kernels.VALID
+        sweep.raw[empty] = 0  # it was not cleared before
+        missing = int(np.count_nonzero(self._window & empty))
         if sweep.first:
             unseen[: sweep.first_column] = False  # before the recording began
         if at_end:
@@ -453,10 +468,10 @@ def _frame_id(layout: PacketLayout, data: bytes) -> int:
 
 
 def _status(layout: PacketLayout, data: bytes) -> OusterStatus:
-    alert = data[8] if layout.fusa else data[12]
-    if not (alert or data[16] or data[17] or data[18] or data[19]):
+    alert, limits = data[8] if layout.fusa else data[12], data[16:20]
+    if alert == 0 and limits == b"\0\0\0\0":
         return _NORMAL
-    return OusterStatus(alert, data[18] & 0x0F, data[19] & 0x0F, data[16], data[17])
+    return OusterStatus(alert, limits[2] & 0x0F, limits[3] & 0x0F, limits[0], limits[1])
 
 
 _NORMAL = OusterStatus()

@@ -11,7 +11,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Final, TypeVar
@@ -158,6 +158,8 @@ def on_all_cores(payloads: Sequence[Payload], work: Callable[[Payload, bool], R]
             payload.name: pool.submit(work, payload, FIRST_STEP_BYTES < share < payload.ciphertext_bytes)
             for payload in sorted(payloads, key=lambda payload: -payload.ciphertext_bytes)
         }
+        # Waiting here, not in the pool's exit: then an interrupt still lets the threads end before the caller wipes.
+        wait(running.values())
     return {payload.name: running[payload.name].result() for payload in payloads}
 
 

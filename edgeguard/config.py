@@ -78,6 +78,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trust: str = ""
     key: str = ""
     state: str = ""
+    tpm_counter: str = ""
     board: str = ""
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     threads: int = 2

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import click
 
-from edgeguard.cli.options import format_option, print_facts, progress_bar, say
+from edgeguard.cli.options import format_option, print_facts, progress_bar, say, tpm_option
 from edgeguard.clock import SystemClock
 from edgeguard.errors import ProvisioningError
 
@@ -30,6 +30,7 @@ SUITES = ("x25519", "p256", "mlkem768-x25519")
     help="Kind of key; mlkem768-x25519 also resists quantum computers and is what pq-required models ask for.",
 )
 @click.option("--state", "state_path", type=FOLDER, help="New folder for the device's state, made with its key.")
+@tpm_option
 @format_option
 def keygen(
     trust: Path,
@@ -39,11 +40,13 @@ def keygen(
     board: str,
     suite: str,
     state_path: Path | None,
+    tpm_counter: str,
     output: str,
 ) -> None:
     """Make a device key, its state and its enrolment request; run where the key will stay."""
     from edgeguard.keys.context import POST_QUANTUM_SUITES, fingerprint_of
     from edgeguard.keys.file import FileKeyProvider
+    from edgeguard.keys.tpm_counter import TpmCounter
     from edgeguard.trust.state import DeviceState
     from edgeguard.trust.store import TrustStore
     from firmware_tools.enroll import make_request
@@ -54,7 +57,9 @@ def keygen(
     full_name = f"hpke-base/{suite}/hkdf-sha256/aes-256-gcm"
     key = FileKeyProvider.generate(key_path, chosen_passphrase(new=True), suite=full_name)
     if state_path is not None:
-        say(DeviceState.create(state_path, key=key, trust=store).undetected)
+        with TpmCounter.create(key, tcti=tpm_counter) if tpm_counter else nullcontext() as counter:
+            state = DeviceState.create(state_path, key=key, trust=store, counter=counter)
+        say(state.undetected or "the TPM's counter keeps step with the state: give --tpm-counter wherever it is opened")
     write_atomic(request_path, make_request(key, store, device_name=name, board=board))
     fingerprint = fingerprint_of(key.public_key())
     print_facts(output, {"device": name, "kid": key.kid, "fingerprint": fingerprint, "request": str(request_path)})

@@ -55,6 +55,14 @@ def model_options(verb: F) -> F:
     return verb
 
 
+def tpm_option(verb: F) -> F:
+    """Add `--tpm-counter TCTI`."""
+    return click.option(
+        "--tpm-counter", metavar="TCTI", default="", envvar="EDGEGUARD_TPM_COUNTER",
+        help="TPM whose counter keeps step with the state, such as device:/dev/tpmrm0.",
+    )(verb)  # fmt: skip
+
+
 def progress_bar() -> Progress:
     """Return a progress bar on stderr; it shows nothing unless stderr is a terminal."""
     from rich.console import Console

@@ -261,6 +261,7 @@ def _open_model(stack: ExitStack, settings: ModelConfig) -> OpenedModel:
     from edgeguard.infer.adapter import ImageModel
     from edgeguard.infer.session import InferenceSession
     from edgeguard.keys.file import FileKeyProvider
+    from edgeguard.keys.tpm_counter import TpmCounter
     from edgeguard.trust.state import DeviceState
     from edgeguard.trust.store import TrustStore
 
@@ -274,7 +275,11 @@ def _open_model(stack: ExitStack, settings: ModelConfig) -> OpenedModel:
     clock = SystemClock()
     trust = TrustStore.load(Path(settings.trust), clock.wall_ns())
     key = FileKeyProvider(Path(settings.key))
-    state = DeviceState.open(settings.state, key=key, fleet_id=trust.fleet_id) if settings.state else None
+    state = None
+    if settings.state:
+        tcti = settings.tpm_counter
+        counter = stack.enter_context(TpmCounter(key, tcti=tcti)) if tcti else None
+        state = DeviceState.open(settings.state, key=key, fleet_id=trust.fleet_id, counter=counter)
     session = InferenceSession(
         Path(settings.bundle), trust=trust, key=key, expect_model=settings.model_id, board=settings.board,
         providers=list(settings.providers), threads=settings.threads, state=state,

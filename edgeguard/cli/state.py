@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeguard.cli.options import format_option
+from edgeguard.cli.options import format_option, tpm_option
 
 if TYPE_CHECKING:
     from edgeguard.trust.state import DeviceState
@@ -22,17 +23,21 @@ FOLDER = click.Path(path_type=Path)
 @click.option(
     "--trust", "trust_path", required=True, type=FOLDER, envvar="EDGEGUARD_TRUST", help="The device's trust folder."
 )
+@tpm_option
 @format_option
-def command(folder: Path, key_path: Path, trust_path: Path, output: str) -> None:
+def command(folder: Path, key_path: Path, trust_path: Path, tpm_counter: str, output: str) -> None:
     """Authenticate the state in FOLDER, hold the trust folder against it, and show it; nothing is changed."""
     from edgeguard.clock import SystemClock
     from edgeguard.keys.file import FileKeyProvider
+    from edgeguard.keys.tpm_counter import TpmCounter
     from edgeguard.trust.state import DeviceState
     from edgeguard.trust.store import TrustStore
 
     wall_ns = SystemClock().wall_ns()
     trust = TrustStore.load(trust_path, wall_ns)
-    state = DeviceState.open(folder, key=FileKeyProvider(key_path), fleet_id=trust.fleet_id)
+    key = FileKeyProvider(key_path)
+    with TpmCounter(key, tcti=tpm_counter) if tpm_counter else nullcontext() as counter:
+        state = DeviceState.open(folder, key=key, fleet_id=trust.fleet_id, counter=counter)
     state.require_not_older(trust)
     facts = _facts(state, wall_ns)
     if output == "json":

@@ -102,6 +102,7 @@ class DeviceState:
                     kid=key.kid,
                     fleet_id=trust.fleet_id,
                     generation=str(generation - 1),
+                    counted=counter is not None,
                     time_floor=trust.policy.issued,
                     root=Seen(trust.root_version, trust.root_digest),
                     targets=Seen(trust.targets_version, trust.targets_digest),
@@ -293,6 +294,14 @@ class DeviceState:
 
     def _accept(self, record: StateRecord) -> None:
         """Take an authentic record as ours: its generation against the counter, its list from the folder."""
+        if record.counted and self._counter is None:
+            raise TrustError(
+                "this device state counts with a monotonic counter, and none was given",
+                code="EG-T035",
+                hint="give the counter that the state was made with: --tpm-counter, or model.tpm_counter",
+            )
+        if self._counter is not None and not record.counted:
+            _refuse()
         if self._counter is not None:
             behind = int(record.generation) - self._counter.read()
             if behind == 1:

@@ -53,12 +53,13 @@ class ModelFloor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StateRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole state."""
+    """The whole state. `counted`: whether a monotonic counter keeps step with the generation."""
 
     schema: Literal["edgeguard/device-state/v1"]
     kid: Kid
     fleet_id: Hex64
     generation: Count
+    counted: bool
     time_floor: Date
     root: Seen
     targets: Seen

@@ -99,3 +99,15 @@ def test_a_counter_that_does_not_answer_is_a_refusal_and_never_a_zero(counted, d
             attempt()
         assert error.value.code == "EG-T035"
     assert not (device.root / "other" / "device.state").exists()
+
+
+def test_leaving_the_counter_out_is_no_way_around_it(counted, device):
+    """The state says that it is counted; one that is not does not take a counter either."""
+    folder, counter, _ = counted
+    with pytest.raises(TrustError) as error:
+        DeviceState.open(folder, key=device.key, fleet_id=device.fleet.fleet_id)
+    assert error.value.code == "EG-T035"
+    counter.value = device.state.generation
+    with pytest.raises(TrustError) as error:
+        DeviceState.open(device.state_folder, key=device.key, fleet_id=device.fleet.fleet_id, counter=counter)
+    assert error.value.code == "EG-T030"

@@ -238,3 +238,31 @@ def test_a_required_state_cannot_be_waived_and_an_optional_one_still_counts(devi
     lax.install(newer)
     lax.open(older, state=None)
     lax.refused("EG-T015", older)
+
+
+def test_a_signed_floor_below_the_device_s_own_lowers_nothing(device):
+    """Policy and list say 2 where the device has committed 5: it stays 5, in the state and for what opens."""
+    older = device.pack("3", counter=(0, 3))
+    device.install(device.pack("5", counter=(0, 5)))
+    new_policy(device, floors={MODEL_ID: counter(0, 2)})
+    device.revoke(floors={MODEL_ID: (0, 1)})
+    device.bring_trust()
+    device.refused("EG-T015", older)
+    assert device.state.floor(MODEL_ID) == (0, 5)
+
+
+def test_a_commit_that_comes_too_late_is_refused(device):
+    """Opened before a newer one was committed: by then it is below the floor, and nothing changes."""
+    older, newer = device.pack("1", counter=(0, 1)), device.pack("2", counter=(0, 2))
+    slow, state = device.open(older), device.state
+    device.install(newer)
+    with pytest.raises(TrustError) as error:
+        state.commit(slow)
+    assert error.value.code == "EG-T015"
+    assert device.state.floor(MODEL_ID) == (0, 2)
+
+
+def test_only_what_came_out_of_the_verifier_is_committed(device):
+    """A statement made by hand is a programming error."""
+    with pytest.raises(TypeError):
+        device.state.commit(object())

@@ -54,7 +54,7 @@ class Context:
     dispatch: Callable[[Content, Context], str]
     depth: int = 0
     unpacked_left: int = MAX_UNPACKED_BYTES
-    steps_left: int = MAX_STEPS
+    steps_left: int = field(default_factory=lambda: MAX_STEPS)
     findings: list[Finding] = field(default_factory=list)
     left_out: int = 0
     verdict: ScanVerdict = ScanVerdict.CLEAN

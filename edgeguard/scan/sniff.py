@@ -19,6 +19,7 @@ from edgeguard.scan.tar_scan import is_tar, scan_tar
 from edgeguard.scan.tensorflow_scan import is_tensorflow, scan_tensorflow, scan_tflite
 from edgeguard.scan.text_scan import program_kind, scan_program, scan_text
 from edgeguard.scan.torch_scan import is_legacy, scan_legacy
+from edgeguard.scan.zip_reader import ends_as_zip
 from edgeguard.scan.zip_scan import scan_zip
 
 Scanner = Callable[[Content, Context], str]
@@ -72,6 +73,9 @@ def make_dispatch(folder: Path | None) -> Scanner:
             context.report("EG-SCAN-007", content, closed)
             return closed
         kind = _scan_by_content(content, context, folder if content.member == "" else None)
+        if not bytes(content.data[:4]).startswith(_ZIP_HEADS) and kind != "zip archive" and ends_as_zip(content.data):
+            context.report("EG-SCAN-002", content, f"{kind}, and a zip archive to those who read from the end")
+            scan_zip(content, context)
         _check_promise(content, context, kind)
         return kind
 
@@ -91,7 +95,7 @@ def _scan_by_content(content: Content, context: Context, folder: Path | None) ->
     for matches, scanner in _BY_MAGIC:
         if matches(data, head):
             return scanner(content, context)
-    if content.name.lower().endswith(".onnx") or is_onnx(data):
+    if is_onnx(data):
         return scan_onnx(content, context, folder)
     packed = compression(data)
     if packed:
@@ -103,11 +107,13 @@ def _scan_by_content(content: Content, context: Context, folder: Path | None) ->
         return scan_pickle(content, context)
     if is_tar(data):
         return scan_tar(content, context)
-    if bytes(data[-66_000:]).rfind(b"PK\x05\x06") >= 0:
-        # Archives are read from their end: what stands before one does not keep a loader from opening it.
+    if ends_as_zip(data):
         return scan_zip(content, context)
+    # A loader goes by the name and will try: what is wrong, and what stands before it, counts.
     if content.name.lower().endswith(_PICKLE_SUFFIXES):
-        return scan_pickle(content, context)  # a loader will try, so the damage and what stands before it count
+        return scan_pickle(content, context)
+    if content.name.lower().endswith(".onnx"):
+        return scan_onnx(content, context, folder)
     text = scan_text(content, context)
     if text is not None:
         return text

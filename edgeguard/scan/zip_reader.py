@@ -65,6 +65,17 @@ class NoZipError(Exception):
     """There is no directory to read. Internal."""
 
 
+def ends_as_zip(data: memoryview) -> bool:
+    """Tell whether a reader that starts from the end, as Python's zipfile does, finds an archive in `data`."""
+    tail = bytes(data[max(0, len(data) - MAX_COMMENT - _END.size) :])
+    found = tail.rfind(b"PK\x05\x06")
+    if found < 0 or found + _END.size > len(tail):
+        return False
+    size = _END.unpack_from(tail, found)[5]
+    directory = len(data) - len(tail) + found - size
+    return size in (0, _U32) or (directory >= 0 and bytes(data[directory : directory + 4]) == b"PK\x01\x02")
+
+
 def read_members(content: Content, context: Context) -> list[ZipMember]:
     """Return the members, having reported everything that is odd about the archive as a whole.
 

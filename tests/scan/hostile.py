@@ -1,4 +1,4 @@
-"""Hostile model files, assembled by hand from opcodes and headers; the payloads are `true`, `id` and names that do nothing.
+"""Hostile model files, assembled by hand from opcodes and headers; the payloads are `true` and names that do nothing.
 
 Each is a way past a scanner that has been published (the advisory is named) or that the format invites. Shared by the
 tests and by `benchmarks/scan.py`, which shows the same files to other scanners.
@@ -77,26 +77,29 @@ GADGETS = (
     ("pip", "main"), ("pip._internal.cli.main", "main"), ("venv", "create"), ("pkgutil", "resolve_name"),
     ("pydoc", "pipepager"), ("pydoc", "locate"), ("uuid", "_get_command_stdout"), ("imaplib", "IMAP4_stream"),
     ("_osx_support", "_read_output"), ("_aix_support", "_read_cmd_output"), ("_pyrepl.pager", "pipe_pager"),
-    ("_interpreters", "run_string"), ("_xxsubinterpreters", "run_string"), ("test.support.script_helper", "assert_python_ok"),
-    ("distutils.file_util", "write_file"), ("logging", "FileHandler"), ("logging.config", "fileConfig"),
-    ("_io", "FileIO"), ("io", "open_code"), ("pathlib", "os.system"), ("site", "addsitedir"), ("atexit", "register"),
-    ("sqlite3", "connect"), ("dbm", "open"), ("shelve", "open"), ("smtplib", "SMTP"), ("ftplib", "FTP"),
-    ("zipimport", "zipimporter"), ("py_compile", "compile"), ("compileall", "compile_dir"), ("gc", "get_objects"),
-    ("threading", "Thread"), ("signal", "signal"), ("tempfile", "mktemp"), ("mmap", "mmap"), ("fileinput", "input"),
+    ("_interpreters", "run_string"), ("_xxsubinterpreters", "run_string"),
+    ("test.support.script_helper", "assert_python_ok"), ("distutils.file_util", "write_file"),
+    ("logging", "FileHandler"), ("logging.config", "fileConfig"), ("_io", "FileIO"), ("io", "open_code"),
+    ("pathlib", "os.system"), ("site", "addsitedir"), ("atexit", "register"), ("sqlite3", "connect"), ("dbm", "open"),
+    ("shelve", "open"), ("smtplib", "SMTP"), ("ftplib", "FTP"), ("zipimport", "zipimporter"),
+    ("py_compile", "compile"), ("compileall", "compile_dir"), ("gc", "get_objects"), ("threading", "Thread"),
+    ("signal", "signal"), ("tempfile", "mktemp"), ("mmap", "mmap"), ("fileinput", "input"),
     ("collections", "namedtuple"), ("dataclasses", "make_dataclass"), ("typing", "get_type_hints"),
     ("numpy.testing._private.utils", "runstring"), ("numpy.f2py.crackfortran", "getlincoef"),
     ("numpy.f2py.crackfortran", "_eval_length"), ("numpy", "load"), ("numpy.ctypeslib", "load_library"),
-    ("torch", "load"), ("torch.hub", "load"), ("torch.serialization", "load"), ("torch.jit.unsupported_tensor_ops", "execWrapper"),
-    ("torch.utils.bottleneck.__main__", "run_cprofile"), ("torch.utils.collect_env", "run"),
-    ("torch._dynamo.guards", "GuardBuilder.get"), ("torch._inductor.codecache", "compile_file"),
+    ("torch", "load"), ("torch.hub", "load"), ("torch.serialization", "load"),
+    ("torch.jit.unsupported_tensor_ops", "execWrapper"), ("torch.utils.bottleneck.__main__", "run_cprofile"),
+    ("torch.utils.collect_env", "run"), ("torch._dynamo.guards", "GuardBuilder.get"),
+    ("torch._inductor.codecache", "compile_file"),
     ("torch.fx.experimental.symbolic_shapes", "ShapeEnv.evaluate_guards_expression"),
-    ("torch.utils._config_module", "ConfigModule.load_config"), ("torch.utils.data.datapipes.utils.decoder", "basichandlers"),
-    ("torch.utils.cpp_extension", "load_inline"), ("torch.distributed.rpc", "rpc_sync"), ("torch.ops", "load_library"),
-    ("torch", "os.system"), ("numpy", "os.system"), ("collections", "_sys.modules"),
-    ("collections", "OrderedDict.__init__.__globals__"), ("cloudpickle.cloudpickle", "_make_function"),
-    ("cloudpickle.cloudpickle", "subimport"), ("dill._dill", "_create_code"), ("joblib", "load"),
-    ("pandas", "read_pickle"), ("pandas.io.common", "urlopen"), ("sympy", "sympify"), ("yaml", "unsafe_load"),
-    ("jinja2", "Template"), ("IPython.core.interactiveshell", "InteractiveShell"), ("keras.models", "load_model"),
+    ("torch.utils._config_module", "ConfigModule.load_config"),
+    ("torch.utils.data.datapipes.utils.decoder", "basichandlers"), ("torch.utils.cpp_extension", "load_inline"),
+    ("torch.distributed.rpc", "rpc_sync"), ("torch.ops", "load_library"), ("torch", "os.system"),
+    ("numpy", "os.system"), ("collections", "_sys.modules"), ("collections", "OrderedDict.__init__.__globals__"),
+    ("cloudpickle.cloudpickle", "_make_function"), ("cloudpickle.cloudpickle", "subimport"),
+    ("dill._dill", "_create_code"), ("joblib", "load"), ("pandas", "read_pickle"), ("pandas.io.common", "urlopen"),
+    ("sympy", "sympify"), ("yaml", "unsafe_load"), ("jinja2", "Template"),
+    ("IPython.core.interactiveshell", "InteractiveShell"), ("keras.models", "load_model"),
     ("tensorflow", "load_op_library"),
 )  # fmt: skip
 
@@ -289,7 +292,7 @@ def pickles() -> Iterator[Sample]:
     yield Sample("frame longer than the file", "model.pkl", b"\x80\x04\x95" + b"\xff" * 8 + SYSTEM[2:], MALICIOUS)
     yield Sample("pickle under another name (CVE-2025-10155)", "model.bin", SYSTEM, MALICIOUS)
     yield Sample("pickle that calls itself a PyTorch zip", "model.pt", SYSTEM, MALICIOUS)
-    yield Sample("pickle that calls itself ONNX", "model.onnx", SYSTEM, SUSPICIOUS)
+    yield Sample("pickle that calls itself ONNX", "model.onnx", SYSTEM, MALICIOUS)
     yield Sample("pickle that calls itself text", "readme.txt", OLD_SYSTEM, MALICIOUS)
     yield Sample("pickle without any suffix", "model", OLD_SYSTEM, MALICIOUS)
 
@@ -355,7 +358,7 @@ def containers() -> Iterator[Sample]:
         "PyTorch zip, member without .pkl suffix", "model.pt", torch_zip(b"\x80\x04].", extra=SYSTEM), MALICIOUS
     )
     yield Sample("PyTorch zip with bytes before it", "model.pt", b"junk" * 20 + plain, MALICIOUS)
-    yield Sample("PyTorch zip behind a pickle", "model.pt", b"\x80\x04]." + plain, SUSPICIOUS)
+    yield Sample("PyTorch zip behind a pickle", "model.pt", b"\x80\x04]." + plain, MALICIOUS)
     yield Sample(
         "PyTorch zip with a second pickle", "model.pt", torch_zip(b"\x80\x04].", **{"constants.pkl": SYSTEM}), MALICIOUS
     )
@@ -476,6 +479,13 @@ def tensor_files() -> Iterator[Sample]:
     yield Sample(
         "safetensors out of bounds", "m.safetensors", safetensors({"a": tensor(0, 1 << 40)}, bytes(4)), SUSPICIOUS
     )
+    inside = torch_zip(SYSTEM)
+    yield Sample(
+        "safetensors that is a zip from the end",
+        "model.bin",
+        safetensors({"a": tensor(0, len(inside))}, inside),
+        MALICIOUS,
+    )
     twice = b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
     yield Sample("safetensors with one name twice", "m.safetensors", safetensors(None, b"\0", twice), SUSPICIOUS)
     yield Sample(
@@ -535,6 +545,92 @@ def configurations() -> Iterator[Sample]:
     yield Sample("TensorRT engine", "model.engine", b"ftrt" + bytes(60), NOT_SCANNED)
 
 
+# -- ONNX --------------------------------------------------------------------------------------------------------------
+
+
+def varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def part(number: int, content: bytes | str) -> bytes:
+    raw = content.encode() if isinstance(content, str) else content
+    return varint(number << 3 | 2) + varint(len(raw)) + raw
+
+
+def count(number: int, value: int) -> bytes:
+    return varint(number << 3) + varint(value)
+
+
+def onnx_node(op: str, inputs: tuple[str, ...] = ("x",), domain: str = "", more: bytes = b"") -> bytes:
+    named = b"".join(part(1, name) for name in inputs) + part(2, "y") + part(4, op) + more
+    return part(1, named + (part(7, domain) if domain else b""))
+
+
+def onnx_model(graph: bytes, more: bytes = b"") -> bytes:
+    value = part(1, "x") + part(2, part(1, count(1, 1)))
+    opset = part(8, count(2, 17))
+    return count(1, 8) + part(7, graph + part(2, "g") + part(11, value) + part(12, part(1, "y"))) + opset + more
+
+
+def external(location: str) -> bytes:
+    entry = part(13, part(1, "location") + part(2, location))
+    return part(5, count(1, 4) + count(2, 1) + part(8, "w") + entry + count(14, 1))
+
+
+def onnx_models() -> Iterator[Sample]:
+    """ONNX models; the graph around each trick is a valid one."""
+    add = onnx_node("Add", ("x", "w"))
+    for title, location, verdict in (
+        ("a parent folder", "../../etc/passwd", MALICIOUS),
+        ("an absolute path", "/etc/passwd", MALICIOUS),
+        ("a memory address", "*/_ORT_MEM_ADDR_/*", MALICIOUS),
+        ("a file that is not there", "weights.bin", NOT_SCANNED),
+    ):
+        yield Sample(f"ONNX with data in {title}", "model.onnx", onnx_model(add + external(location)), verdict)
+    yield Sample("ONNX that calls Python", "model.onnx", onnx_model(onnx_node("PyOp", domain="pyopadd")), MALICIOUS)
+    yield Sample(
+        "ONNX that loads an engine", "model.onnx", onnx_model(onnx_node("EPContext", domain="com.microsoft")), MALICIOUS
+    )
+    yield Sample("ONNX with a custom operator", "model.onnx", onnx_model(onnx_node("Net", domain="acme")), SUSPICIOUS)
+    yield Sample(
+        "ONNX that configures its runtime",
+        "model.onnx",
+        onnx_model(onnx_node("Relu"), part(14, part(1, "ort_config") + part(2, "{}"))),
+        SUSPICIOUS,
+    )
+    yield Sample("ONNX with bytes behind it", "model.onnx", onnx_model(onnx_node("Relu")) + SYSTEM, SUSPICIOUS)
+    yield Sample(
+        "ONNX with two graphs", "model.onnx", onnx_model(onnx_node("Relu"), part(7, onnx_node("Relu"))), SUSPICIOUS
+    )
+    weights = part(5, count(1, 2) + count(2, 7) + part(8, "w") + part(9, struct.pack("<qq", 1 << 18, 1 << 18)))
+    yield Sample(
+        "ONNX that asks for 256 GiB",
+        "model.onnx",
+        onnx_model(onnx_node("ConstantOfShape", ("w",)) + weights),
+        SUSPICIOUS,
+    )
+    again = part(7, part(1, "a") + part(4, "F") + part(7, "local") + part(2, "c"))
+    function = part(25, part(1, "F") + part(4, "a") + part(5, "c") + again + part(9, count(2, 17)) + part(10, "local"))
+    imported = part(8, part(1, "local") + count(2, 1))
+    yield Sample(
+        "ONNX function that calls itself",
+        "model.onnx",
+        onnx_model(onnx_node("F", domain="local"), function + imported),
+        SUSPICIOUS,
+    )
+    yield Sample(
+        "ONNX in a zip with data outside",
+        "models.zip",
+        zipped({"m.onnx": onnx_model(add + external("../w"))}),
+        MALICIOUS,
+    )
+    yield Sample("ONNX under another name", "model.bin", onnx_model(add + external("/etc/passwd")), MALICIOUS)
+
+
 def corpus() -> list[Sample]:
-    """Every hostile sample, in a fixed order; the names are unique."""
-    return [*pickles(), *containers(), *tensor_files(), *configurations()]
+    """Every hostile sample, in a fixed order; the titles are unique."""
+    return [*pickles(), *containers(), *tensor_files(), *configurations(), *onnx_models()]

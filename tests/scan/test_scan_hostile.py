@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from hostile import GADGETS, SYSTEM, Sample, call, corpus, name_of, short, torch_zip, zipped
 
-from edgeguard.scan.content import MAX_STEPS
-from edgeguard.scan.findings import MAX_FINDINGS, FileReport, ScanVerdict
+from edgeguard.scan.findings import MAX_FINDINGS, RULES, FileReport, ScanVerdict
 from edgeguard.scan.pickle_names import judge
 from edgeguard.scan.scanner import scan_bytes, scan_file
 
@@ -93,9 +92,11 @@ def test_a_flood_of_trifles_hides_nothing() -> None:
         assert len(report.findings) <= MAX_FINDINGS
 
 
-def test_steps_are_bounded_and_the_rest_is_not_called_clean() -> None:
+def test_steps_are_bounded_and_the_rest_is_not_called_clean(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program longer than the budget is not scanned to its end, and says so."""
-    report = scan_bytes(b"\x80\x04" + b"N0" * (MAX_STEPS // 2 + 1) + SYSTEM[2:], "m.pkl")
+    monkeypatch.setattr("edgeguard.scan.content.MAX_STEPS", 10_000)
+
+    report = scan_bytes(b"\x80\x04" + b"N0" * 5_001 + SYSTEM[2:], "m.pkl")
 
     assert report.verdict is ScanVerdict.NOT_SCANNED
     assert rules(report) == {"EG-SCAN-107"}
@@ -168,6 +169,42 @@ def test_protocol_cannot_be_used_to_pick_the_reading() -> None:
     content = b"\x80\x04\x80\x02" + b"c__builtin__\neval\n" + b"U\x011\x85R."
 
     assert scan_bytes(content, "m.pkl").verdict is ScanVerdict.MALICIOUS
+
+
+def test_every_rule_about_content_is_proven_by_a_sample() -> None:
+    """A rule that nothing triggers is a promise nobody keeps. The others are about files and are tested on files."""
+    elsewhere = {"003", "004", "005", "107", "209", "210", "303"}
+
+    fired = {rule for sample in CORPUS for rule in rules(scan_bytes(sample.content, sample.file_name))}
+
+    assert set(RULES) - fired == {f"EG-SCAN-{number}" for number in elsewhere}
+
+
+def test_operators_that_are_code_are_malicious() -> None:
+    """A custom operator is suspicious, one that calls Python is what it looks like."""
+    from onnx import helper
+
+    for op, domain, verdict in (("PyOp", "pyopadd", "malicious"), ("Relu", "acme", "suspicious")):
+        graph = helper.make_graph([helper.make_node(op, ["x"], ["y"], domain=domain)], "g", [], [])
+        report = scan_bytes(helper.make_model(graph, ir_version=8).SerializeToString(), "m.onnx")
+        assert report.verdict.value == verdict
+
+
+def test_files_larger_than_any_model_are_not_scanned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And say so."""
+    (tmp_path / "m.npy").write_bytes(bytes(100))
+    monkeypatch.setattr("edgeguard.scan.scanner.MAX_FILE_BYTES", 99)
+
+    assert rules(scan_file(tmp_path / "m.npy")) == {"EG-SCAN-003"}
+
+
+def test_archives_with_too_many_members_are_not_clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of the members is not looked at."""
+    monkeypatch.setattr("edgeguard.scan.zip_reader.MAX_MEMBERS", 3)
+
+    report = scan_bytes(zipped({f"{i}.txt": b"text" for i in range(5)}), "m.zip")
+
+    assert "EG-SCAN-210" in rules(report)
 
 
 def test_links_and_devices_are_not_opened(tmp_path: Path) -> None:

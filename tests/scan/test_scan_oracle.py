@@ -7,7 +7,8 @@ object that does nothing. Both implementations are asked, the C one and the one 
 from __future__ import annotations
 
 import io
-import pickle  # noqa: S403, TID251 - the oracle: its find_class imports nothing
+import pickle  # noqa: TID251 - the oracle: its find_class imports nothing
+from contextlib import suppress
 from typing import Any
 
 from hypothesis import given, settings
@@ -51,10 +52,8 @@ def asked(machine: type, program: bytes) -> set[tuple[str, str]]:
         def persistent_load(self, pid: Any) -> Any:
             return pid
 
-    try:
+    with suppress(Exception):  # a broken program ends somewhere; what it asked for until then counts
         Recorder(io.BytesIO(program)).load()
-    except Exception:  # noqa: S110 - a broken program ends somewhere; what it asked for until then counts
-        pass
     return names
 
 
@@ -78,6 +77,9 @@ def text_opcode(word: str, form: int) -> bytes:
 
 
 PLACES = st.integers(0, 3)
+PADS = st.sampled_from([b"", b" ", b"+", b"00"])
+# No LONG_BINPUT: behind a frame that cuts it, its index is read from other bytes and the real machine makes a memo of
+# gigabytes.
 STEPS = st.one_of(
     st.builds(text_opcode, WORDS, st.integers(0, 9)),
     st.builds(text_opcode, WORDS, st.integers(0, 9)),
@@ -85,15 +87,16 @@ STEPS = st.one_of(
     st.builds(lambda m, n: b"i" + m.encode() + b"\n" + n.encode() + b"\n", WORDS, WORDS),
     st.builds(lambda at: b"q" + bytes([at]), PLACES),
     st.builds(lambda at: b"h" + bytes([at]), PLACES),
-    st.builds(lambda at, pad: b"p" + pad + str(at).encode() + b"\n", PLACES, st.sampled_from([b"", b" ", b"+", b"00", b"0_"])),
-    st.builds(lambda at, pad: b"g" + pad + str(at).encode() + b"\n", PLACES, st.sampled_from([b"", b" ", b"+", b"00"])),
-    st.builds(lambda at: b"r" + at.to_bytes(4, "little"), PLACES),
+    st.builds(lambda at, pad: b"p" + pad + str(at).encode() + b"\n", PLACES, PADS),
+    st.builds(lambda at, pad: b"g" + pad + str(at).encode() + b"\n", PLACES, PADS),
     st.builds(lambda at: b"j" + at.to_bytes(4, "little"), PLACES),
     st.builds(lambda version: b"\x80" + bytes([version]), st.integers(0, 5)),
     st.builds(lambda length: b"\x95" + length.to_bytes(8, "little"), st.integers(0, 12)),
-    st.sampled_from([b"\x93", b"\x93", b"\x94", b"2", b"0", b"(", b"1", b"t", b"l", b"d", b")", b"]", b"}", b"\x85", b"\x86",
-                     b"\x87", b"R", b"R", b"b", b"a", b"e", b"s", b"u", b"o", b"\x81", b"\x92", b"N", b"\x88", b"K\x01", b"\x8f",
-                     b"\x90", b"\x91", b"Q", b"Pid\n", b"I01\n", b"F1.5\n", b"L5L\n", b"C\x02os", b"."]),
+    st.sampled_from([b"\x93", b"\x93", b"\x94", b"2", b"0", b"(", b"1", b"t", b"l", b"d", b")", b"]", b"}"]),
+    st.sampled_from([b"\x85", b"\x86"]),
+    st.sampled_from([b"\x87", b"R", b"R", b"b", b"a", b"e", b"s", b"u", b"o", b"\x81", b"\x92", b"N", b"\x88"]),
+    st.sampled_from([b"K\x01", b"\x8f", b"\x90", b"\x91", b"Q", b"Pid\n", b"I01\n", b"F1.5\n", b"L5L\n", b"."]),
+    st.just(b"C\x02os"),
 )  # fmt: skip
 MACHINES = (pickle.Unpickler, pickle._Unpickler)  # type: ignore[attr-defined]
 

@@ -163,13 +163,19 @@ def test_random_programs_are_followed_to_their_end(parts: list[bytes]) -> None:
     check_sane(scan_bytes(b"\x80\x04" + b"".join(parts), "m.pkl"))
 
 
+LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(), st.binary())
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner), st.tuples(inner, inner)),
+    max_leaves=20,
+)
+
+
 @settings(max_examples=100)
-@given(st.recursive(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(), st.binary()),
-                    lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner), st.tuples(inner, inner)), max_leaves=20),
-       st.integers(0, 5))  # fmt: skip
+@given(VALUES, st.integers(0, 5))
 def test_plain_data_is_clean_in_every_protocol(value: object, protocol: int) -> None:
     """What json could hold, as Python itself writes it."""
-    import pickle  # noqa: S403, TID251 - the oracle: writes honest pickles, reads none
+    import pickle  # noqa: TID251 - the oracle: writes honest pickles, reads none
 
     report = scan_bytes(pickle.dumps(value, protocol), "m.pkl")
 

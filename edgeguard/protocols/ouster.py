@@ -25,8 +25,7 @@ STANDARD_GRAVITY_M_S2 = 9.80665  # the sensor reports specific force in it
 MAX_FORCE_G = 64.0  # beyond every full scale the sensor's IMU has; larger values are damaged
 MAX_RATE_DEG_S = 4000.0
 TYPE_LIDAR = 1
-CRC_PLACEHOLDER = 0xDEADBEEF0000C0DE  # firmware 2.x writes this where 3.1 writes the CRC
-CRC_FIRMWARE = (3, 1)
+CRC_PLACEHOLDER = 0xDEADBEEF0000C0DE  # what firmware 2.x writes where later ones write the CRC
 # So many packets of the next sweep mean that what is missing of this one will not come.
 REORDER_PACKETS = 8
 # After so many late packets in a row it is the sensor's counter that jumped, not the packets that are late.
@@ -248,7 +247,7 @@ class OusterDecoder:
         # As the header has them; empty where the metadata does not tell: then the first packet does.
         self._serial = metadata.serial.to_bytes(5, "little") if metadata.serial else b""
         self._init_id = metadata.init_id.to_bytes(3, "little") if metadata.init_id else b""
-        self._crc_required = self._layout.has_crc and metadata.firmware >= CRC_FIRMWARE
+        self._crc_required = False
         self._open: list[_Open] = []
         self._last_closed: int | None = None
         self._started = False
@@ -360,10 +359,11 @@ class OusterDecoder:
         return "" if init_id == self._init_id else "reinitialised"
 
     def _crc_ok(self, words: NDArray[np.uint32], data: bytes) -> bool:
-        """Whether the CRC is there and correct. Once one was, it is asked of every packet."""
+        """Whether the CRC is correct. Older firmware writes a placeholder or nothing in its place (and no document says
+        since which release it is there), so that it is asked for from the first correct one on, of every packet."""
         carried = int.from_bytes(data[-8:], "little")
-        if not self._crc_required and carried in {0, CRC_PLACEHOLDER}:
-            return False
+        if carried in {0, CRC_PLACEHOLDER} and not self._crc_required:
+            return False  # spare the arithmetic
         if kernels.crc64(words[:-2], self._tables, self._crc_advance, self._crc_part) != carried:
             return False
         self._crc_required = True

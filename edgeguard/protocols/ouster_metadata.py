@@ -24,9 +24,11 @@ MAX_UDP_PAYLOAD_BYTES = 65_507
 MAX_ORIGIN_MM = 1000.0  # of a beam from the axis, of the axis from the housing; real ones are below 100 mm
 ROTATION_TOLERANCE = 1e-3  # files print three to six digits
 
-# Lidar origin to beam origin where firmware 1.x did not print it: design values per product line.
-_DEFAULT_ORIGIN_MM = {"OS-0": 27.67, "OS-1": 15.806, "OS-2": 13.762}
+# Design values for what firmware 1.x did not print: lidar origin to beam origin per product line, and both transforms.
+_DEFAULT_ORIGIN_MM = {"OS-0-": 27.67, "OS-1-": 15.806, "OS-2-": 13.762}
 _DEFAULT_ORIGIN_GEN1_MM = 12.163
+_DEFAULT_LIDAR = (-1.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 36.18, 0.0, 0.0, 0.0, 1.0)
+_DEFAULT_IMU = (1.0, 0.0, 0.0, 6.253, 0.0, 1.0, 0.0, -11.775, 0.0, 0.0, 1.0, 7.645, 0.0, 0.0, 0.0, 1.0)
 _MODE = re.compile(r"(\d{3,4})x(\d{1,2})")
 _VERSION = re.compile(r"v(\d{1,3})\.(\d{1,3})\.\d")
 _HINT = "fetch it from the sensor: curl http://SENSOR/api/v1/sensor/metadata > metadata.json"
@@ -241,7 +243,9 @@ class _Fields:
             raise _refused(full, "is not a short text")
         return value
 
-    def transform(self, name: str) -> tuple[float, ...]:
+    def transform(self, name: str, default: tuple[float, ...] | None = None) -> tuple[float, ...]:
+        if default is not None and self.find(name)[1] is None:
+            return default
         matrix = self.numbers(name, 16, MAX_ORIGIN_MM)
         if not _is_rigid(matrix):
             raise _refused(name, "is not a rigid 4x4 transform")
@@ -271,8 +275,8 @@ def _build(fields: _Fields) -> OusterMetadata:
         beam_altitude_deg=fields.numbers("beam_altitude_angles", pixels, 90.0),
         beam_azimuth_deg=fields.numbers("beam_azimuth_angles", pixels, 360.0),
         beam_to_lidar=_beam_to_lidar(fields, product),
-        lidar_to_sensor=fields.transform("lidar_to_sensor_transform"),
-        imu_to_sensor=fields.transform("imu_to_sensor_transform"),
+        lidar_to_sensor=fields.transform("lidar_to_sensor_transform", _DEFAULT_LIDAR),
+        imu_to_sensor=fields.transform("imu_to_sensor_transform", _DEFAULT_IMU),
         imu_profile=fields.text("udp_profile_imu") or "LEGACY",
         serial=_serial(fields),
         init_id=fields.integer("initialization_id", 0, 2**24 - 1, 0),
@@ -332,8 +336,7 @@ def _beam_to_lidar(fields: _Fields, product: str) -> tuple[float, ...]:
         return fields.transform("beam_to_lidar_transform")
     full, value = fields.find("lidar_origin_to_beam_origin_mm")
     if value is None:
-        gen1 = product in {"", "OS-1-16", "OS-1-64"}
-        value = _DEFAULT_ORIGIN_GEN1_MM if gen1 else _DEFAULT_ORIGIN_MM.get(product[:4])
+        value = _DEFAULT_ORIGIN_MM.get(product[:5], _DEFAULT_ORIGIN_GEN1_MM)
     if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= MAX_ORIGIN_MM:
         raise _refused(full, f"is not a number within +-{MAX_ORIGIN_MM:g} mm")
     return 1.0, 0.0, 0.0, float(value), 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0

@@ -29,8 +29,11 @@ MAX_READY = 64  # samples that wait to be read; beyond, the oldest goes
 MAX_NAMED_SENDERS = 16
 MAX_KERNEL_DELAY_NS = NS_PER_S  # between arrival and read; more means that somebody set the wall clock meanwhile
 CAPTURE_CHUNK_BYTES = 1 << 20
-_TIMESTAMPNS = 35  # SO_TIMESTAMPNS of Linux; the socket module does not name it
+# SO_TIMESTAMPNS and SO_RXQ_OVFL of Linux; the socket module does not name them.
+_TIMESTAMPNS, _OVERFLOW = 35, 40
+ANCILLARY_BYTES = socket.CMSG_SPACE(16) + socket.CMSG_SPACE(4)
 _STAMP = struct.Struct("@ll")
+_COUNT = struct.Struct("@I")
 
 
 class Record(Protocol):
@@ -99,7 +102,7 @@ class _LidarSource:
     @property
     def drops(self) -> Mapping[str, int]:
         """What did not become a sample, by reason, in totals: the decoder's reasons, and other_sender, queue_full,
-        partial_sweep, other_kind."""
+        kernel_overflow, partial_sweep, other_kind, other_port."""
         own = self._drops + Counter(other_sender=self._guard.refused.total())
         return {**self._decoder.drops, **own}
 
@@ -180,6 +183,7 @@ class UdpLidarSource(_LidarSource):
         self._socket: socket.socket | None = None
         self._poll = select.poll()
         self._buffer = bytearray(MAX_DATAGRAM_BYTES)
+        self._overflow = 0
         self.receive_buffer_bytes = 0
 
     @property
@@ -212,6 +216,7 @@ class UdpLidarSource(_LidarSource):
         try:
             port.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
             port.setsockopt(socket.SOL_SOCKET, _TIMESTAMPNS, 1)
+            port.setsockopt(socket.SOL_SOCKET, _OVERFLOW, 1)
             port.bind((self._bind, self._port))
         except (OSError, OverflowError, UnicodeError) as error:
             port.close()
@@ -222,7 +227,7 @@ class UdpLidarSource(_LidarSource):
             ) from error
         port.setblocking(False)
         self.receive_buffer_bytes = port.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-        self._socket, self._poll = port, select.poll()
+        self._socket, self._poll, self._overflow = port, select.poll(), 0
         self._poll.register(port, select.POLLIN)
         self._heard_ns = self._clock.now_ns()
 
@@ -260,7 +265,7 @@ class UdpLidarSource(_LidarSource):
         taken = 0
         while taken < budget and not self._ready:
             try:
-                size, ancillary, flags, address = port.recvmsg_into([self._buffer], 64)
+                size, ancillary, flags, address = port.recvmsg_into([self._buffer], ANCILLARY_BYTES)
             except BlockingIOError:
                 return taken
             except OSError as error:
@@ -277,13 +282,20 @@ class UdpLidarSource(_LidarSource):
         return taken
 
     def _kernel_delay_ns(self, ancillary: Sequence[tuple[int, int, bytes]]) -> int:
-        """How long ago the kernel took the datagram, as its wall-clock stamp tells; 0 where it cannot be true."""
+        """How long ago the kernel took the datagram, as its wall-clock stamp tells; 0 where it cannot be true. Also
+        notes how many the kernel had no room for since the port was opened."""
+        delay_ns = 0
         for level, kind, data in ancillary:
-            if level == socket.SOL_SOCKET and kind == _TIMESTAMPNS and len(data) >= _STAMP.size:
+            if level != socket.SOL_SOCKET:
+                continue
+            if kind == _TIMESTAMPNS and len(data) >= _STAMP.size:
                 seconds, nanoseconds = _STAMP.unpack_from(data)
                 delay_ns = self._clock.wall_ns() - (seconds * NS_PER_S + nanoseconds)
-                return delay_ns if 0 <= delay_ns <= MAX_KERNEL_DELAY_NS else 0
-        return 0
+            elif kind == _OVERFLOW and len(data) >= _COUNT.size:
+                (lost,) = _COUNT.unpack_from(data)
+                self._drops["kernel_overflow"] += max(0, lost - self._overflow)
+                self._overflow = lost
+        return delay_ns if 0 <= delay_ns <= MAX_KERNEL_DELAY_NS else 0
 
     def _check_silence(self) -> None:
         if self._silence_ns is not None and self._clock.now_ns() - self._heard_ns > self._silence_ns:

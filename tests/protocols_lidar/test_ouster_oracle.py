@@ -163,6 +163,43 @@ def test_a_beam_offset_out_of_the_plane_is_followed(make_sensor) -> None:
     assert_same_frame(sweep, frame, info)
 
 
+OPTIONAL = [
+    (),
+    ("beam_to_lidar_transform",),
+    ("beam_to_lidar_transform", "lidar_origin_to_beam_origin_mm"),
+    ("lidar_to_sensor_transform", "imu_to_sensor_transform"),
+    ("udp_profile_lidar", "column_window", "header_type"),
+]
+
+
+@pytest.mark.parametrize("product", ["OS-0-64", "OS-1-64", "OS-2-64", "OS-DOME-64", ""])
+@pytest.mark.parametrize("absent", OPTIONAL)
+def test_metadata_that_lacks_a_field_means_what_the_sdk_takes_it_to_mean(
+    make_sensor, absent: tuple[str, ...], product: str
+) -> None:
+    """Flat metadata, as old firmware printed it, without what older firmware did not print."""
+    import json
+
+    document = json.loads(make_sensor("LEGACY").text)
+    flat = {**document["sensor_info"], **document["beam_intrinsics"], **document["lidar_intrinsics"]}
+    flat |= {**document["imu_intrinsics"], **document["config_params"], "data_format": document["lidar_data_format"]}
+    flat["prod_line"] = product
+    for name in absent:
+        flat.pop(name, None)
+        flat["data_format"].pop(name, None)
+    text = json.dumps(flat)
+    ours, theirs = parse_metadata(text.encode()), sdk.SensorInfo(text)
+    for mine, other in (
+        (ours.beam_to_lidar, theirs.beam_to_lidar_transform),
+        (ours.lidar_to_sensor, theirs.lidar_to_sensor_transform),
+        (ours.imu_to_sensor, theirs.imu_to_sensor_transform),
+    ):
+        np.testing.assert_array_equal(np.array(mine).reshape(4, 4), other)
+    assert ours.column_window == tuple(theirs.format.column_window)
+    assert ours.layout.profile == theirs.format.udp_profile_lidar.name
+    assert (ours.serial, ours.init_id) == (theirs.sn, theirs.init_id)
+
+
 CAPTURES = [
     ("OS-1-128_v2.3.0_1024x10_lb_n3.pcap", "OS-1-128_v2.3.0_1024x10.json", 192, 30, 3),
     (

@@ -106,6 +106,21 @@ def test_a_flood_does_not_keep_read_from_returning(make_sensor, monkeypatch: pyt
         assert source.drops == {"wrong_size": 120}
 
 
+def test_what_the_kernel_had_no_room_for_is_counted(make_sensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody read for a while: the kernel tells how many it threw away, and nothing is missing from the books."""
+    monkeypatch.setattr(udp_lidar, "RECEIVE_BUFFER_BYTES", 4096)
+    sensor = make_sensor("RNG15_RFL8_NIR8")
+    with open_source(sensor) as source:
+        send(source, [b"x" * 1000] * 200)
+        while source.read(0.0) is None and source.line_stats.bytes_received == 0:
+            pass
+        source.read(0.05)
+        send(source, [b"x" * 1000])  # the count comes with the next datagram that fits
+        source.read(0.2)
+        assert source.drops["kernel_overflow"] + source.drops["wrong_size"] == 201
+        assert source.drops["kernel_overflow"] > 100
+
+
 def test_other_kinds_of_record_and_partial_sweeps_are_counted(make_sensor) -> None:
     """An IMU packet on the lidar's port is no cloud; a sweep joined in the middle is none either."""
     sensor = make_sensor("RNG15_RFL8_NIR8")

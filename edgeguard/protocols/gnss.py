@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import date
 from types import MappingProxyType
 
-from edgeguard.protocols.gnss_frames import UBX, Frame, GnssFramer
+from edgeguard.protocols.gnss_frames import TEXT, UBX, Frame, GnssFramer
 from edgeguard.protocols.gnss_nmea import NmeaEpochs
 from edgeguard.protocols.gnss_record import GnssRecord
 from edgeguard.protocols.ubx import HNR, UbxEpochs
@@ -59,7 +59,7 @@ class GnssDecoder:
     def line_stats(self) -> LineStats:
         """Totals in the common shape; frames of named foreign protocols arrived whole and are counted as frames."""
         f = self._framer
-        whole = f.frames + sum(f.foreign.values())
+        whole = f.frames + sum(count for name, count in f.foreign.items() if name != TEXT)
         return LineStats(f.bytes_received, whole, f.checksum_failures, f.bytes_skipped, 0)
 
     @property

@@ -6,8 +6,8 @@ checksum fits; the one without (TSIP) only when a second frame follows at once. 
 sign inside somebody's binary payload from being taken for the start of a sentence.
 
 Sources: the vendors' interface manuals (SiRF binary protocol reference, Garmin device interface specification, Trimble
-TSIP reference, Motorola Oncore user's guide, JAVAD GREIS, Septentrio SBF, NovAtel OEM, SkyTraq AN0003, CASIC, ALLYSTAR,
-Rockwell Zodiac), RTCM 10402.3 and 10403.3.
+TSIP reference, Motorola Oncore user's guide, EverMore, NavCom, SuperStar II, Geostar, JAVAD GREIS, Septentrio SBF,
+NovAtel OEM, SkyTraq AN0003, CASIC, ALLYSTAR, Rockwell Zodiac), RTCM 10402.3 and 10403.3.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_RTCM3_BYTES = 1023 + 6
 MAX_SHORT_BYTES = 600
 MAX_BINARY_BYTES = 4096
 
-_DLE, _ETX = 0x10, 0x03
+_DLE, _STX, _ETX = 0x10, 0x02, 0x03
 _TSIP_REPORTS = frozenset((
     0x13, 0x1A, 0x1C, 0x40, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4A, 0x4B, 0x4C, 0x4D, 0x4E, 0x4F,
     0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x5A, 0x5B, 0x5C, 0x5E, 0x5F, 0x60, 0x61, 0x62, 0x6A, 0x6C, 0x6D, 0x6F, 0x70,
@@ -190,8 +190,8 @@ def _dle_end(data: bytes) -> int:
 _SENTENCE = re.compile(rb"\$[A-Z]{5},[\x20-\x7e]*\*[0-9A-F]{2}")
 
 
-def garmin_or_tsip(data: bytes) -> tuple[str, int]:
-    """Garmin's serial frames carry a length and a sum; TSIP's carry neither and need a second frame behind them."""
+def dle_framed(data: bytes) -> tuple[str, int]:
+    """Garmin's and EverMore's frames carry a length and a sum; TSIP's carry neither and need a second one behind."""
     if len(data) < 2:
         return "", MORE
     if data[1] in {_DLE, _ETX}:
@@ -200,6 +200,8 @@ def garmin_or_tsip(data: bytes) -> tuple[str, int]:
     if total <= 0:
         return "", total
     inner = data[1 : total - 2].replace(b"\x10\x10", b"\x10")
+    if data[1] == _STX and len(inner) >= 3 and inner[1] == len(inner) - 1 and sum(inner[2:-1]) & 0xFF == inner[-1]:
+        return "EverMore binary", total
     if len(inner) >= 3 and inner[1] == len(inner) - 3 and sum(inner) & 0xFF == 0:
         return "Garmin binary", total
     if data[1] not in _TSIP_REPORTS or _SENTENCE.search(data, 0, total):
@@ -224,6 +226,51 @@ def greis(data: bytes) -> int:
     return total if value == data[total - 1] else NOT_A_FRAME
 
 
+def navcom(data: bytes) -> int:
+    """02 99 66, id, length (from the id on, without 02 99 66), data, exclusive or, 03."""
+    if len(data) < 6:
+        return MORE
+    length = int.from_bytes(data[4:6], "little")
+    if length < 4:
+        return NOT_A_FRAME
+    total = _whole(data, length + 4, MAX_BINARY_BYTES)
+    if total <= 0:
+        return total
+    value = 0
+    for byte in data[3 : total - 2]:
+        value ^= byte
+    return total if value == data[total - 2] and data[total - 1] == _ETX else NOT_A_FRAME
+
+
+def superstar(data: bytes) -> int:
+    """01, id, its complement, length, data, sum of all before it in 16 bits."""
+    if len(data) < 4:
+        return MORE
+    if data[1] ^ data[2] != 0xFF:
+        return NOT_A_FRAME
+    total = _whole(data, data[3] + 6, MAX_SHORT_BYTES)
+    if total <= 0:
+        return total
+    return (
+        total if sum(data[: total - 2]) & 0xFFFF == int.from_bytes(data[total - 2 : total], "little") else NOT_A_FRAME
+    )
+
+
+def geostar(data: bytes) -> int:
+    """PSGG, id, length in 32 bit words, data, exclusive or of all words before it."""
+    if len(data) < 8:
+        return MORE
+    if data[:4] != b"PSGG":
+        return NOT_A_FRAME
+    total = _whole(data, 12 + 4 * int.from_bytes(data[6:8], "little"), MAX_BINARY_BYTES)
+    if total <= 0:
+        return total
+    value = 0
+    for start in range(0, total, 4):
+        value ^= int.from_bytes(data[start : start + 4], "little")
+    return NOT_A_FRAME if value else total
+
+
 def fletcher8(data: bytes) -> bytes:
     """Return the two checksum bytes of UBX (RFC 1145 with modulo 256)."""
     return bytes((sum(data) & 0xFF, sum(accumulate(data)) & 0xFF))
@@ -240,13 +287,18 @@ FOREIGN: dict[bytes, tuple[str, Callable[[bytes], int]]] = {
     b"\xf1\xd9": ("ALLYSTAR binary", allystar),
     b"\xff\x81": ("Zodiac binary", zodiac),
     b"@@": ("Motorola Oncore", oncore),
+    b"\x02\x99": ("NavCom binary", navcom),
+    b"\x01": ("NovAtel SuperStar II", superstar),
+    b"PS": ("Geostar binary", geostar),
 }
 GREIS_IDS = rb"(?:~~|::|\|\||RT|UO|GT|PV|VE|PO|SG|DP|SP|VP|SI|NN|EL|AZ|EC|SS|ET|RD|DO|BP|IO|NT|TO|GO|JP|MF|PM|SE)"
+SUPERSTAR_IDS = b"|".join(
+    re.escape(bytes((ident, ident ^ 0xFF))) for ident in (6, 7, 20, 21, 22, 33, 113, 125, 126, 127)
+)
 # What a frame can begin with, five bytes at most: the look-ahead of the framer.
 SYNC = re.compile(
     rb"[$!#]|\xb5\x62|\xd3[\x00-\x03]|\xa0[\xa1\xa2]|\xaaD[\x12\x13]|\xba\xce|\xf1\xd9|\xff\x81|@@|\x10[^\x03\x10]|"
-    + GREIS_IDS
-    + rb"[0-9A-F]{3}"
+    rb"\x02\x99\x66|PSGG|\x01(?:" + SUPERSTAR_IDS + rb")|" + GREIS_IDS + rb"[0-9A-F]{3}"
 )
 SYNC_BYTES = 5
 

@@ -18,8 +18,8 @@ from edgeguard.protocols.gnss_foreign import (
     SYNC,
     SYNC_BYTES,
     Rtcm2Watcher,
+    dle_framed,
     fletcher8,
-    garmin_or_tsip,
     greis,
 )
 
@@ -34,8 +34,8 @@ MAX_TEXT_BYTES = 512
 MAX_FRAME_BYTES = MAX_UBX_BYTES
 # Checking a frame costs time in proportion to its length. Every byte of input buys this many bytes of checking, so
 # that a line full of false starts cannot buy more; genuine streams need one.
-CHECKED_BYTES_PER_BYTE = 64
-MAX_CREDIT_BYTES = 1 << 19
+CHECKED_BYTES_PER_BYTE = 16
+MAX_CREDIT_BYTES = 1 << 18
 _COST_BYTES = {"RTCM3": 1100, "Motorola Oncore": 1200, "DLE": 600}
 _BINARY_COST_BYTES = 4096
 
@@ -155,7 +155,7 @@ class GnssFramer:
         if first == 0x23:
             return self._text(view, position)
         if first == 0x10:
-            return self._foreign(view, position, "DLE", garmin_or_tsip)
+            return self._foreign(view, position, "DLE", dle_framed)
         entry = FOREIGN.get(view[position : position + 2]) or FOREIGN.get(view[position : position + 1])
         return self._foreign(view, position, *(entry or ("JAVAD GREIS", greis)))
 

@@ -46,7 +46,7 @@ MIN_SATELLITES_2D = 3
 
 # Fewest fields, the tag included, of a sentence that is read at all.
 _MIN_FIELDS = {
-    "GGA": 12, "RMC": 10, "GLL": 7, "GNS": 10, "GSA": 3, "GSV": 4, "VTG": 6, "ZDA": 5, "GBS": 7,
+    "GGA": 12, "RMC": 8, "GLL": 7, "GNS": 10, "GSA": 3, "GSV": 4, "VTG": 5, "ZDA": 5, "GBS": 7,
     "PASHR": 3, "PGRMF": 14, "PSTI030": 14,
 }  # fmt: skip
 _SOLUTION = frozenset({"GGA", "RMC", "GLL", "GNS", "PASHR", "PGRMF", "PSTI030"})

@@ -334,7 +334,11 @@ class UbxEpochs:
     def _status(self, p: bytes) -> None:
         flags = p[5]
         status = FixStatus.DIFFERENTIAL if flags & 2 and p[4] in {2, 3, 4} else None
-        self._set_mode(1, p[4], bool(flags & 1) or p[4] == 0, status)
+        # NAV-STATUS comes last in an epoch: when it takes the fix back, no other message has the right to keep it.
+        if flags & 1 or p[4] == 0:
+            self._set_mode(1, p[4], True, status)
+        else:
+            self._set_mode(9, 0, False)
 
     def _dop(self, p: bytes) -> None:
         _, _g, pdop, _t, vdop, hdop, _n, _e = _DOP.unpack_from(p)

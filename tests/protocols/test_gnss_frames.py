@@ -53,7 +53,28 @@ def allystar(payload: bytes) -> bytes:
     return b"\xf1\xd9" + body + fletcher8(body)
 
 
+def words(data: bytes) -> bytes:
+    """Return the exclusive or of 32 bit words."""
+    value = 0
+    for start in range(0, len(data), 4):
+        value ^= int.from_bytes(data[start : start + 4], "little")
+    return value.to_bytes(4, "little")
+
+
+def navcom(payload: bytes) -> bytes:
+    """Return a NavCom frame."""
+    body = b"\xb1" + struct.pack("<H", len(payload) + 4) + payload
+    value = 0
+    for byte in body:
+        value ^= byte
+    return b"\x02\x99\x66" + body + bytes((value, 3))
+
+
 FOREIGN = {
+    "NavCom binary": navcom(bytes(range(40))),
+    "NovAtel SuperStar II": b"\x01\x14\xeb\x04abcd" + struct.pack("<H", 0x01 + 0x14 + 0xEB + 4 + sum(b"abcd")),
+    "Geostar binary": b"PSGG\x13\x00\x02\x00abcdefgh" + words(b"PSGG\x13\x00\x02\x00abcdefgh"),
+    "EverMore binary": b"\x10\x02\x06wxyz" + bytes((sum(b"wxyz") & 0xFF,)) + b"\x10\x03",
     "RTCM3": rtcm3(b"\x3e\xd0" + bytes(range(30))),
     "SiRF binary": sirf(b"\x29$GPGGA,1,2,3*00" + bytes(20)),
     "Garmin binary": garmin(51, b"$GPRMC,\x10\x10\x03" + bytes(40)),
@@ -181,7 +202,22 @@ def test_memory_is_one_frame_however_much_arrives() -> None:
 
 @pytest.mark.parametrize(
     "pattern",
-    [b"\xb5\x62\x01\x07\xf0\x1f", b"\xa0\xa2\x0f\x00", b"@@Ea", b"\xd3\x03\xff", b"\xff\x81\xff\xff", b"\x10A$", b"$!"],
+    [
+        b"\xb5\x62\x01\x07\xf0\x1f",
+        b"\xa0\xa2\x0f\x00",
+        b"@@Ea",
+        b"\xd3\x03\xff",
+        b"\xff\x81\xff\xff",
+        b"\x10A$",
+        b"$!",
+        b"\x01\x14\xeb\xff",
+        b"\x02\x99\x66\xb1\xf0\x0f",
+        b"PSGG\x13\x00\xf0\x03",
+        b"\n#",
+        b"::FFF",
+        b"\xba\xce\xf0\x0f",
+        b"$@ab12\xf0\x0f",
+    ],
 )
 def test_a_line_of_false_starts_is_read_faster_than_it_can_arrive(pattern: bytes) -> None:
     """At 921600 baud 92 160 bytes come in a second; the worst patterns we know must take a fraction of one."""

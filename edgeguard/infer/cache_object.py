@@ -122,6 +122,9 @@ def seal_directory(folder_fd: int, files: Snapshot, target: Path, key: SecretBuf
     head = canonical(msgspec.to_builtins(index))
     if len(head) > MAX_INDEX_BYTES:
         raise CacheRefusedError("the names are too long")
+    for abandoned in target.parent.glob(f".{target.name}.*.new"):  # of a process that was killed while it wrote
+        with suppress(OSError):
+            abandoned.unlink()
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.new")
     encryptor = Cobblestone256Encryptor(key.view, context)
     done = False

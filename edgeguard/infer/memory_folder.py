@@ -13,6 +13,7 @@ import fcntl
 import os
 import secrets
 import stat
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
@@ -60,7 +61,8 @@ class MemoryFolder:
         except OSError as error:
             reason = (error.strerror or "unknown").lower()
         if reason:
-            self._release()
+            if self._fd >= 0:
+                os.close(self._fd)
             with suppress(OSError):
                 hidden.rmdir()
             raise EnvironmentMissingError(
@@ -68,6 +70,7 @@ class MemoryFolder:
                 code="EG-E021",
                 hint="give the cache a memory_folder on tmpfs that this user can write",
             )
+        self._remove = weakref.finalize(self, _wipe_and_remove, self._fd, self.path, os.getpid())
         # A file system mounted over `parent` in between would be another one.
         if not _in_memory(self._fd):
             self.close()
@@ -84,24 +87,15 @@ class MemoryFolder:
             _wipe_inside(self._fd, _mapped_files(), 0)
 
     def close(self) -> None:
-        """Wipe and remove the directory; calling it again does nothing."""
-        if self._fd < 0:
-            return
-        self.clear()
-        with suppress(OSError):
-            self.path.rmdir()
-        self._release()
+        """Wipe and remove the directory; calling it again does nothing. Dropping the object does it too."""
+        self._remove()
+        self._fd = -1
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _release(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
 
 
 def require_memory(folder: Path, *, allow_swap: bool) -> None:
@@ -145,6 +139,15 @@ def wipe_abandoned(parent: Path) -> int:
             finally:
                 os.close(fd)
     return wiped
+
+
+def _wipe_and_remove(fd: int, path: Path, owner_pid: int) -> None:
+    """End of a directory's life; a forked child that exits leaves its parent's directory alone."""
+    if os.getpid() == owner_pid:
+        with suppress(OSError):
+            _wipe_inside(fd, _mapped_files(), 0)
+            path.rmdir()
+    os.close(fd)
 
 
 def _wipe_inside(fd: int, mapped: frozenset[tuple[int, int]], depth: int) -> None:

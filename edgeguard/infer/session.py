@@ -17,10 +17,10 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NoReturn, Self, TypeVar
+from typing import Any, Final, NoReturn, Self, TypeVar, get_args
 
 from edgeguard.bundle.manifest import ModelIo
 from edgeguard.bundle.model import VerifiedModel, open_model
@@ -40,6 +40,7 @@ from edgeguard.infer.options import (
 )
 from edgeguard.infer.runtime import import_beside, make_session, onnxruntime, release_freed_memory
 from edgeguard.infer.sealed_cache import CacheReport, OpenCache, SealedCache
+from edgeguard.infer.shared_weights import LentWeights, Weights, borrow_weights
 from edgeguard.keys.provider import KeyProvider, VerifiedStatement
 from edgeguard.scan.onnx_gate import GraphSummary, check_model
 from edgeguard.trust.store import TrustStore
@@ -75,6 +76,9 @@ class InferenceSession:
         require_all_nodes: refuse a model of which the CPU would run a part. None: only when the CPU is not named.
         sealed_cache: keep what the providers compile, encrypted, for the next start.
         libraries: custom-operator libraries; their digests must be signed with the model.
+        weights: "copied" by onnxruntime and wiped here, or "shared": used where they are, in memory that is locked and
+            not dumped, and wiped by `close`. Shared needs onnxruntime 1.32 and half the memory, loads faster, and runs
+            matrix products slower; see docs/inference.md.
 
     Attributes:
         model_id, release: what was signed. io: how frames go in and detections come out, or None. summary: what the
@@ -83,10 +87,11 @@ class InferenceSession:
     Raises:
         UnprotectedModelError: EG-U001, EG-U002: a plain model.
         ModelError: the bundle, its graph (EG-G...) or a library (EG-S006) is refused.
-        ConfigError: EG-C021, EG-C023: arguments that do not go together.
+        ConfigError: EG-C021, EG-C023, EG-C025: arguments that do not go together.
         InferenceError: EG-I001 onnxruntime refuses the model, EG-I002 a provider is missing, EG-I010 an option would
             expose the model, EG-I011 unusable thread count, EG-I012 an accelerator takes no node or a node is left to
-            the CPU, EG-I013 unreadable provider list, EG-I014 nothing to cache, EG-I015 a library cannot be loaded.
+            the CPU, EG-I013 unreadable provider list, EG-I014 nothing to cache, EG-I015 a library cannot be loaded,
+            EG-I016 weights cannot be shared.
         EnvironmentMissingError: EG-E020: onnxruntime is missing or too old. EG-E021, EG-E022: see `SealedCache`.
     """
 
@@ -106,12 +111,15 @@ class InferenceSession:
         require_all_nodes: bool | None = None,
         sealed_cache: SealedCache | None = None,
         libraries: Sequence[str | os.PathLike[str]] = (),
+        weights: Weights = "copied",
     ) -> None:
         self._session: Any = None
         self._cache: OpenCache | None = None
+        self._lent: LentWeights | None = None
         self._seal_after_run = False
         self._pid = os.getpid()
-        with closing(_verified(bundle, trust, key, expect_model, board, wall_ns, state)) as model:
+        with ExitStack() as used_up:
+            model = used_up.enter_context(closing(_verified(bundle, trust, key, expect_model, board, wall_ns, state)))
             self.statement: VerifiedStatement = model.statement
             self.model_id: str = model.statement.model_id
             self.release: str = model.statement.release
@@ -121,10 +129,17 @@ class InferenceSession:
             ort = onnxruntime()
             named = checked_providers(providers)
             options = session_options(ort, sess_options, threads, named, require_all_nodes=require_all_nodes)
+            if weights not in get_args(Weights):
+                raise ConfigError(f"weights are {' or '.join(get_args(Weights))}", code="EG-C025")
+            if weights == "shared":
+                borrow_weights(ort, options)
             _require_providers([name for name, _ in named], ort.get_available_providers())
             try:
                 self._session = self._make(ort, model, options, named, code, sealed_cache)
                 self._seal(at_first_run=compiles_at_first_run(named))
+                if weights == "shared":
+                    self._lent = LentWeights(model)
+                    used_up.pop_all()
             finally:
                 if self._session is None:
                     self.close()
@@ -195,8 +210,10 @@ class InferenceSession:
         return dict(self._open_session().get_provider_options())
 
     def close(self) -> None:
-        """Let go of onnxruntime's session, and wipe the cache's plain files; calling it again does nothing."""
+        """Let go of onnxruntime's session, wipe shared weights and the cache's plain files; again does nothing."""
         self._session = None
+        if self._lent is not None:
+            self._lent.take_back()
         if self._cache is not None:
             if self._seal_after_run:
                 self._cache.finish()

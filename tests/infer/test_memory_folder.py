@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import stat
@@ -100,3 +101,22 @@ def test_what_a_killed_process_left_is_wiped_and_the_living_are_left_alone(paren
 
     with MemoryFolder(parent, allow_swap=True):
         assert not left.exists()
+
+
+def test_dropping_it_wipes_it_and_a_forked_child_does_not(parent: Path) -> None:
+    """Also at the end of a process that forgot to close; only that of the process that made it."""
+    folder = MemoryFolder(parent, allow_swap=True)
+    path = folder.path
+    (path / "engine").write_bytes(b"weights")
+    child = os.fork()
+    if child == 0:  # pragma: no cover  (another process)
+        del folder
+        gc.collect()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert (path / "engine").read_bytes() == b"weights"
+
+    del folder
+    gc.collect()
+
+    assert not path.exists()

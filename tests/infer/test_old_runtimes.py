@@ -111,7 +111,7 @@ def test_a_model_that_names_a_file_outside_is_refused_before_it_is_opened(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """Signed by the right keys on a compromised machine. The control: that runtime alone opens it (before 1.24) or not."""
+    """Signed by the right keys on a compromised machine. The control: that runtime alone opens it, before 1.24."""
     name, python = runtime
     secret = tmp_path / "secret.bin"
     secret.write_bytes(bytes(32 * 3 * 25 * 4))

@@ -263,6 +263,20 @@ def test_what_is_no_regular_file_is_no_object(cache: SealedCache, tmp_path: Path
     opened.close()
 
 
+def test_half_written_objects_of_killed_processes_are_removed(cache: SealedCache) -> None:
+    """They are encrypted, and still take room."""
+    target = build(cache)
+    left = target.with_name(f".{target.name}.0badcafe.new")
+    left.write_bytes(b"half")
+    opened = reopen(cache)
+    (opened.path / "more").write_bytes(b"x")
+
+    opened.finish()
+
+    assert list(target.parent.iterdir()) == [target]
+    opened.close()
+
+
 def test_links_in_the_directory_are_never_sealed(cache: SealedCache, tmp_path: Path) -> None:
     """Neither what they point to nor anything beside them; the model runs all the same."""
     (tmp_path / "secret").write_bytes(b"not for the cache")

@@ -26,13 +26,17 @@ MODEL_ID = "road-objects"
 BOTH = (METADATA_FILE, LIST_FILE)
 
 
-def sign_as(device, role: str, place=(0, 2), issued_ns: int = NOW_NS, **entries: object) -> tuple[bytes, bytes]:
+def sign_as(
+    device, role: str, place=(0, 2), issued_ns: int = NOW_NS, metadata_version: int = 0, **entries: object
+) -> tuple[bytes, bytes]:
     """Return metadata and list signed by the keys of any role."""
     content = list_bytes(device.fleet.fleet_id, place, issued_ns, Entries(**entries))
     import hashlib
 
     target = TargetFile(len(content), {"sha256": hashlib.sha256(content).hexdigest()}, "revocation/list.json")
-    signed = Targets(version=place[1], expires=datetime(2031, 1, 1, tzinfo=UTC), targets={target.path: target})
+    signed = Targets(
+        version=metadata_version or place[1], expires=datetime(2031, 1, 1, tzinfo=UTC), targets={target.path: target}
+    )
     return signed_metadata(signed, device.fleet.signers(role, 1)), content
 
 
@@ -126,8 +130,9 @@ def test_what_the_revocation_key_signs_is_accepted_by_the_same_road(device):
         ((0, 2), {"floors": {"m": (1, 0)}}),
         ((1, 2), {}),
         ((0, 2), {"issued_ns": 5_000_000_000 * 10**9}),
+        ((0, 2), {"metadata_version": 3}),
     ],
-    ids=["floor-jump", "floor-epoch", "list-epoch", "issued-2128"],
+    ids=["floor-jump", "floor-epoch", "list-epoch", "issued-2128", "two-versions"],
 )
 def test_what_the_revocation_role_may_not_say_makes_no_list(device, place, change):
     """Its keys are online: no epochs, no jumps, no far future."""
@@ -385,3 +390,24 @@ def test_in_a_hybrid_fleet_a_list_needs_both_families(device_maker, tmp_path):
     hybrid.open(bundle)
     hybrid.bring_trust()
     hybrid.refused("EG-T023", bundle)
+
+
+def test_another_list_of_the_same_length_under_genuine_metadata_is_no_list(device):
+    """The metadata names the list by digest; one revoked device exchanged for another."""
+    metadata, content = sign_as(device, "revocation", devices=frozenset({"ab" * 16}))
+    verified_list(device.trust, metadata, content)
+    with pytest.raises(TrustError) as error:
+        verified_list(device.trust, metadata, content.replace(b"ab" * 16, b"cd" * 16))
+    assert error.value.code == "EG-T021"
+
+
+def test_a_list_for_another_fleet_under_this_fleet_s_keys_is_refused(device):
+    """One key in two fleets: what it says about one is nothing about the other."""
+    import hashlib
+
+    content = list_bytes("ab" * 32, (0, 2), NOW_NS, Entries())
+    target = TargetFile(len(content), {"sha256": hashlib.sha256(content).hexdigest()}, "revocation/list.json")
+    signed = Targets(version=2, expires=datetime(2031, 1, 1, tzinfo=UTC), targets={target.path: target})
+    with pytest.raises(TrustError) as error:
+        verified_list(device.trust, signed_metadata(signed, device.fleet.signers("revocation", 1)), content)
+    assert error.value.code == "EG-T010"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from edgeguard.types import LineStats
 
 MAX_KEY_FILE_BYTES = 256
 BAR_FROM_BYTES = 16 * 1024 * 1024  # below, it is done before a person has read the bar
-NS_PER_MS = 1_000_000
 ANY_NODE = 0  # no node has this number
 
 
@@ -52,30 +52,52 @@ class Entry:
 
 
 class _Epochs:
-    """The receiver decoder, asked for every epoch of one protocol, with or without a fix."""
+    """One protocol of a GNSS receiver's line, every epoch, with or without a fix. Frames of the others are counted as
+    drops, by name."""
 
-    def __init__(self, decoder: Any, protocols: frozenset[str]) -> None:
-        self._decoder, self._protocols = decoder, protocols
+    def __init__(self, framer: Any, epochs: Any, kind: str, also: str = "") -> None:
+        self._framer, self._epochs, self._kind, self._also = framer, epochs, kind, also
+        self._frames = 0
+        self._others: Counter[str] = Counter()
 
     @property
     def line_stats(self) -> LineStats:
-        stats: LineStats = self._decoder.line_stats
-        return stats
+        f = self._framer
+        frames = self._frames + f.foreign.get(self._also, 0)
+        return LineStats(f.bytes_received, frames, f.checksum_failures, f.bytes_skipped, 0)
 
     @property
     def drops(self) -> Mapping[str, int]:
-        drops: Mapping[str, int] = self._decoder.drops
-        return drops
+        other = {name: count for name, count in self._framer.foreign.items() if name != self._also}
+        return {**other, **self._others, **({"malformed": n} if (n := self._epochs.malformed) else {})}
 
     def feed(self, data: bytes) -> list[Any]:
-        return [record for record in self._decoder.epochs(data) if record.protocol in self._protocols]
+        return self._take(self._framer.feed(data))
 
     def flush(self) -> list[Any]:
-        return [record for record in self._decoder.finish_epochs() if record.protocol in self._protocols]
+        return [*self._take(self._framer.finish()), *self._epochs.finish()]
+
+    def _take(self, frames: Sequence[Any]) -> list[Any]:
+        records = []
+        for frame in frames:
+            if frame.kind == self._kind:
+                self._frames += 1
+                records += self._epochs.take(frame.data)
+            else:
+                self._others[frame.kind] += 1
+        return records
 
 
-def _gnss(*protocols: str) -> Callable[[Any, Options], Decoder]:
-    return lambda module, _: _Epochs(module.GnssDecoder(unconfirmed=True, repeated=True), frozenset(protocols))
+def _nmea(module: Any, _: Options) -> Decoder:
+    from edgeguard.protocols.gnss_frames import AIS, NMEA, GnssFramer
+
+    return _Epochs(GnssFramer(), module.NmeaEpochs(), NMEA, AIS)
+
+
+def _ubx(module: Any, _: Options) -> Decoder:
+    from edgeguard.protocols.gnss_frames import UBX, GnssFramer
+
+    return _Epochs(GnssFramer(), module.UbxEpochs(), UBX)
 
 
 def _link(module: Any, options: Options) -> Decoder:
@@ -101,8 +123,8 @@ def _ouster(module: Any, options: Options) -> Decoder:
 
 
 PROTOCOLS: Mapping[str, Entry] = {
-    "nmea": Entry("edgeguard.protocols.gnss", _gnss("NMEA"), "NMEA 0183 of a GNSS receiver, one record per epoch"),
-    "ubx": Entry("edgeguard.protocols.gnss", _gnss("UBX", "UBX-HNR"), "u-blox binary, one record per epoch"),
+    "nmea": Entry("edgeguard.protocols.gnss_nmea", _nmea, "NMEA 0183 of a GNSS receiver, one record per epoch"),
+    "ubx": Entry("edgeguard.protocols.ubx", _ubx, "u-blox binary, one record per epoch"),
     "ld06": Entry("edgeguard.protocols.ld06", lambda m, _: m.Ld06PacketDecoder(), "LD06 / LD19 packets"),
     "rplidar": Entry("edgeguard.protocols.rplidar", lambda m, _: m.RplidarPacketDecoder(), "RPLIDAR answers"),
     "link": Entry("edgeguard.protocols.link", _link, "our sensor nodes' authenticated link"),

@@ -61,6 +61,15 @@ class OusterImu:
             stamp_ns, self._rotated(self.gyro_rad_s), self._rotated(self.accel_m_s2), sensor, self.gyro_stamp_ns
         )
 
+    def summary(self) -> dict[str, object]:
+        """Return what was measured, for people and for JSON."""
+        return {
+            "accel_stamp_ns": self.accel_stamp_ns,
+            "gyro_stamp_ns": self.gyro_stamp_ns,
+            "accel_m_s2": list(self.accel_m_s2),
+            "gyro_rad_s": list(self.gyro_rad_s),
+        }
+
     def _rotated(self, v: tuple[float, float, float]) -> tuple[float, float, float]:
         m = self.imu_to_sensor
         return (

@@ -125,6 +125,21 @@ def test_text_has_a_line_per_record_and_the_summary_last(tmp_path: Path, capsys:
     assert lines[-1].startswith("summary  frames=3  checksum_failures=0  bytes_skipped=0  gaps=0")
 
 
+def test_protocols_on_one_line_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A receiver that speaks NMEA and UBX: each is decoded alone, the other one counted."""
+    body = struct.pack("<BBHI", 0x01, 0x61, 4, 1000)
+    a = b = 0
+    for byte in body:
+        a = (a + byte) & 0xFF
+        b = (b + a) & 0xFF
+    log = write(tmp_path / "a.log", RMC + (b"\xb5\x62" + body + bytes([a, b])) * 3)
+    for protocol, frames, other in (("nmea", 1, {"UBX": 3}), ("ubx", 3, {"NMEA": 1})):
+        assert run(cli, "edgeguard", ["decode", protocol, log, "--format", "json"]) == 0
+        _, summary = rows(capsys.readouterr().out)
+        assert summary["frames"] == frames
+        assert summary["drops"] == other
+
+
 def test_link_frames_are_checked_with_the_nodes_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Readings in SI units; with a wrong key every frame is a checksum failure and nothing is printed."""
     data = write(tmp_path / "a.bin", link_bytes())

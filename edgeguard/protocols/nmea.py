@@ -1,11 +1,13 @@
 """NMEA 0183 position fixes out of a byte stream that may also hold UBX, RTCM, boot messages and noise.
 
 `NmeaDecoder` is sans-IO. Its framer finds sentences with a correct checksum and never keeps more than one; field
-decoding is pynmeagps's; GGA and RMC of one epoch become one record.
+decoding is pynmeagps's; GGA and RMC of one epoch become one record. It gives a fix with the second of the two, from the
+first epoch on; `edgeguard.protocols.gnss` reads what real receivers send.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from math import isfinite
@@ -157,6 +159,13 @@ class NmeaDecoder:
         """Totals in the common shape; NMEA has no sequence numbers."""
         s = self.stats
         return LineStats(s.bytes_received, s.sentences, s.checksum_failures, s.bytes_skipped, 0)
+
+    @property
+    def drops(self) -> Mapping[str, int]:
+        """What gave no fix, by reason; running totals."""
+        s = self.stats
+        totals = {"bad checksum": s.checksum_failures, "malformed message": s.malformed, "no fix": s.without_fix}
+        return {reason: total for reason, total in totals.items() if total}
 
     def feed(self, data: bytes) -> list[NmeaFix]:
         """Return the fixes that `data` completes, in order. Never raises on the bytes' account."""

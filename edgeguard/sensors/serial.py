@@ -18,7 +18,7 @@ import serial
 from edgeguard.clock import Clock
 from edgeguard.errors import SensorDisconnectedError, SensorOpenError
 from edgeguard.sensors.line_diagnosis import LineDiagnosis, LineWatch
-from edgeguard.types import LineStats, Sample, SourceInfo
+from edgeguard.types import GnssFix, LineStats, Sample, SourceInfo
 
 # One read takes at most what the kernel's line discipline holds; the records in it bound the queue of samples.
 MAX_READ_BYTES = 4096
@@ -175,7 +175,8 @@ class SerialSource:
         stamp_ns = self._clock.now_ns()
         samples = [record.sample(stamp_ns, self._info.sensor) for record in self._decoder.feed(data)]
         self._ready.extend(samples)
-        moments = (getattr(sample, "device_stamp_ns", None) for sample in samples)
+        # Only receivers' times are one clock: nodes that share a line each have their own.
+        moments = [sample.device_stamp_ns for sample in samples if isinstance(sample, GnssFix)]
         self._watch.note(data, self._decoder.line_stats, moments)
 
     def _say(self, words: bytes) -> None:
@@ -191,17 +192,18 @@ class SerialSource:
                 self._port.write(words)
 
     def _count_uart_errors(self) -> None:
-        if self._port is None or self._uart is None:
+        port, before = self._port, self._uart  # another thread may ask while the reading one closes
+        if port is None or before is None:
             return
         try:
-            now = _uart_errors(self._port.fileno())
+            now = _uart_errors(port.fileno())
         except (serial.SerialException, OSError):
             return
         if now is None:
             return
-        for reason, before, total in zip((FRAMING_ERROR, OVERRUN), self._uart, now, strict=True):
-            if total > before:
-                self._counts[reason] = self._counts.get(reason, 0) + total - before
+        for reason, last, total in zip((FRAMING_ERROR, OVERRUN), before, now, strict=True):
+            if total > last:
+                self._counts[reason] = self._counts.get(reason, 0) + total - last
         self._uart = now
 
     def _refused(self, error: Exception) -> SensorOpenError:

@@ -24,6 +24,7 @@ from edgeguard.types import LineStats, Sample, Source, SourceInfo
 DEFAULT_QUEUE = 64
 # How long one read of the wrapped source may block; also how soon `close` is noticed.
 POLL_S = 0.1
+IDLE_S = 0.001
 # Longer than any read blocks. A thread that outlives it sits in a driver call and is left behind: it is a daemon.
 JOIN_S = 5.0
 
@@ -201,8 +202,9 @@ class SupervisedSource:
             if sample is not None:
                 self._backoff.reset()
                 self._put(sample)
-            elif self._source.exhausted:
-                stop.wait(POLL_S)  # a recording that is over: nothing more will come
+            else:
+                # Some sources do not block in `read`: without a pause this thread would eat a core.
+                stop.wait(POLL_S if self._source.exhausted else IDLE_S)
 
     def _put(self, sample: Sample) -> None:
         with self._arrived:

@@ -78,6 +78,7 @@ def test_a_void_or_zero_quality_epoch_is_no_fix() -> None:
         found, decoder = feed(first, second)
         assert found == []
         assert decoder.stats.without_fix == 1
+        assert decoder.drops == {"no fix": 1}
 
 
 def test_sentences_that_contradict_each_other_give_nothing() -> None:

@@ -242,6 +242,22 @@ def test_stamps_are_those_of_arrival_not_of_reading(plug: Plug) -> None:
         assert sample.stamp_ns == 1000
 
 
+class Impatient(Endless):
+    """A source that answers "nothing" at once, however long it may wait."""
+
+    def read(self, timeout_s: float) -> Sample | None:
+        self.given += 1
+        return None
+
+
+def test_a_source_that_does_not_block_does_not_eat_a_core() -> None:
+    """Between two questions the thread rests."""
+    idle = Impatient()
+    with SupervisedSource(idle, SystemClock(), np.random.default_rng(1)) as source:
+        assert source.read(0.3) is None
+    assert 1 <= idle.given <= 400
+
+
 class Broken(Endless):
     """A source with a fault of its own."""
 

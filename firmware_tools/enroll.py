@@ -141,7 +141,7 @@ def make_request(key: EnrollingKey, trust: TrustStore, *, device_name: str, boar
 def make_challenge(fleet: Fleet, request_path: Path | str) -> bytes:
     """Return a challenge for the key of a request; run on the provisioning host.
 
-    The nonce inside is derived from the request and the fleet's enrolment key, so nothing needs to be remembered.
+    The nonce inside is derived from the request and the fleet's grant key, so nothing needs to be remembered.
 
     Raises:
         ProvisioningError: EG-P010, the request is malformed, for another fleet, or not proven.
@@ -362,8 +362,12 @@ def _require_answered(fleet: Fleet, public: DevicePublicKey, digest: bytes, answ
 
 
 def _nonce(fleet: Fleet, request_digest: bytes) -> bytes:
-    """Return 32 bytes that only this fleet and the holder of the request's key can know."""
-    with fleet.enrol_key().derive_secret("enrol-challenge") as secret:
+    """Return 32 bytes that only this fleet and the holder of the request's key can know.
+
+    From the grant key, because it is post-quantum: whoever breaks the X25519 enrolment key, which every device knows,
+    must not be able to compute what only an ML-KEM key should open.
+    """
+    with fleet.grant_key().derive_secret("enrol-challenge") as secret:
         return hmac.digest(secret.view, request_digest, "sha256")[:CEK_BYTES]
 
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
+import hmac
 import json
 import shutil
 import subprocess
 import sys
 import tracemalloc
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeguard.bundle.model import open_model
@@ -24,6 +29,7 @@ from edgeguard.errors import EdgeGuardError, KeyUnavailableError, ProvisioningEr
 from edgeguard.harden.memory import SecretBuffer
 from edgeguard.keys.context import SUITE_HYBRID, SUITE_P256, SUITE_X25519, SUITES
 from edgeguard.keys.file import FileKeyProvider
+from edgeguard.keys.hpke_provider import challenge_answer
 from edgeguard.trust.store import TrustStore
 from edgeguard.trust.strict_json import canonical
 from firmware_tools.enroll import (
@@ -372,6 +378,51 @@ def test_a_challenge_shows_nothing_of_its_answer(site):
     answers = {answer_challenge(key, site.trust, raw) for raw in (one, two)}
     assert len(answers) == 1
     assert json.loads(answers.pop())["answer"] not in one.decode() + two.decode()
+
+
+def test_the_challenge_does_not_rest_on_the_classical_enrolment_key(site):
+    """Somebody who has computed its private half from the public one, which every device has, cannot answer."""
+    request = site.root / "new.json"
+    key = FileKeyProvider.generate(site.root / "new.pem", suite=SUITE_HYBRID)
+    request.write_bytes(make_request(key, site.trust, device_name="new", board="b"))
+    digest = hashlib.sha256(request.read_bytes()).digest()
+    for broken in (site.fleet.enrol_key(), site.fleet.enrol_key(SUITE_P256)):
+        with broken.derive_secret("enrol-challenge") as secret:
+            nonce = hmac.digest(secret.view, digest, "sha256")
+        answer = challenge_answer(nonce, fleet_id=site.fleet.fleet_id, request_digest=digest, kid=key.kid)
+        forged = {
+            "schema": "edgeguard/enrol-answer/v1",
+            "fleet_id": site.fleet.fleet_id,
+            "request": digest.hex(),
+            "answer": answer.hex(),
+        }
+        with pytest.raises(ProvisioningError) as error:
+            enroll(site.fleet, request, confirm=lambda _: True, wall_ns=NOW_NS, answer=canonical(forged))
+        assert error.value.code == "EG-P010"
+
+
+@given(data=st.data())
+def test_hostile_enrolment_files_never_raise_a_foreign_error(template, tmp_path_factory, data):
+    """Requests, challenges and answers with any bytes changed, cut or added."""
+    fleet = Fleet.open(template / "fleet")
+    key = FileKeyProvider(template / "mlkem768-x25519.pem")
+    path = tmp_path_factory.mktemp("r") / "r.json"
+    genuine = (template / "mlkem768-x25519.request.json").read_bytes()
+    challenge = make_challenge(fleet, template / "mlkem768-x25519.request.json")
+
+    def damaged(raw: bytes) -> bytes:
+        at = data.draw(st.integers(0, len(raw) - 1))
+        return raw[:at] + data.draw(st.binary(max_size=4)) + raw[at + data.draw(st.integers(0, 4)) :]
+
+    path.write_bytes(damaged(genuine))
+    with suppress(EdgeGuardError):
+        assert make_challenge(fleet, path)
+    with suppress(EdgeGuardError):
+        answer = answer_challenge(key, fleet.trust(NOW_NS), damaged(challenge))
+        assert answer == answer_challenge(key, fleet.trust(NOW_NS), challenge)
+    path.write_bytes(genuine)
+    with pytest.raises(ProvisioningError):
+        enroll(fleet, path, confirm=lambda _: True, wall_ns=NOW_NS, answer=damaged(challenge))
 
 
 def test_a_device_record_carries_both_families(site):

@@ -8,6 +8,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_public_key,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 from securesystemslib.signer import CryptoSigner, SSlibKey
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
@@ -481,3 +484,35 @@ def test_a_rotation_that_cannot_be_signed_changes_nothing(tmp_path):
         with pytest.raises(ProvisioningError):
             rotate(fleet, role, wall_ns=NOW_NS)
     assert before == {p: p.read_bytes() for p in fleet.folder.rglob("*") if p.is_file()}
+
+
+def test_the_largest_fleet_fits_the_limits_of_the_metadata(tmp_path):
+    """Sixteen of sixteen in both families in every role, root and targets rotated: still read by every device."""
+    roles = dict.fromkeys(ROLES, (16, 16))
+    fleet = Fleet.create(tmp_path / "fleet", name="t", wall_ns=NOW_NS, signatures=HYBRID, roles=roles)
+    rotate(fleet, "root", wall_ns=NOW_NS)
+    rotate(fleet, "targets", wall_ns=NOW_NS)
+    store = fleet.trust(NOW_NS)
+    assert (store.root_version, store.targets_version) == (3, 2)
+    assert (fleet.trust_folder / "2.root.json").stat().st_size < 512_000
+
+
+@given(data=st.data())
+def test_hostile_hybrid_metadata_is_one_class_of_error_or_means_the_same(hybrid, tmp_path_factory, data):
+    """Flip, cut and insert anywhere in the folder and in delegated metadata."""
+    folder = Path(shutil.copytree(hybrid.trust_folder, tmp_path_factory.mktemp("m") / "trust"))
+    path = folder / data.draw(st.sampled_from(["1.root.json", "targets.json"]))
+    raw = path.read_bytes()
+    start = data.draw(st.integers(0, len(raw) - 1))
+    path.write_bytes(raw[:start] + data.draw(st.binary(max_size=5)) + raw[start + data.draw(st.integers(0, 5)) :])
+    store = hybrid.trust(NOW_NS)
+    with suppress(TrustError):
+        assert TrustStore.load(folder, NOW_NS, expect_fleet=hybrid.fleet_id).groups == store.groups
+    listed = signed_metadata(listing("attest"), keys_of(hybrid, "attest"))
+    at = data.draw(st.integers(0, len(listed) - 1))
+    for mutated in (
+        listed[:at] + data.draw(st.binary(max_size=4)) + listed[at + 1 :],
+        data.draw(st.binary(max_size=99)),
+    ):
+        with suppress(TrustError):
+            assert store.verify_delegated("attest", mutated) == listing("attest")

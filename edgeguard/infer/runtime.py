@@ -16,9 +16,7 @@ import fcntl
 import importlib
 import mmap
 import os
-import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -53,12 +51,6 @@ def onnxruntime() -> Any:
             hint="pip install onnxruntime",
         )
     return module
-
-
-def import_beside() -> None:
-    """Start importing onnxruntime on a thread of its own, so that it overlaps with verification and decryption."""
-    if "onnxruntime" not in sys.modules:
-        threading.Thread(target=_import_quietly, name="edgeguard-import", daemon=True).start()
 
 
 def version_of(ort: Any) -> tuple[int, int]:
@@ -180,8 +172,3 @@ def _not_taken(ort: Any, failure: str, options: Any, providers: Sequence[tuple[s
     return InferenceError(
         f"onnxruntime {ort.__version__} does not take the model ({failure})", code="EG-I001", hint=hint
     )
-
-
-def _import_quietly() -> None:
-    with suppress(Exception):  # whoever needs it imports it again and gets the error
-        importlib.import_module("onnxruntime")

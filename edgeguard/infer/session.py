@@ -38,7 +38,7 @@ from edgeguard.infer.options import (
     checked_providers,
     session_options,
 )
-from edgeguard.infer.runtime import import_beside, make_session, onnxruntime, release_freed_memory
+from edgeguard.infer.runtime import make_session, onnxruntime, release_freed_memory
 from edgeguard.infer.sealed_cache import CacheReport, OpenCache, SealedCache
 from edgeguard.infer.shared_weights import LentWeights, Weights, borrow_weights
 from edgeguard.keys.provider import KeyProvider, VerifiedStatement
@@ -321,7 +321,6 @@ def _verified(
             code="EG-C021",
             hint="TrustStore.load, FileKeyProvider, and the model id that edgeguard inspect shows",
         )
-    import_beside()
     return open_model(path, trust=trust, key=key, expect_model=expect_model, board=board, wall_ns=wall_ns, state=state)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -10,10 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from edgeguard.errors import InferenceError, ProvisioningError, SignatureError
 from edgeguard.infer.libraries import checked_libraries
 from edgeguard.infer.session import InferenceSession
+from firmware_tools.cli import cli
 from firmware_tools.grant import grant
 from firmware_tools.pack import Release, pack_model, sign_libraries
 
@@ -167,3 +171,17 @@ def test_packing_refuses_two_libraries_of_one_name(library: Path, tmp_path: Path
     with pytest.raises(ProvisioningError) as caught:
         sign_libraries([tmp_path / "missing.so"])
     assert caught.value.code == "EG-P031"
+
+
+def test_the_command_line_signs_libraries(device: Device, conv_path: Path, library: Path, tmp_path: Path) -> None:
+    """`pack --library FILE`; the library itself does not become part of the bundle."""
+    bundle = tmp_path / "bundle"
+    arguments = ["pack", str(device.root / "fleet"), str(conv_path), "--model-id", "detector", "--release", "2"]
+
+    result = CliRunner().invoke(cli, [*arguments, "--out", str(bundle), "--library", str(library)])
+
+    assert result.exit_code == 0, result.output
+    manifest = json.loads((bundle / "manifest.json").read_bytes())
+    digest = hashlib.sha256(library.read_bytes()).hexdigest()
+    assert manifest["libraries"] == [{"name": "libops.so", "sha256": digest}]
+    assert not list(bundle.rglob("libops.so"))

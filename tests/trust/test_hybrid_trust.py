@@ -509,10 +509,8 @@ def test_hostile_hybrid_metadata_is_one_class_of_error_or_means_the_same(hybrid,
     with suppress(TrustError):
         assert TrustStore.load(folder, NOW_NS, expect_fleet=hybrid.fleet_id).groups == store.groups
     listed = signed_metadata(listing("attest"), keys_of(hybrid, "attest"))
-    at = data.draw(st.integers(0, len(listed) - 1))
-    for mutated in (
-        listed[:at] + data.draw(st.binary(max_size=4)) + listed[at + 1 :],
-        data.draw(st.binary(max_size=99)),
-    ):
+    at = data.draw(st.integers(0, 7000))
+    changed = listed[:at] + data.draw(st.binary(max_size=4)) + listed[at + 1 :]
+    for mutated in (changed, data.draw(st.binary(max_size=99))):
         with suppress(TrustError):
             assert store.verify_delegated("attest", mutated) == listing("attest")

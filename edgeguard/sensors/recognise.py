@@ -15,6 +15,7 @@ from edgeguard.protocols import cobs
 from edgeguard.protocols.gnss_frames import NMEA, TEXT, UBX, GnssFramer
 from edgeguard.protocols.ld06 import Ld06PacketDecoder
 from edgeguard.protocols.link import MAX_ENCODED_BYTES, TAG_BYTES
+from edgeguard.protocols.rplidar import RplidarPacketDecoder
 
 MIN_FRAMES = 3
 # Of the bytes heard, so many must belong to the frames; the line may be cut anywhere at both ends.
@@ -81,6 +82,14 @@ def _ld06(data: bytes) -> tuple[int, int]:
     return decoder.line_stats.frames, decoder.line_stats.frames * 47
 
 
+def _rplidar(data: bytes) -> tuple[int, int]:
+    """Heard only while it turns and was told to measure: it is silent until asked."""
+    decoder = RplidarPacketDecoder()
+    decoder.feed(data)
+    stats = decoder.line_stats
+    return stats.frames, stats.bytes_received - stats.bytes_skipped if stats.frames else 0
+
+
 def _link(data: bytes) -> tuple[int, int]:
     """Our nodes' link, without their keys: stuffing and CRC-32 are right."""
     frames = inside = 0
@@ -102,5 +111,6 @@ RECOGNISERS: list[Recogniser] = [
     Recogniser("NMEA 0183", "gnss", (9600, 4800, 38_400, 115_200), _nmea),
     Recogniser("UBX", "gnss", (9600, 38_400, 115_200, 460_800), _ubx),
     Recogniser("LD06 lidar", "ld06", (230_400,), _ld06),
+    Recogniser("RPLIDAR", "rplidar", (115_200, 256_000, 460_800, 1_000_000), _rplidar),
     Recogniser("EdgeGuard link", "link", (921_600, 115_200), _link),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 import threading
 import time
 import tty
@@ -238,6 +239,15 @@ def test_ld06_is_recognised() -> None:
     """By the packets that its own encoder makes."""
     packets = [Ld06Packet(3600, 10.0 * k, 10.0 * k + 8.8, 3 * k, (1.0,) * 12, (9,) * 12) for k in range(20)]
     assert [r.name for r in recognise(b"".join(encode_packet(p) for p in packets))] == ["LD06 lidar"]
+
+
+def test_a_turning_rplidar_is_recognised() -> None:
+    """Five-byte nodes: start flag and its complement, check bit, angle in 1/64 degree, distance in 1/4 mm."""
+    turn = b"".join(
+        bytes((15 << 2 | (1 if k == 0 else 2), (64 * k << 1 & 0xFF) | 1)) + struct.pack("<BH", 64 * k >> 7, 4000)
+        for k in range(360)
+    )
+    assert [r.name for r in recognise(turn * 4)] == ["RPLIDAR"]
 
 
 def test_udp_senders_are_counted() -> None:

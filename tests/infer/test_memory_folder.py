@@ -103,6 +103,15 @@ def test_what_a_killed_process_left_is_wiped_and_the_living_are_left_alone(paren
         assert not left.exists()
 
 
+def test_two_of_one_process_live_side_by_side(parent: Path) -> None:
+    """The second does not take the first for abandoned: the lock is the directory's, not the process's."""
+    with MemoryFolder(parent, allow_swap=True) as first:
+        (first.path / "engine").write_bytes(b"weights")
+        with MemoryFolder(parent, allow_swap=True) as second:
+            assert second.path != first.path
+        assert (first.path / "engine").read_bytes() == b"weights"
+
+
 def test_dropping_it_wipes_it_and_a_forked_child_does_not(parent: Path) -> None:
     """Also at the end of a process that forgot to close; only that of the process that made it."""
     folder = MemoryFolder(parent, allow_swap=True)

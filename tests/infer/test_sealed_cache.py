@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import mmap
 import os
+import random
 import shutil
 import stat
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +28,7 @@ from edgeguard.infer.cache_object import (
     snapshot,
     unseal_into,
 )
-from edgeguard.infer.sealed_cache import OpenCache, SealedCache
+from edgeguard.infer.sealed_cache import CacheReport, OpenCache, SealedCache
 from edgeguard.keys.file import FileKeyProvider
 from edgeguard.trust.strict_json import canonical
 
@@ -488,3 +492,50 @@ def test_this_machine_is_described() -> None:
     assert machine_hardware() == machine_hardware()
     assert any("onnxruntime" in name for name, _ in runtime_versions(folder))
     assert runtime_versions(folder) == runtime_versions(folder)
+
+
+SEAL_FOR_EVER = """
+import sys
+from edgeguard.infer.cache_binding import CacheBinding
+from edgeguard.infer.sealed_cache import SealedCache
+from edgeguard.keys.file import FileKeyProvider
+folder, key, memory = sys.argv[1:]
+cache = SealedCache(folder, key=FileKeyProvider(key), allow_swap=True, memory_folder=memory)
+binding = CacheBinding("11" * 32, "22" * 32, 0, (), (), "1", (), ())
+turn = 0
+while True:
+    opened = cache.open("fleet", "model", binding)
+    (opened.path / "engine").write_bytes(bytes([turn % 256]) * 3_000_000)
+    opened.finish()
+    opened.close()
+    turn += 1
+    print(turn, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_killed_at_any_moment_leaves_a_whole_object_or_none(tmp_path: Path, key: FileKeyProvider) -> None:
+    """kill -9 while it seals, over and over: never a damaged object, and never a plain file after the next start."""
+    memory = Path("/dev/shm") / f"edgeguard-test-kill-{os.getpid()}"
+    memory.mkdir(mode=0o700)
+    cache = SealedCache(tmp_path / "cache", key=key, allow_swap=True, memory_folder=memory)
+    binding = CacheBinding("11" * 32, "22" * 32, 0, (), (), "1", (), ())
+    delays = random.Random(4)
+    seen = set()
+    try:
+        for _ in range(12):
+            arguments = [sys.executable, "-c", SEAL_FOR_EVER, cache.folder, tmp_path / "device.pem", memory]
+            with subprocess.Popen(arguments, stdout=subprocess.PIPE) as process:
+                process.stdout.readline()
+                time.sleep(delays.uniform(0.0, 0.1))
+                process.kill()
+            opened = cache.open("fleet", "model", binding)
+            assert opened.report == CacheReport("restored")
+            (content,) = read(opened.path).values()
+            assert content == content[:1] * 3_000_000
+            seen.add(content[0])
+            opened.close()
+            assert list(memory.iterdir()) == []
+    finally:
+        shutil.rmtree(memory)
+    assert len(seen) > 1

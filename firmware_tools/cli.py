@@ -21,6 +21,7 @@ from edgeguard.errors import BundleFormatError, ProvisioningError
 from firmware_tools.cli_devices import answer, challenge, enroll, grant, keygen
 from firmware_tools.cli_revocation import resign, revoke
 from firmware_tools.cli_signing import harden, rotate, sign
+from firmware_tools.cli_state import recover_state, state_token
 from firmware_tools.passphrase import PassphraseSource
 
 FOLDER = click.Path(path_type=Path)
@@ -287,7 +288,20 @@ def status(fleet: Path, bundles: tuple[Path, ...], output: str) -> None:
         click.echo(f"bundle   {bundle.model_id} {bundle.release}  counter {bundle.counter}  granted to {who}")
 
 
-for verb in (keygen, challenge, answer, enroll, grant, sign, rotate, harden, revoke, resign):
+for verb in (
+    keygen,
+    challenge,
+    answer,
+    enroll,
+    grant,
+    sign,
+    rotate,
+    harden,
+    revoke,
+    recover_state,
+    state_token,
+    resign,
+):
     cli.add_command(verb)
 
 

@@ -65,7 +65,7 @@ def revoke(
         bundles=frozenset(identity_of(name) for name in bundles),
         signers={_keyid(name): still_good for name in signers},
         devices=frozenset(_kid(opened, name) for name in devices),
-        floors=dict(_floor(text) for text in floors),
+        floors=dict(floor_of(text) for text in floors),
     )
     made = sign_list(opened, entries, wall_ns=_moment(issued), valid_days=valid_days)
     for target in targets:
@@ -135,7 +135,8 @@ def _kid(fleet: Fleet, name: str) -> str:
     return find_device(fleet, fleet.trust(SystemClock().wall_ns()), name).kid
 
 
-def _floor(text: str) -> tuple[str, tuple[int, int]]:
+def floor_of(text: str) -> tuple[str, tuple[int, int]]:
+    """Return model id and (epoch, number) of `MODEL=[EPOCH:]NUMBER`."""
     model_id, _, counter = text.partition("=")
     parts = counter.split(":")
     if not model_id or len(parts) > 2 or not all(p.isascii() and p.isdigit() and len(p) < 19 for p in parts):

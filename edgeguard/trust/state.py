@@ -1,6 +1,7 @@
 """`DeviceState`: what a device remembers, so that old is never taken for new. docs/formats/device-state.md.
 
-* Created with the device's key and by nothing else; a missing state is an integrity failure, never a first boot.
+* Created with the device's key, or again by a token of the `enrol` role, and by nothing else; a missing state is an
+  integrity failure, never a first boot.
 * Authenticated with a secret that needs the device's private key; bound to device and fleet.
 * Every change reads the state again under a lock, writes it whole, and counts one generation.
 * Floors, versions and the time floor only ever rise.
@@ -41,6 +42,7 @@ from edgeguard.trust.state_record import (
     seal,
     unseal,
 )
+from edgeguard.trust.state_token import StateToken, verified_token
 from edgeguard.trust.store import TrustStore
 
 STATE_FILE: Final = "device.state"
@@ -91,27 +93,63 @@ class DeviceState:
         Raises:
             TrustError: EG-T033 cannot be written, EG-T034 there is one already, EG-T035 the counter does not answer.
         """
-        generation = (counter.read() if counter is not None else 0) + 1
         with _errors_as("EG-T033", "the device state cannot be written"):
             files = FolderFiles(folder, make=True) if isinstance(folder, (str, Path)) else folder
             with files.locked():
                 if files.read(STATE_FILE, 1) is not None:
                     raise TrustError("there is a device state already", code="EG-T034", hint="it is never replaced")
-                record = StateRecord(
-                    schema="edgeguard/device-state/v1",
-                    kid=key.kid,
-                    fleet_id=trust.fleet_id,
-                    generation=str(generation - 1),
-                    counted=counter is not None,
-                    time_floor=trust.policy.issued,
-                    root=Seen(trust.root_version, trust.root_digest),
-                    targets=Seen(trust.targets_version, trust.targets_digest),
-                    revocation=None,
-                    models={},
-                    notes={},
-                )
-                state = cls(files, key, trust.fleet_id, counter, record)
-                state._store(_with_signed(record, trust, trust.revocation), trust.revocation)
+                return cls._new(files, key, trust, counter, None)
+
+    @classmethod
+    def recover(
+        cls,
+        folder: Path | str | StateFiles,
+        *,
+        key: KeyProvider,
+        trust: TrustStore,
+        token: bytes,
+        clock_ns: int,
+        counter: MonotonicCounter | None = None,
+    ) -> Self:
+        """Make a lost or broken state again, with the permission of the fleet's `enrol` role.
+
+        What lies there is replaced. The new state holds the signed floors and those of the token, and with a counter
+        it is its next generation, which also uses the token up. Without a counter a token works until it expires.
+
+        Raises:
+            TrustError: EG-T037 the token is refused, EG-T033, EG-T035.
+        """
+        value = counter.read() if counter is not None else None
+        permitted = verified_token(trust, token, kid=key.kid, counter=value, clock_ns=clock_ns)
+        with _errors_as("EG-T033", "the device state cannot be written"):
+            files = FolderFiles(folder, make=True) if isinstance(folder, (str, Path)) else folder
+            with files.locked():
+                return cls._new(files, key, trust, counter, permitted)
+
+    @classmethod
+    def _new(
+        cls,
+        files: StateFiles,
+        key: KeyProvider,
+        trust: TrustStore,
+        counter: MonotonicCounter | None,
+        token: StateToken | None,
+    ) -> Self:
+        record = StateRecord(
+            schema="edgeguard/device-state/v1",
+            kid=key.kid,
+            fleet_id=trust.fleet_id,
+            generation=str(counter.read() if counter is not None else 0),
+            counted=counter is not None,
+            time_floor=token.issued if token is not None else trust.policy.issued,
+            root=Seen(trust.root_version, trust.root_digest),
+            targets=Seen(trust.targets_version, trust.targets_digest),
+            revocation=None,
+            models={name: ModelFloor(floor) for name, floor in token.floors.items()} if token is not None else {},
+            notes={},
+        )
+        state = cls(files, key, trust.fleet_id, counter, record)
+        state._store(_with_signed(record, trust, trust.revocation), trust.revocation)
         return state
 
     @classmethod
@@ -335,7 +373,7 @@ def _refuse() -> NoReturn:
     raise TrustError(
         UNTRUSTED,
         code="EG-T030",
-        hint="if this device is yours and in your hands, enrol it again with a new key: edgeguard-provision keygen",
+        hint="if this device is yours, ask its fleet for a token: edgeguard-provision state-token, then recover-state",
     )
 
 

@@ -411,3 +411,13 @@ def test_a_list_for_another_fleet_under_this_fleet_s_keys_is_refused(device):
     with pytest.raises(TrustError) as error:
         verified_list(device.trust, signed_metadata(signed, device.fleet.signers("revocation", 1)), content)
     assert error.value.code == "EG-T010"
+
+
+def test_without_a_state_the_list_s_floor_and_entries_act_all_the_same(device_maker, tmp_path):
+    """Where the policy lets a device do without one, what lies in the trust folder is obeyed."""
+    lax = device_maker(tmp_path, "cam-1", device_state="optional")
+    bundle = lax.pack(counter=(0, 1))
+    lax.open(bundle, state=None)
+    lax.revoke(floors={MODEL_ID: (0, 2)})
+    lax.bring_trust()
+    lax.refused("EG-T015", bundle, state=None)

@@ -21,7 +21,9 @@ CRC64_CHECK = 0x995DC9BBDF1939FA  # of b"123456789", by the catalogue of paramet
 _SLICES = 8
 
 _MAX_OFFSET_NS = np.int64(2**31 - 1)
-_WORDS = types.Array(types.uint32, 1, "C", readonly=True)  # a packet's bytes object is never written
+# A packet's bytes object is never written.
+_WORDS = types.Array(types.uint32, 1, "C", readonly=True)
+_LONGS = types.Array(types.uint64, 1, "C", readonly=True)
 
 
 def crc64_tables() -> NDArray[np.uint64]:
@@ -38,8 +40,8 @@ def crc64_tables() -> NDArray[np.uint64]:
 
 
 @lru_cache(maxsize=16)
-def crc64_advance(words: int) -> NDArray[np.uint64]:
-    """Return (8, 256) uint64: the effect of `words` zero words on each byte of a CRC state, to join parts of a packet.
+def crc64_advance(longs: int) -> NDArray[np.uint64]:
+    """Return (8, 256) uint64: the effect of `longs` zero longs on each byte of a CRC state, to join parts of a packet.
 
     The result is shared: do not write to it.
     """
@@ -47,7 +49,7 @@ def crc64_advance(words: int) -> NDArray[np.uint64]:
     # One zero byte is linear in the state: column b of the matrix is what becomes of bit b. Square and multiply.
     step = [_zero_byte(1 << bit, tables) for bit in range(64)]
     total = [1 << bit for bit in range(64)]
-    count = 4 * words
+    count = 8 * longs
     while count:
         if count & 1:
             total = [_times(step, column) for column in total]
@@ -71,54 +73,89 @@ def _times(matrix: list[int], vector: int) -> int:
     return result
 
 
-@njit(types.uint64(types.uint64, types.uint64[:, ::1]), inline="always")
-def _look_up(x: int, tables: NDArray[np.uint64]) -> int:
-    """Fold eight bytes through one table each. Unsigned indices spare the test for negative ones."""
-    byte = np.uint64(0xFF)
-    return (  # type: ignore[no-any-return]
-        tables[7, x & byte]
-        ^ tables[6, (x >> np.uint64(8)) & byte]
-        ^ tables[5, (x >> np.uint64(16)) & byte]
-        ^ tables[4, (x >> np.uint64(24)) & byte]
-        ^ tables[3, (x >> np.uint64(32)) & byte]
-        ^ tables[2, (x >> np.uint64(40)) & byte]
-        ^ tables[1, (x >> np.uint64(48)) & byte]
-        ^ tables[0, x >> np.uint64(56)]
-    )
+@njit(types.uint64(_LONGS, _WORDS, types.uint64[:, ::1], types.uint64[:, ::1], types.int64), cache=True, nogil=True)
+def crc64(
+    longs: NDArray[np.uint64],
+    rest: NDArray[np.uint32],
+    tables: NDArray[np.uint64],
+    advance: NDArray[np.uint64],
+    part: int,
+) -> int:
+    """Return the CRC-64/XZ of little-endian data.
 
+    Four parts run side by side, because one alone waits for each look-up before the next. Unsigned indices spare the
+    test for negative ones; the rows of the table are named because numba does not lift them out of the loop.
 
-@njit(types.uint64(_WORDS, types.uint64[:, ::1], types.uint64[:, ::1], types.int64), cache=True, nogil=True)
-def crc64(words: NDArray[np.uint32], tables: NDArray[np.uint64], advance: NDArray[np.uint64], part: int) -> int:
-    """Return the CRC-64/XZ of little-endian 32-bit words.
-
-    Four parts run side by side, because one alone waits for each look-up before the next.
-
-    words: (N,) uint32. tables: from `crc64_tables`. part: words of each part, even, at most N / 4; the rest follows
-    one after the other. advance: from `crc64_advance(part)`.
+    longs: (N,) uint64, the data. rest: (M,) uint32, what is left of it. tables: from `crc64_tables`. part: elements of
+    `longs` in each part, at most N / 4; what follows is done one after the other. advance: from `crc64_advance(part)`.
     """
-    high = np.uint64(32)
+    byte = np.uint64(0xFF)
+    t0, t1, t2, t3 = tables[0], tables[1], tables[2], tables[3]
+    t4, t5, t6, t7 = tables[4], tables[5], tables[6], tables[7]
+    step = np.uint64(part)
     a = np.uint64(0xFFFFFFFFFFFFFFFF)
     b = np.uint64(0)
     c = np.uint64(0)
     d = np.uint64(0)
-    for i in range(0, part, 2):
-        j = i + part
-        k = j + part
-        m = k + part
-        a = _look_up(a ^ (np.uint64(words[i]) | (np.uint64(words[i + 1]) << high)), tables)
-        b = _look_up(b ^ (np.uint64(words[j]) | (np.uint64(words[j + 1]) << high)), tables)
-        c = _look_up(c ^ (np.uint64(words[k]) | (np.uint64(words[k + 1]) << high)), tables)
-        d = _look_up(d ^ (np.uint64(words[m]) | (np.uint64(words[m + 1]) << high)), tables)
+    for i in range(step):
+        a ^= longs[i]
+        b ^= longs[i + step]
+        c ^= longs[i + step + step]
+        d ^= longs[i + step + step + step]
+        a = (
+            t7[a & byte]
+            ^ t6[(a >> np.uint64(8)) & byte]
+            ^ t5[(a >> np.uint64(16)) & byte]
+            ^ t4[(a >> np.uint64(24)) & byte]
+            ^ t3[(a >> np.uint64(32)) & byte]
+            ^ t2[(a >> np.uint64(40)) & byte]
+            ^ t1[(a >> np.uint64(48)) & byte]
+            ^ t0[a >> np.uint64(56)]
+        )
+        b = (
+            t7[b & byte]
+            ^ t6[(b >> np.uint64(8)) & byte]
+            ^ t5[(b >> np.uint64(16)) & byte]
+            ^ t4[(b >> np.uint64(24)) & byte]
+            ^ t3[(b >> np.uint64(32)) & byte]
+            ^ t2[(b >> np.uint64(40)) & byte]
+            ^ t1[(b >> np.uint64(48)) & byte]
+            ^ t0[b >> np.uint64(56)]
+        )
+        c = (
+            t7[c & byte]
+            ^ t6[(c >> np.uint64(8)) & byte]
+            ^ t5[(c >> np.uint64(16)) & byte]
+            ^ t4[(c >> np.uint64(24)) & byte]
+            ^ t3[(c >> np.uint64(32)) & byte]
+            ^ t2[(c >> np.uint64(40)) & byte]
+            ^ t1[(c >> np.uint64(48)) & byte]
+            ^ t0[c >> np.uint64(56)]
+        )
+        d = (
+            t7[d & byte]
+            ^ t6[(d >> np.uint64(8)) & byte]
+            ^ t5[(d >> np.uint64(16)) & byte]
+            ^ t4[(d >> np.uint64(24)) & byte]
+            ^ t3[(d >> np.uint64(32)) & byte]
+            ^ t2[(d >> np.uint64(40)) & byte]
+            ^ t1[(d >> np.uint64(48)) & byte]
+            ^ t0[d >> np.uint64(56)]
+        )
     crc = a
     for later in (b, c, d):
         moved = np.uint64(0)
         for k in range(8):
-            moved ^= advance[k, (crc >> np.uint64(8 * k)) & np.uint64(0xFF)]
+            moved ^= advance[k, (crc >> np.uint64(8 * k)) & byte]
         crc = moved ^ later
-    for i in range(4 * part, words.shape[0]):
-        crc ^= np.uint64(words[i])
+    for i in range(4 * part, longs.shape[0]):
+        crc ^= longs[i]
+        for _ in range(8):
+            crc = t0[crc & byte] ^ (crc >> np.uint64(8))
+    for i in range(rest.shape[0]):
+        crc ^= np.uint64(rest[i])
         for _ in range(4):
-            crc = tables[0, crc & np.uint64(0xFF)] ^ (crc >> np.uint64(8))
+            crc = t0[crc & byte] ^ (crc >> np.uint64(8))
     return crc ^ np.uint64(0xFFFFFFFFFFFFFFFF)  # type: ignore[return-value]  # numba hands Python an int
 
 

@@ -28,7 +28,10 @@ TYPE_LIDAR = 1
 CRC_PLACEHOLDER = 0xDEADBEEF0000C0DE  # what firmware 2.x writes where later ones write the CRC
 # So many packets of the next sweep mean that what is missing of this one will not come.
 REORDER_PACKETS = 8
-# After so many late packets in a row it is the sensor's counter that jumped, not the packets that are late.
+# A sweep further ahead than this is taken only when the stream goes on there: one forged packet from the far future
+# must not make the sensor's own packets late.
+MAX_AHEAD_S = 2
+# After so many late or far packets in a row it is the sensor's counter that jumped.
 RESTART_PACKETS = 32
 
 _IMU = struct.Struct("<3Q6f")
@@ -251,7 +254,8 @@ class OusterDecoder:
         self._frame_mask = 2**self._layout.frame_id_bits - 1
         self._column_words = self._layout.column_bytes(metadata.pixels_per_column) // 4
         self._tables = kernels.crc64_tables()
-        self._crc_part = (metadata.packet_bytes // 4 - 2) // 8 * 2
+        self._crc_longs = (metadata.packet_bytes - 8) // 8
+        self._crc_part = self._crc_longs // 4
         self._crc_advance = kernels.crc64_advance(self._crc_part)
         # As the header has them; empty where the metadata does not tell: then the first packet does.
         self._serial = metadata.serial.to_bytes(5, "little") if metadata.serial else b""
@@ -260,7 +264,7 @@ class OusterDecoder:
         self._open: list[_Open] = []
         self._last_closed: int | None = None
         self._started = False
-        self._late_run = 0
+        self._far_run = 0
         self._bytes = self._packets = self._crc_failures = self._skipped = self._gaps = 0
         self._drops: Counter[str] = Counter()
         self._status = OusterStatus()
@@ -287,7 +291,8 @@ class OusterDecoder:
     @property
     def drops(self) -> Mapping[str, int]:
         """Why packets or columns were not used, in totals. Per packet: wrong_size, other_type, other_sensor,
-        reinitialised, checksum, late, malformed. Per column: invalid_columns, outside_columns, duplicate_columns."""
+        reinitialised, checksum, out_of_sequence, malformed. Per column: invalid_columns, outside_columns,
+        duplicate_columns."""
         return {reason: count for reason, count in self._drops.items() if count}
 
     @property
@@ -338,7 +343,7 @@ class OusterDecoder:
         records: list[OusterRecord] = []
         sweep = self._sweep(_frame_id(self._layout, data), records)
         if sweep is None:
-            self._refuse("late", data)
+            self._refuse("out_of_sequence", data)
             return records
         self._packets += 1
         self._place(sweep, words, data, checked)
@@ -373,38 +378,39 @@ class OusterDecoder:
         carried = int.from_bytes(data[-8:], "little")
         if carried in {0, CRC_PLACEHOLDER} and not self._crc_required:
             return False  # spare the arithmetic
-        if kernels.crc64(words[:-2], self._tables, self._crc_advance, self._crc_part) != carried:
+        longs = np.frombuffer(data, dtype="<u8", count=self._crc_longs)
+        rest = words[2 * self._crc_longs : -2]
+        if kernels.crc64(longs, rest, self._tables, self._crc_advance, self._crc_part) != carried:
             return False
         self._crc_required = True
         return True
 
     def _sweep(self, frame_id: int, records: list[OusterRecord]) -> _Open | None:
-        """Return the open sweep this frame belongs to, None when it is over; close sweeps that the stream has left."""
+        """Return the open sweep this frame belongs to, None when it is over or too far ahead; close sweeps that the
+        stream has left."""
         for sweep in self._open:
             if sweep.frame_id == frame_id:
-                self._late_run = 0
+                self._far_run = 0
                 return sweep
         newest = self._open[-1].frame_id if self._open else self._last_closed
         if newest is not None:
             ahead = (frame_id - newest) & self._frame_mask
-            if ahead == 0 or ahead > self._frame_mask // 2:
-                self._late_run += 1
-                if self._late_run < RESTART_PACKETS:
+            if 0 < ahead <= MAX_AHEAD_S * self._metadata.frames_per_s:
+                self._skip_frames(ahead - 1)
+            else:
+                self._far_run += 1
+                if self._far_run < RESTART_PACKETS:
                     return None
                 while self._open:
                     self._close(records)
-            else:
-                self._skip_frames(ahead - 1)
-        self._late_run = 0
+        self._far_run = 0
         while len(self._open) >= 2:
             self._close(records)
         self._open.append(self._new(frame_id))
         return self._open[-1]
 
     def _skip_frames(self, frames: int) -> None:
-        # A counter that jumps far is a sensor that was away, not so many lost packets: a second's worth at most.
-        per_frame = -(-self._expected // self._metadata.columns_per_packet)
-        self._gaps += min(frames, self._metadata.frames_per_s) * per_frame
+        self._gaps += frames * -(-self._expected // self._metadata.columns_per_packet)
 
     def _new(self, frame_id: int) -> _Open:
         m = self._metadata

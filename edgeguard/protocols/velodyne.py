@@ -28,8 +28,10 @@ HOUR_US = 3_600_000_000
 BLOCK_FLAG = 0xEEFF
 # 5 Hz, dual return, 32 lasers is 603 packets a turn; more means that the head does not turn.
 MAX_SWEEP_PACKETS = 1024
-MAX_GAP_PACKETS = 4096  # a longer silence is a pause, not so many lost packets
-RESTART_PACKETS = 32  # after so many packets in a row from the past it is the clock that was set
+# A packet further ahead than this is taken only when the stream goes on there: one forged packet from the far future
+# must not make the sensor's own packets late.
+MAX_AHEAD_US = 2_000_000
+RESTART_PACKETS = 32  # after so many packets in a row from the past or the far future it is the clock that was set
 KEEP = {"strongest": kernels.KEEP_STRONGEST, "last": kernels.KEEP_LAST, "both": kernels.KEEP_BOTH}
 
 _PACKET = struct.Struct("<" + "HH96x" * kernels.BLOCKS + "IBB")
@@ -107,7 +109,7 @@ class VelodyneDecoder:
         self._azimuth: int | None = None
         self._hours_us = 0
         self._last_us: int | None = None
-        self._past_run = 0
+        self._far_run = 0
         self._started = False
         self._nmea = GnssDecoder()
         self._sentence = b""
@@ -136,7 +138,8 @@ class VelodyneDecoder:
 
     @property
     def drops(self) -> Mapping[str, int]:
-        """Why packets were not used, in totals: wrong_size, malformed, unknown_model, other_sensor, late."""
+        """Why packets were not used, in totals: wrong_size, malformed, unknown_model, other_sensor,
+        out_of_sequence."""
         return dict(self._drops)
 
     def feed(self, data: bytes) -> list[VelodyneRecord]:
@@ -173,28 +176,30 @@ class VelodyneDecoder:
         if mode != self._mode:  # the user changed it: what was measured before belongs to another kind of sweep
             records += self.flush()
             self._mode = mode
-        if not self._on_time(stamp_us, model):
-            self._refuse("late", data)
+        if not self._on_time(stamp_us, model, records):
+            self._refuse("out_of_sequence", data)
             return records
         self._accepted += 1
         self._take(data, azimuths, self._hours_us + stamp_us, records)
         return records
 
-    def _on_time(self, stamp_us: int, model: VelodyneModel) -> bool:
-        """Whether the packet is newer than the one before; count those missing between, and full hours."""
+    def _on_time(self, stamp_us: int, model: VelodyneModel, records: list[VelodyneRecord]) -> bool:
+        """Whether the packet follows the one before; count those missing between, and full hours. Where time jumped,
+        the sweep before the jump is closed."""
         last = self._last_us
         if last is not None:
             ahead = (stamp_us - last) % HOUR_US
-            if ahead == 0 or ahead > HOUR_US // 2:
-                self._past_run += 1
-                if self._past_run < RESTART_PACKETS:
-                    return False
+            if 0 < ahead <= MAX_AHEAD_US:
+                self._gaps += max(0, round(ahead * 1000.0 / model.packet_ns(dual=self._mode == DUAL)) - 1)
             else:
-                missing = round(ahead * 1000.0 / model.packet_ns(dual=self._mode == DUAL)) - 1
-                self._gaps += missing if missing <= MAX_GAP_PACKETS else 0
-                if stamp_us < last:
-                    self._hours_us += HOUR_US
-        self._past_run = 0
+                self._far_run += 1
+                if self._far_run < RESTART_PACKETS:
+                    return False
+                records += self.flush()
+                self._azimuth, self._started = None, False
+            if stamp_us < last and ahead < HOUR_US // 2:
+                self._hours_us += HOUR_US
+        self._far_run = 0
         self._last_us = stamp_us
         return True
 

@@ -79,7 +79,7 @@ def test_repeated_packets_change_nothing(make_sensor) -> None:
     once, twice = OusterDecoder(sensor.metadata), OusterDecoder(sensor.metadata)
     (a,), (b,) = feed(once, packets), feed(twice, [p for p in packets for _ in (0, 1)])
     np.testing.assert_array_equal(a.raw, b.raw)
-    assert twice.drops == {"duplicate_columns": 31 * 16, "late": 1}
+    assert twice.drops == {"duplicate_columns": 31 * 16, "out_of_sequence": 1}
 
 
 def test_a_packet_that_claims_the_place_of_another_does_not_replace_it(make_sensor) -> None:
@@ -177,8 +177,32 @@ def test_a_counter_that_starts_again_is_followed_after_a_while(make_sensor) -> N
     feed(decoder, sensor.packets(sensor.frame(1, 30_000)))
     back = [p for i in (5, 6, 7) for p in sensor.packets(sensor.frame(i, i))]
     got = feed(decoder, back)
-    assert decoder.drops == {"late": RESTART_PACKETS - 1}
+    assert decoder.drops == {"out_of_sequence": RESTART_PACKETS - 1}
     assert [s.frame_id for s in got][-2:] == [6, 7]
+
+
+def test_one_packet_from_the_far_future_does_no_harm(make_sensor) -> None:
+    """Forged or damaged, without a CRC: the sensor's own packets are not late because of it."""
+    sensor = make_sensor("LEGACY")
+    frames = [sensor.packets(sensor.frame(i, i)) for i in (1, 2, 3)]
+    forged = sensor.packets(sensor.frame(9, 20_000))[0]
+    clean, attacked = OusterDecoder(sensor.metadata), OusterDecoder(sensor.metadata)
+    a = feed(clean, [p for packets in frames for p in packets])
+    b = feed(attacked, [q for packets in frames for p in packets for q in (p, forged)])
+    for mine, other in zip(a, b, strict=True):
+        np.testing.assert_array_equal(mine.raw, other.raw)
+    assert attacked.drops == {"out_of_sequence": 96}
+    assert attacked.line_stats.sequence_gaps == 0
+
+
+def test_a_sensor_that_was_away_for_long_is_followed_again(make_sensor) -> None:
+    """The jump is taken when the stream goes on there."""
+    sensor = make_sensor("RNG15_RFL8_NIR8")
+    decoder = OusterDecoder(sensor.metadata)
+    feed(decoder, sensor.packets(sensor.frame(1, 1)))
+    got = feed(decoder, [p for i in (500, 501, 502) for p in sensor.packets(sensor.frame(i, i))])
+    assert [s.frame_id for s in got][-2:] == [501, 502]
+    assert [s.missing_columns for s in got][-2:] == [0, 0]
 
 
 def test_datagrams_of_another_size_or_kind_are_counted(make_sensor) -> None:

@@ -136,14 +136,34 @@ def test_stamps_go_on_over_the_top_of_the_hour(velodyne_packets) -> None:
     np.testing.assert_allclose(steps, 1e8, rtol=0.02)
 
 
-def test_a_packet_from_the_past_is_late(velodyne_packets) -> None:
+def test_a_packet_from_the_past_is_refused(velodyne_packets) -> None:
     """Repeats and swaps are dropped; the sweep is what it is without them."""
     packets = velodyne_packets(VLP16, STRONGEST, 100)
     again = packets[:50] + packets[48:50] + packets[50:]
     decoder = VelodyneDecoder()
     got = decode(decoder, again)
     np.testing.assert_array_equal(joined(got, "xyz"), joined(decode(VelodyneDecoder(), packets), "xyz"))
-    assert decoder.drops == {"late": 2}
+    assert decoder.drops == {"out_of_sequence": 2}
+
+
+def test_one_packet_from_the_far_future_does_no_harm(velodyne_packets) -> None:
+    """The sensor's own packets are not late because of it."""
+    packets = velodyne_packets(VLP16, STRONGEST, 100)
+    forged = packets[50][:1200] + (1_800_000_000).to_bytes(4, "little") + packets[50][1204:]
+    decoder = VelodyneDecoder()
+    got = decode(decoder, [q for p in packets for q in (p, forged)])
+    np.testing.assert_array_equal(joined(got, "xyz"), joined(decode(VelodyneDecoder(), packets), "xyz"))
+    assert decoder.drops == {"out_of_sequence": 100}
+
+
+def test_a_clock_that_was_set_is_followed_after_a_while(velodyne_packets) -> None:
+    """Synchronising to a receiver moves the sensor's clock."""
+    packets = velodyne_packets(VLP16, STRONGEST, 60) + velodyne_packets(VLP16, STRONGEST, 60, start_us=9e8)
+    decoder = VelodyneDecoder()
+    sweeps = decode(decoder, packets)
+    assert decoder.drops == {"out_of_sequence": 31}
+    assert decoder.line_stats.frames == 89
+    assert min(s.time_offset_ns.min() for s in sweeps) > -110_000_000  # no sweep spans the jump
 
 
 def test_returns_can_be_chosen(velodyne_packets) -> None:

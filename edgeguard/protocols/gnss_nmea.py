@@ -3,7 +3,7 @@ own positions: PASHR,POS (Ashtech), PGRMF (Garmin), PSTI,030 (SkyTraq).
 
 No sentence says where an epoch ends, so it is learned: the sentence with a time that stood last before the time
 changed ends the epoch from then on, and the record is given as soon as it arrives. When that turns out wrong (another
-sentence of the same time follows), the epoch is given when the time changes instead: complete, one epoch late.
+sentence of the same time follows), epochs are given when the time changes instead: complete, one epoch late.
 
 Which sentence decides the fix mode follows what gpsd does with the same receivers: GSA says it; without GSA, GGA and
 GNS by altitude and number of satellites; RMC and GLL alone know two dimensions, and keep three when the epoch before
@@ -18,6 +18,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+from edgeguard.protocols.gnss_epoch import EpochEnd
 from edgeguard.protocols.gnss_record import FixMode, FixStatus, GnssRecord, Satellite
 from edgeguard.protocols.gnss_time import NS_PER_S, unroll, utc_ns
 from edgeguard.protocols.nmea_fields import (
@@ -114,10 +115,7 @@ class NmeaEpochs:
         self._altitude_epochs_ago = 99
         self._day: date | None = None
         self._tod_ns: int | None = None
-        self._enders: set[str] = set()
-        self._not_enders: set[str] = set()
-        self._last_timed = ""
-        self._fired = ""
+        self._end = EpochEnd()
         self._last_gga = ("", "")
         self._stuck = False
         self._used: dict[str, set[int]] = {}
@@ -171,9 +169,8 @@ class NmeaEpochs:
             shown = self._now
             if tod_ns is not None and self._now.tod_ns is None:
                 self._now.tod_ns = tod_ns
-            if tod_ns is not None and self._now.given and self._fired:
-                self._enders.discard(self._fired)
-                self._not_enders.add(self._fired)
+            if tod_ns is not None and self._now.given:
+                self._end.went_on()
         if kind in _SOLUTION:
             self._seen.add(tag)
         mode = _READERS[kind](self, tag, fields, size, tod_ns, shown)
@@ -181,11 +178,8 @@ class NmeaEpochs:
             held = mode == FixMode.FIX_2D and shown.mode == FixMode.FIX_3D and self._altitude_epochs_ago < 2
             self._now.mode = FixMode.FIX_3D if held else mode
         self._now.tags += 1
-        if tod_ns is not None:
-            self._last_timed = kind
-            if kind in self._enders:
-                self._fired = kind
-                records += self._close()
+        if tod_ns is not None and self._end.ends(kind):
+            records += self._close()
         return records
 
     def _begins(self, kind: str, tag: str, tod_ns: int | None) -> bool:
@@ -193,8 +187,7 @@ class NmeaEpochs:
         now = self._now
         if tod_ns is not None and now.tod_ns is not None:
             if abs(tod_ns - now.tod_ns) > SAME_EPOCH_NS:
-                if self._last_timed and self._last_timed not in self._not_enders:
-                    self._enders.add(self._last_timed)
+                self._end.turned()
                 return True
             return kind == "GGA" and tag in self._seen
         return kind in _SOLUTION and tag in self._seen

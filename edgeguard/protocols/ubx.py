@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from struct import Struct
 
+from edgeguard.protocols.gnss_epoch import EpochEnd
 from edgeguard.protocols.gnss_record import FixMode, FixStatus, GnssRecord, Satellite
 from edgeguard.protocols.gnss_time import NS_PER_S, WEEK_S, gps_utc_ns, unroll, utc_ns
 from edgeguard.protocols.nmea_fields import calendar_day
@@ -102,10 +103,7 @@ class UbxEpochs:
         self._leap: int | None = None
         self._satellites: tuple[Satellite, ...] = ()
         self._ends_marked = False
-        self._enders: set[int] = set()
-        self._not_enders: set[int] = set()
-        self._last = -1
-        self._fired = -1
+        self._end = EpochEnd()
         self.malformed = 0
         self.unread = 0
 
@@ -133,12 +131,9 @@ class UbxEpochs:
             return records + self._close()
         _READERS[ident](self, payload)
         self._now.solved = True
-        if self._now.given and self._fired >= 0:
-            self._enders.discard(self._fired)
-            self._not_enders.add(self._fired)
-        self._last = ident
-        if not self._ends_marked and ident in self._enders:
-            self._fired = ident
+        if self._now.given:
+            self._end.went_on()
+        if not self._ends_marked and self._end.ends(hex(ident)):
             records += self._close()
         return records
 
@@ -150,8 +145,7 @@ class UbxEpochs:
         now = self._now
         if now.tow_ms >= 0 and abs(tow_ms - now.tow_ms) <= SAME_EPOCH_MS:
             return []
-        if now.tow_ms >= 0 and self._last >= 0 and self._last not in self._not_enders:
-            self._enders.add(self._last)
+        self._end.turned()
         records = self._close()
         self._now = _Epoch(tow_ms=tow_ms)
         return records

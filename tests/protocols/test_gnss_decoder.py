@@ -109,6 +109,31 @@ def test_a_wrongly_learned_end_costs_one_epoch_and_is_unlearned() -> None:
     assert all(r.altitude_msl_m is not None and r.speed_m_s is not None for r in (records[0], *records[2:]))
 
 
+def test_a_lost_sentence_delays_nothing_for_long() -> None:
+    """After a damaged RMC one epoch comes without speed; then the fixes come with their last sentence again."""
+    decoder = GnssDecoder()
+    for second in range(10):
+        broken = rmc(f"1200{second:02d}").replace(b"A,48", b"A,49") if second == 5 else rmc(f"1200{second:02d}")
+        decoder.feed(gga(f"1200{second:02d}") + broken)
+    assert len(decoder.feed(gga("120010"))) == 0
+    (fix,) = decoder.feed(rmc("120010"))
+    assert fix.speed_m_s is not None
+
+
+def test_gga_five_times_and_rmc_once_a_second_give_every_epoch_once() -> None:
+    """Epochs of different length: each is given once, the full ones with speed, whatever the others taught."""
+    stream = b"".join(
+        gga(f"12{k // 300:02d}{k // 5 % 60:02d}.{2 * (k % 5)}0")
+        + (rmc(f"12{k // 300:02d}{k // 5 % 60:02d}.00") if k % 5 == 0 else b"")
+        for k in range(600)
+    )
+    records = run(stream)
+    moments = [r.utc_ns for r in records if r.utc_ns is not None]
+    assert len(moments) == len(set(moments)) == 600
+    with_speed = [r for r in records if r.speed_m_s is not None]
+    assert len(with_speed) >= 115
+
+
 @pytest.mark.parametrize(
     ("stream", "mode"),
     [

@@ -107,8 +107,10 @@ def scan_compressed(content: Content, context: Context, name: str) -> str:
         if at < len(data) and compression(data[at:]) != name:
             context.report("EG-SCAN-204", content, f"{len(data) - at} bytes follow the compressed stream", offset=at)
             break
+    total = sum(map(len, made))
     context.unpacked_left = max(0, context.unpacked_left - total)
     if not total:
+        context.report("EG-SCAN-001", content, "nothing in the stream")
         return f"{name} stream"
     inner = context.scan(content.unpacked(b"".join(made), f"{name} content"))
     return f"{inner}, {name}"

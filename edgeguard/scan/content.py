@@ -13,7 +13,9 @@ from typing import Final
 from edgeguard.scan.findings import MAX_FINDINGS, MAX_MESSAGE, RULES, FileReport, Finding, ScanVerdict, worst
 
 MAX_DEPTH: Final = 5  # gzip of a zip of a checkpoint of a pickle in a pickle; honest files stop at 3
-MAX_UNPACKED_BYTES: Final = 512 << 20  # decompressed per file, all parts together: what a scan may hold in memory
+MAX_UNPACKED_BYTES: Final = 256 << 20  # decompressed per file, all parts together; a scan holds at most twice that
+READS_PER_BYTE: Final = 8  # members that share bytes of an archive are read once each: bounds how often
+LEAST_READ_BYTES: Final = 64 << 20
 MAX_STEPS: Final = 3_000_000  # pickle opcodes per file, all parts together: seconds, and half a gigabyte at worst
 SHOWN_CHARACTERS: Final = 120
 
@@ -54,6 +56,7 @@ class Context:
     dispatch: Callable[[Content, Context], str]
     depth: int = 0
     unpacked_left: int = MAX_UNPACKED_BYTES
+    read_left: int = LEAST_READ_BYTES
     steps_left: int = field(default_factory=lambda: MAX_STEPS)
     findings: list[Finding] = field(default_factory=list)
     left_out: int = 0
@@ -92,6 +95,10 @@ class Context:
         mildest = min(range(len(self.findings)), key=lambda i: self.findings[i].verdict.rank)
         if self.findings[mildest].verdict.rank < means.rank:
             del self.findings[mildest]
+
+    def allow(self, size: int) -> None:
+        """Set how many bytes archive members may take together, for a file of `size` bytes."""
+        self.read_left = READS_PER_BYTE * size + LEAST_READ_BYTES
 
     def scan(self, content: Content) -> str:
         """Scan a part that is a file of its own; return its kind."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from edgeguard.scan.content import Content, Context, shown
 
-MAX_JSON: Final = 100 << 20
+MAX_JSON: Final = 16 << 20  # ten times the longest header of a published checkpoint; objects take fifty times the text
 MAX_DEPTH: Final = 100
 # Entries of Hugging Face configurations by which a loader fetches and runs Python from the model's folder.
 CODE_KEYS: Final = frozenset({"auto_map", "custom_pipelines", "trust_remote_code"})
@@ -105,6 +105,9 @@ def check_templates(value: Any, content: Content, context: Context) -> None:
 
 def scan_json(content: Content, context: Context) -> str:
     """Scan a configuration file."""
+    if len(content.data) > MAX_JSON:
+        context.report("EG-SCAN-003", content, f"more than {MAX_JSON} bytes of JSON")
+        return "JSON"
     try:
         value = read_json(bytes(content.data))
     except BadJsonError as bad:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 from edgeguard.scan.content import Content, Context
 from edgeguard.scan.joblib_arrays import inline_array
@@ -12,7 +12,8 @@ from edgeguard.scan.pickle_ops import MAX_KEPT_BYTES, Span
 from edgeguard.scan.pickle_values import Special
 
 PROBE_STEPS: Final = 20_000  # enough to tell a pickle without a magic number from other bytes
-MAX_NESTED: Final = 1000  # bytes constants looked at for pickles inside, per pickle
+MAX_NESTED: Final = 1000  # bytes constants scanned as files of their own, per pickle
+WALK_COST: Final = 20  # steps that starting a walk is worth; else millions of pickles of two bytes would be free
 _HIGHEST_PROTOCOL: Final = 5
 _PADDING: Final = b"\0\n\r "
 _NESTED_MAGIC: Final = (b"PK\x03\x04", b"\x93NUMPY", b"\x1f\x8b")
@@ -30,8 +31,7 @@ def scan_pickle(content: Content, context: Context) -> str:
     while walker.complete and end < len(content.data):
         if not bytes(content.data[end : end + 64]).strip(_PADDING) and not _any_left(content.data, end):
             break
-        probe = PickleWalker(content.data, end, min(PROBE_STEPS, context.steps_left), inline_array)
-        if not is_pickle(probe):
+        if not probe(content.data, end, context).found:
             left = len(content.data) - end
             context.report("EG-SCAN-106", content, f"{left} bytes follow the end of the pickle", offset=end)
             break
@@ -53,7 +53,7 @@ def walk_pickle(
         walker.walk()
     except OutOfStepsError:
         context.report("EG-SCAN-107", content, "followed to the end of the budget and no further", offset=walker.end)
-    context.steps_left -= walker.steps
+    _charge(walker, context)
     for note in walker.notes:
         if own_names and note.rule_id == "EG-SCAN-102" and note.message.startswith(f"imports '{own_names}"):
             continue
@@ -66,21 +66,38 @@ def walk_pickle(
     return walker
 
 
-def is_pickle(walker: PickleWalker) -> bool:
-    """Walk and tell whether the bytes are a pickle: to its end, or up to a call that an unpickler would make."""
+class Probe(NamedTuple):
+    """Whether bytes are a pickle: to its end, or up to a call that an unpickler would make; `acted` if it makes one.
+
+    Both are true where the end of the budget came first: what was not seen is not harmless.
+    """
+
+    found: bool
+    acted: bool
+
+
+def probe(data: memoryview, start: int, context: Context) -> Probe:
+    """Walk a little way into `data` without reporting anything."""
+    walker = PickleWalker(data, start, max(0, min(PROBE_STEPS, context.steps_left)), inline_array)
+    unfinished = False
     try:
         walker.walk()
     except OutOfStepsError:
-        return not walker.underflow
+        unfinished = not walker.underflow
+    _charge(walker, context)
     whole = walker.complete and not walker.underflow and not isinstance(walker.top, Special)
-    return whole or walker.acted
+    return Probe(whole or walker.acted or unfinished, walker.acted or unfinished)
 
 
-def looks_like_pickle(data: memoryview) -> bool:
+def looks_like_pickle(data: memoryview, context: Context) -> bool:
     """Tell whether `data` begins a pickle of any protocol, whole or not."""
     if len(data) >= 2 and data[0] == 0x80 and data[1] <= _HIGHEST_PROTOCOL:
         return True
-    return is_pickle(PickleWalker(data, 0, PROBE_STEPS))
+    return probe(data, 0, context).found
+
+
+def _charge(walker: PickleWalker, context: Context) -> None:
+    context.steps_left = max(0, context.steps_left - walker.steps - WALK_COST)
 
 
 def _any_left(data: memoryview, start: int) -> bool:
@@ -97,7 +114,7 @@ def _read_without_joblib(content: Content, context: Context) -> None:
     walker = PickleWalker(content.data, 0, context.steps_left)
     with suppress(OutOfStepsError):
         walker.walk()
-    context.steps_left -= walker.steps
+    _charge(walker, context)
     for note in walker.notes:
         if note.rule_id == "EG-SCAN-101":
             context.report(note.rule_id, content, note.message, offset=note.offset)
@@ -105,14 +122,18 @@ def _read_without_joblib(content: Content, context: Context) -> None:
 
 def _scan_constants(walker: PickleWalker, content: Content, context: Context) -> None:
     """Scan bytes constants that are pickles or archives themselves: somebody means to load them."""
-    for span in walker.constants[:MAX_NESTED]:
-        if _worth_a_scan(content.data, span):
-            context.scan(content.part(span.start, span.end, f"bytes at {span.start}"))
-    if any(_worth_a_scan(content.data, span) for span in walker.constants[MAX_NESTED:]):
-        context.report("EG-SCAN-107", content, f"more than {MAX_NESTED} constants may be pickles")
+    scanned = 0
+    for span in walker.constants:
+        if not _worth_a_scan(content.data, span, context):
+            continue
+        scanned += 1
+        if scanned > MAX_NESTED:
+            context.report("EG-SCAN-107", content, f"more than {MAX_NESTED} constants that may be pickles")
+            return
+        context.scan(content.part(span.start, span.end, f"bytes at {span.start}"))
 
 
-def _worth_a_scan(data: memoryview, span: Span) -> bool:
+def _worth_a_scan(data: memoryview, span: Span, context: Context) -> bool:
     if not 4 <= span.end - span.start <= MAX_KEPT_BYTES:
         return False
     head = bytes(data[span.start : span.start + 8])
@@ -120,7 +141,4 @@ def _worth_a_scan(data: memoryview, span: Span) -> bool:
         return data[span.end - 1] == ord(".") or head[1] >= 2
     if head.startswith(_NESTED_MAGIC):
         return True
-    if head[:1] not in (b"c", b"(", b"i"):
-        return False
-    probe = PickleWalker(data[span.start : span.end], 0, PROBE_STEPS)
-    return is_pickle(probe) and probe.acted
+    return head[:1] in (b"c", b"(", b"i") and probe(data[span.start : span.end], 0, context).acted

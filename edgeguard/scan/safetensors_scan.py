@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from edgeguard.scan.content import Content, Context, shown
-from edgeguard.scan.json_scan import BadJsonError, check_templates, read_json
+from edgeguard.scan.json_scan import MAX_JSON, BadJsonError, check_templates, read_json
 
 MAX_HEADER: Final = 100 << 20  # the limit of the format's own reader
 _DTYPE_BITS: Final = {
@@ -33,6 +33,9 @@ def scan_safetensors(content: Content, context: Context) -> str:
     end = 8 + length
     if len(data) < 8 or end > len(data) or length > MAX_HEADER:
         context.report("EG-SCAN-401", content, "the header is longer than the file or than any header", offset=0)
+        return "safetensors"
+    if length > MAX_JSON:
+        context.report("EG-SCAN-003", content, f"a header of more than {MAX_JSON} bytes")
         return "safetensors"
     try:
         header = read_json(bytes(data[8:end]))

@@ -54,6 +54,7 @@ def scan_file(path: Path) -> FileReport:
 def scan_bytes(content: bytes, name: str) -> FileReport:
     """Scan bytes as if they were a file of that name, with no files beside it."""
     context = Context(make_dispatch(None))
+    context.allow(len(content))
     kind = context.scan(Content(memoryview(content), name))
     return context.to_report(name, len(content), kind)
 
@@ -62,9 +63,11 @@ def _scan_open(descriptor: int, size: int, path: Path, context: Context) -> File
     if size <= READ_BYTES:
         with open(descriptor, "rb", closefd=False) as stream:
             held = stream.read(READ_BYTES + 1)
+        context.allow(len(held))
         kind = context.scan(Content(memoryview(held), path.name))
         return context.to_report(str(path), len(held), kind)
     mapped = mmap.mmap(descriptor, size, prot=mmap.PROT_READ)  # unmapped when the last view of it is gone
+    context.allow(size)
     kind = context.scan(Content(memoryview(mapped), path.name))
     return context.to_report(str(path), size, kind)
 

@@ -103,7 +103,7 @@ def _scan_by_content(content: Content, context: Context, folder: Path | None) ->
     program = program_kind(head)
     if program:
         return scan_program(content, context, program)
-    if looks_like_pickle(data):
+    if looks_like_pickle(data, context):
         return scan_pickle(content, context)
     if is_tar(data):
         return scan_tar(content, context)

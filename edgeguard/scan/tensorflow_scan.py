@@ -39,12 +39,13 @@ REACHING: Final = frozenset(
 # Where nodes are, field by field. A GraphDef has nodes (1), and a library (2) of functions (1) with nodes of their own.
 _PATHS: Final = ((2, 2, 1), (2, 2, 2, 1, 3), (1,), (2, 1, 3))  # two from a SavedModel, two from a GraphDef
 _MAX_FIELDS: Final = 2_000_000
+_PROBE_FIELDS: Final = 2000  # looked at to tell a graph from other bytes
 _MAX_NAME: Final = 200
 
 
 class _Budget:
-    def __init__(self) -> None:
-        self.left = _MAX_FIELDS
+    def __init__(self, fields: int = _MAX_FIELDS) -> None:
+        self.left = fields
 
 
 def scan_tensorflow(content: Content, context: Context) -> str:
@@ -65,10 +66,10 @@ def is_tensorflow(data: memoryview) -> bool:
     """Tell whether `data` is a SavedModel or a GraphDef whose first node has a name and an operator."""
     for path in _PATHS[:1] + _PATHS[2:3]:
         try:
-            for start, end in _spans(data, 0, len(data), path, _Budget()):
+            for start, end in _spans(data, 0, len(data), path, _Budget(_PROBE_FIELDS)):
                 texts = [f for f in fields(data, start, end) if f.number in (1, 2) and f.wire_type == LENGTH]
                 words = [bytes(data[f.value_start : min(f.end, f.value_start + _MAX_NAME)]) for f in texts]
-                return len(words) == 2 and words[1].isalnum() and words[0].isascii() and words[0].isascii()
+                return len(words) == 2 and words[1].isalnum() and words[0].isascii()
         except ModelStructureError:
             continue
     return False

@@ -109,6 +109,10 @@ def read_members(content: Content, context: Context) -> list[ZipMember]:
 def unpack(member: ZipMember, content: Content, context: Context) -> Content | None:
     """Return the bytes of a member, in place where they are stored; None, with a finding, where that cannot be."""
     part = content.part(member.start, member.end, member.name)
+    context.read_left -= len(part.data)
+    if context.read_left < 0:
+        context.report("EG-SCAN-205", part, "the members are together many times the archive")
+        return None
     if member.method == STORED:
         plain: Content | None = part
     elif member.method == DEFLATED:
@@ -122,11 +126,12 @@ def unpack(member: ZipMember, content: Content, context: Context) -> Content | N
 
 
 def _inflate(member: ZipMember, part: Content, content: Content, context: Context) -> Content | None:
-    limit = min(context.unpacked_left, max(MAX_RATIO * len(part.data), RATIO_FROM_BYTES))
+    limit = min(max(context.unpacked_left, 0), max(MAX_RATIO * len(part.data), RATIO_FROM_BYTES))
     inflater = zlib.decompressobj(-15)
     try:
         raw = inflater.decompress(part.data, limit + 1)
     except zlib.error:
+        context.unpacked_left -= min(limit, MAX_RATIO * len(part.data))  # may have been made before the damage
         context.report("EG-SCAN-207", part, "the compressed data is damaged")
         return None
     context.unpacked_left -= min(len(raw), limit)

@@ -11,6 +11,7 @@ from hostile import SYSTEM, torch_zip
 
 from edgeguard.cli.main import cli, run
 from edgeguard.scan import scanner
+from edgeguard.scan.findings import RULES
 
 SAMPLES = Path(__file__).parent / "samples"
 
@@ -166,3 +167,11 @@ def test_external_data_is_looked_at_beside_the_model(tmp_path: Path) -> None:
     assert rules() == ["EG-SCAN-303"]
     for escape in ("../weights.bin", "/etc/passwd", "*/_ORT_MEM_ADDR_/*", "a\\b"):
         assert rules(escape) == ["EG-SCAN-302"]
+
+
+def test_the_page_lists_every_rule() -> None:
+    """With the title and verdict that the scanner gives."""
+    page = (Path(__file__).parents[2] / "docs" / "scan.md").read_text(encoding="utf-8")
+
+    for rule in RULES.values():
+        assert f"| {rule.rule_id} | {rule.title} | {rule.verdict.value} | {rule.atlas} |" in page

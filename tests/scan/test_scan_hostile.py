@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -250,3 +252,36 @@ def test_long_files_are_mapped_not_read(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("edgeguard.scan.scanner.READ_BYTES", 10)
 
     assert scan_file(path).verdict is ScanVerdict.MALICIOUS
+
+
+def overlapping(count: int, content: bytes) -> bytes:
+    """An archive whose directory lists one member `count` times under different names."""
+    archive = zipped({"000000.bin": content})
+    at = archive.find(b"PK\x01\x02", len(content))
+    entry, end = archive[at : archive.find(b"PK\x05\x06", at)], archive[-22:]
+    entries = b"".join(entry.replace(b"000000.bin", b"%06d.bin" % index) for index in range(count))
+    tail = end[:8] + struct.pack("<HHII", count, count, len(entries), at) + end[-2:]
+    return archive[:at] + entries + tail
+
+
+EXPENSIVE = {
+    "members that are one and the same": overlapping(4_000, bytes(1 << 20)),
+    "a million pickles of two bytes": b"N." * 300_000,
+    "constants that may be pickles": b"\x80\x04" + (b"C\x06c\nx\nN." + b"0") * 50_000 + b"N.",
+    "a frame of lists": b"\x80\x04" + b"]" * 300_000 + b".",
+    "brackets in JSON": b'{"a":' + b"[]," * 3_000_000,
+    "names without end": b"c" + b"a" * 20_000_000,
+    "streams in a row": zlib.compress(b"") * 100_000,
+}
+
+
+@pytest.mark.parametrize("title", sorted(EXPENSIVE))
+def test_expensive_files_end_soon(title: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time is bounded by budgets, not by what the file asks for; and none of them is clean."""
+    monkeypatch.setattr("edgeguard.scan.content.MAX_STEPS", 200_000)  # a fifteenth, to keep the test short
+    started = time.process_time()
+
+    report = scan_bytes(EXPENSIVE[title], "model.json" if "JSON" in title else "model.bin")
+
+    assert time.process_time() - started < 5
+    assert report.verdict is not ScanVerdict.CLEAN

@@ -355,7 +355,8 @@ def save_npz(
         arrays["lidar_height_m"] = calibration.lidar_height_m
     part = path.with_name(path.name + ".part")
     try:
-        with part.open("wb") as file:
+        # Readable for its owner only: it is a recording of a place and its people.
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
             np.savez(file, **arrays)
             file.flush()
             os.fsync(file.fileno())

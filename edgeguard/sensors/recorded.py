@@ -23,6 +23,7 @@ GAP_PERIODS = 3.0
 GAP_MIN_NS = NS_PER_S // 4
 # A frame stream that steps over this many periods has a hole.
 HOLE_PERIODS = 1.5
+LEAD_PERIODS = 0.5
 FRAME_KINDS = (Image, PointCloud, Scan2d)
 MAX_TICKS = 4_000_000  # four days at 10 Hz; a stamp that claims more is damage
 
@@ -151,7 +152,7 @@ def recorded_ticks(streams: Sequence[RecordedStream]) -> list[Tick]:
     )  # states first, then a decision
     ticks: list[Tick] = []
     for number, stamp_ns in enumerate(itertools.islice(moments, MAX_TICKS)):
-        gap = frozenset(s.info.sensor for s in playing if _absent(s, stamp_ns))
+        gap = frozenset(s.info.sensor for s in playing if _absent(s, stamp_ns, s is lead))
         silent = len(gap) == len(playing)
         if not silent:
             jumped = bool(ticks) and stamp_ns - ticks[-1].stamp_ns > GAP_MIN_NS + 3 * TICK_NS
@@ -172,7 +173,7 @@ def _beat(lead: RecordedStream, end_ns: int) -> Iterable[int]:
         previous = stamp
 
 
-def _absent(stream: RecordedStream, now_ns: int) -> bool:
+def _absent(stream: RecordedStream, now_ns: int, leads: bool) -> bool:
     """Whether the file holds nothing of this sensor around `now_ns`: a frame that belongs here, or a fresh state."""
     i = int(np.searchsorted(stream.stamps_ns, now_ns, side="right"))
     if i == 0:
@@ -180,7 +181,8 @@ def _absent(stream: RecordedStream, now_ns: int) -> bool:
     age_ns = now_ns - int(stream.stamps_ns[i - 1])
     period_ns = stream.info.period_ns
     if stream.is_frame:
-        return age_ns > HOLE_PERIODS * period_ns
+        # Ticks are the lead's own moments: one without a frame of it lies in a hole.
+        return age_ns > (LEAD_PERIODS if leads else HOLE_PERIODS) * period_ns
     return age_ns > max(GAP_MIN_NS, int(GAP_PERIODS * period_ns))
 
 

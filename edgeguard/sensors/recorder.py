@@ -19,7 +19,7 @@ from types import MappingProxyType, TracebackType
 from typing import Protocol, Self
 
 from edgeguard.clock import Clock
-from edgeguard.errors import ConfigError, EdgeGuardError
+from edgeguard.errors import ConfigError, EdgeGuardError, RecordingError
 from edgeguard.sensors.mcap_write import IMAGE_CODINGS, McapSink
 from edgeguard.sensors.npz import save_npz
 from edgeguard.types import (
@@ -36,6 +36,7 @@ from edgeguard.types import (
 
 # A second and a half of a 2 MP camera and a dense lidar at 20 Hz.
 QUEUE_BYTES = 256 << 20
+LINGER_S = 0.2  # the longest that anything waits for its tick to be decided
 STATE_BYTES = 512  # of a reading or a tick, for the queue's account
 DEFAULT_MAX_BYTES = 64 << 30  # what most SD cards of a device hold; a recording must not fill the system's disk
 CLOSE_TIMEOUT_S = 30.0  # for a disk that hangs; the process must come to its end
@@ -102,6 +103,7 @@ class Recorder:
         self._images, self._wait, self._queue_bytes, self._max_bytes = images, wait, queue_bytes, max_bytes
         self._queue: deque[tuple[int, _Sample | _Frame]] = deque()
         self._queued_bytes = 0
+        self._released = 0
         self._changed = threading.Condition()
         self._stopping = False
         self._drops: Counter[str] = Counter()
@@ -136,6 +138,9 @@ class Recorder:
         """Record what the pipeline decided at a tick. Returns at once unless `wait`."""
         drops = {name: dict(getattr(source, "drops", {})) for name, source in self._real.items()}
         self._put(STATE_BYTES * (1 + len(frame.results)), (frame, drops))
+        with self._changed:
+            self._released = len(self._queue)
+            self._changed.notify_all()
 
     def __enter__(self) -> Self:
         infos = [source.info for source in self._real.values()]
@@ -165,14 +170,18 @@ class Recorder:
 
     def _put(self, size: int, item: _Sample | _Frame) -> None:
         with self._changed:
-            if self._wait:
+            if self._wait and self._queued_bytes + size > self._queue_bytes:
+                self._released = len(self._queue)
+                self._changed.notify_all()
                 self._changed.wait_for(lambda: self._queued_bytes + size <= self._queue_bytes or not self._queue)
             elif self._queued_bytes + size > self._queue_bytes:
                 self._drops[QUEUE_FULL] += 1
                 return
             self._queue.append((size, item))
             self._queued_bytes += size
-            self._changed.notify_all()
+            if self._queued_bytes > self._queue_bytes // 2:
+                self._released = len(self._queue)
+                self._changed.notify_all()
 
     # ---- the writer's side ----------------------------------------------------------------------------------------
 
@@ -182,7 +191,7 @@ class Recorder:
             size, item = taken
             try:
                 now_ns = max(now_ns, self._write(sink, item))
-                if not self._queue:
+                if not self._released:
                     sink.flush(now_ns)
             except (OSError, EdgeGuardError) as error:
                 self._fail(error)
@@ -194,9 +203,19 @@ class Recorder:
         self._finish(sink)
 
     def _take(self) -> tuple[int, _Sample | _Frame] | None:
+        """The next item once its tick is decided: the time after a decision is when the pipeline needs the machine
+        least. Without ticks, or when the queue fills, nothing waits longer than `LINGER_S`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._stopping)
-            return self._queue.popleft() if self._queue else None
+            while True:
+                if not self._released:
+                    self._changed.wait_for(lambda: self._released or self._stopping, LINGER_S)
+                if not self._released:
+                    self._released = len(self._queue)
+                if self._queue:
+                    self._released -= 1
+                    return self._queue.popleft()
+                if self._stopping:
+                    return None
 
     def _write(self, sink: Sink, item: _Sample | _Frame) -> int:
         """Write one item; returns its time."""
@@ -279,6 +298,8 @@ class _NpzSink:
     """Keeps everything and writes it at the end; decisions have no place in an npz."""
 
     def __init__(self, path: Path, calibration: RigCalibration | None) -> None:
+        if path.exists():
+            raise RecordingError(f"cannot record to {path}: it exists", code="EG-N078", hint="name a new file")
         self._path, self._calibration = path, calibration
         self._kept: list[tuple[int, Sample]] = []
         self.size_bytes = 0

@@ -198,7 +198,7 @@ def test_a_hole_in_the_pictures_is_a_gap_of_the_recording(tmp_path: Path) -> Non
     ticks = EurocRecording(folder).ticks()
 
     assert len(ticks) == 30
-    assert [t.frame for t in ticks if CAMERA in t.recording_gap] == list(range(11, 20))
+    assert [t.frame for t in ticks if CAMERA in t.recording_gap] == list(range(10, 20))
     assert not any(t.discontinuity for t in ticks)
 
 

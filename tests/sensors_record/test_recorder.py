@@ -51,6 +51,7 @@ def test_a_recording_opens_by_its_content_and_holds_what_was_written(tmp_path: P
             counts[name] += 1
 
     assert recording_kind(tmp_path / "unnamed") == suffix[1:]
+    assert (tmp_path / "unnamed").stat().st_mode & 0o777 == 0o600
     assert dict(recorder.drops) == {}
     assert {n: c for n, c in recorder.written.items() if n != "frames"} == counts
     assert recorder.written["frames"] == 20
@@ -165,7 +166,8 @@ def test_wrong_arguments_are_refused_before_anything_is_opened(tmp_path: Path) -
             Recorder(path, {}, clock, **options)
         assert caught.value.code == "EG-C120"
     (tmp_path / "old.mcap").write_text("precious")
-    for path in (tmp_path / "old.mcap", tmp_path / "no" / "d.mcap"):
+    (tmp_path / "old.npz").write_text("precious")
+    for path in (tmp_path / "old.mcap", tmp_path / "old.npz", tmp_path / "no" / "d.mcap"):
         with pytest.raises(RecordingError) as refused, Recorder(path, {}, clock):
             pass
         assert refused.value.code == "EG-N078"

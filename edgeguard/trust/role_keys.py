@@ -117,15 +117,24 @@ def typed_key(role: str, key: Key | None) -> RoleKey:
     Raises:
         TrustError: EG-T005, missing, or not of a family that this format knows.
     """
-    public: object = None
+    typed: RoleKey | None = None
     if key is not None and _TUF_KEY_TYPES.get(key.scheme) == key.keytype:
-        try:
-            public = serialization.load_pem_public_key(str(key.keyval.get("public", "")).encode())
-        except Exception:  # hostile PEM: whatever the library raises is one refusal
-            public = None
-    p256 = isinstance(public, EllipticCurvePublicKey) and isinstance(public.curve, SECP256R1)
-    if isinstance(public, PublicKey) and (p256 or isinstance(public, MLDSA65PublicKey)):
-        typed = role_key(public)
-        if key is not None and typed.scheme == key.scheme:
-            return typed
-    raise TrustError(f"{role} names a key that is neither P-256 nor ML-DSA-65", code="EG-T005")
+        typed = _parsed(str(key.keyval.get("public", "")))
+    if typed is None or key is None or typed.scheme != key.scheme:
+        raise TrustError(f"{role} names a key that is neither P-256 nor ML-DSA-65", code="EG-T005")
+    return typed
+
+
+@lru_cache(maxsize=256)
+def _parsed(pem: str) -> RoleKey | None:
+    """Return the key of a PEM text, None where there is none; loading a folder asks for each key several times."""
+    public: object = None
+    try:
+        public = serialization.load_pem_public_key(pem.encode())
+    except Exception:  # hostile PEM: whatever the library raises is one refusal
+        public = None
+    if isinstance(public, MLDSA65PublicKey):
+        return role_key(public)
+    if isinstance(public, EllipticCurvePublicKey) and isinstance(public.curve, SECP256R1):
+        return role_key(public)
+    return None

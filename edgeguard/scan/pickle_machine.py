@@ -16,7 +16,7 @@ from edgeguard.scan.content import shown
 from edgeguard.scan.findings import ScanVerdict
 from edgeguard.scan.pickle_calls import check_call
 from edgeguard.scan.pickle_names import judge
-from edgeguard.scan.pickle_ops import LexError, Opcode, Span, read_opcode
+from edgeguard.scan.pickle_ops import LexError, Opcode, Span, opcode_at
 from edgeguard.scan.pickle_values import Import, Items, Made, Persistent, Special, Table, Value
 
 HIGHEST_PROTOCOL: Final = 5
@@ -100,23 +100,31 @@ class PickleWalker:
         Raises:
             OutOfStepsError: the budget is spent; what was noted so far stands.
         """
+        data, size, stack, pushed = self._data, len(self._data), self._stack, _PUSHED
         while not self.complete:
             if self.steps >= self._steps_left:
                 raise OutOfStepsError
             self.steps += 1
+            at = self._at
             try:
-                opcode = read_opcode(self._data, self._at)
+                name, reader = opcode_at(data, at, size)
+                argument, end = reader(data, at + 1)
             except LexError as broken:
-                self.break_, self.end = broken, self._at
+                self.break_, self.end = broken, at
                 return
-            self._at = self.end = opcode.end
-            if opcode.start < self._frame_end:
-                self._check_frame(opcode)
-            self._step(opcode)
+            self._at = self.end = end
+            if name in pushed and not at < self._frame_end < end:  # most of any pickle: nothing but a constant
+                stack.append(argument)
+                if isinstance(argument, Span):
+                    self.constants.append(argument)
+                continue
+            self._step(Opcode(name, argument, at, end))
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
     def _step(self, opcode: Opcode) -> None:
+        if opcode.start < self._frame_end:
+            self._check_frame(opcode)
         if opcode.name in _PUSHED:
             argument: Value = opcode.argument
             self._stack.append(argument)

@@ -59,7 +59,8 @@ class LexError(Exception):
         self.cut = cut  # the data ends here, as opposed to: this byte is no opcode
 
 
-_Reader = Callable[[memoryview, int], tuple[Argument, int]]
+# Given the data and where the argument begins: the argument, and where the next opcode does.
+Reader = Callable[[memoryview, int], tuple[Argument, int]]
 
 
 def _need(data: memoryview, at: int, count: int) -> int:
@@ -73,7 +74,7 @@ def _none(data: memoryview, at: int) -> tuple[Argument, int]:  # noqa: ARG001 - 
     return None, at
 
 
-def _unsigned(count: int) -> _Reader:
+def _unsigned(count: int) -> Reader:
     def read(data: memoryview, at: int) -> tuple[Argument, int]:
         end = _need(data, at, count)
         return int.from_bytes(data[at:end], "little"), end
@@ -90,7 +91,7 @@ def _float8(data: memoryview, at: int) -> tuple[Argument, int]:
     return Opaque.NUMBER, _need(data, at, 8)
 
 
-def _long(count: int) -> _Reader:
+def _long(count: int) -> Reader:
     def read(data: memoryview, at: int) -> tuple[Argument, int]:
         start = _need(data, at, count)
         length = int.from_bytes(data[at:start], "little")
@@ -102,7 +103,7 @@ def _long(count: int) -> _Reader:
     return read
 
 
-def _counted(count: int, kind: str) -> _Reader:
+def _counted(count: int, kind: str) -> Reader:
     def read(data: memoryview, at: int) -> tuple[Argument, int]:
         start = _need(data, at, count)
         end = _need(data, start, int.from_bytes(data[at:start], "little"))
@@ -191,11 +192,11 @@ def _raw_unicode_line(data: memoryview, at: int) -> tuple[Argument, int]:
         return Opaque.TEXT, end
 
 
-def _boolean(value: bool) -> _Reader:
+def _boolean(value: bool) -> Reader:
     return lambda _data, at: (value, at)
 
 
-_OPCODES: Final[dict[int, tuple[str, _Reader]]] = {
+_OPCODES: Final[dict[int, tuple[str, Reader]]] = {
     ord(code): (name, reader)
     for code, name, reader in (
         ("(", "MARK", _none), (".", "STOP", _none), ("0", "POP", _none), ("1", "POP_MARK", _none),
@@ -225,17 +226,18 @@ _OPCODES: Final[dict[int, tuple[str, _Reader]]] = {
 }  # fmt: skip
 
 
-def read_opcode(data: memoryview, at: int) -> Opcode:
-    """Return the opcode at `at`.
+_TABLE: Final = [_OPCODES.get(code) for code in range(256)]
+
+
+def opcode_at(data: memoryview, at: int, size: int) -> tuple[str, Reader]:
+    """Return the name of the opcode at `at` and the function that reads its argument from the byte after it.
 
     Raises:
         LexError: the data ends, or the byte is no opcode.
     """
-    if at >= len(data):
+    if at >= size:
         raise LexError("the data ends before the pickle does", at, cut=True)
-    entry = _OPCODES.get(data[at])
+    entry = _TABLE[data[at]]
     if entry is None:
         raise LexError("a byte that is no opcode", at, cut=False)
-    name, reader = entry
-    argument, end = reader(data, at + 1)
-    return Opcode(name, argument, at, end)
+    return entry

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeguard.protocols.ouster import OusterDecoder, OusterSweep
+from edgeguard.protocols.ouster import OusterDecoder
 from edgeguard.protocols.ouster_metadata import parse_metadata
+from edgeguard.protocols.ouster_sweep import OusterSweep
 from edgeguard.protocols.velodyne import VelodyneDecoder, VelodyneSweep
 
 LINE_POINTS_S = 2_621_440  # OS-1-128 at 1024x20 or 2048x10: 128 beams x 20480 columns a second

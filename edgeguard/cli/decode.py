@@ -217,7 +217,8 @@ def _records(
 ) -> Iterator[tuple[Any, int | None]]:
     """Yield every record with the capture's stamp, where there is one."""
     from edgeguard.protocols.pcap import is_capture
-    from edgeguard.sensors.udp_lidar import SenderGuard, file_pieces, read_capture
+    from edgeguard.sensors.capture_lidar import file_pieces, read_capture
+    from edgeguard.sensors.lidar_source import SenderGuard
 
     file, size = _open(stack, path)
     pieces = file_pieces(file, _progress(stack, size))

@@ -1,4 +1,4 @@
-"""Lidars that send UDP, live (`UdpLidarSource`) and from a capture file (`CaptureLidarSource`).
+"""Lidars that send UDP, live; `capture_lidar` plays them from a file.
 
 UDP is not authenticated: whoever reaches the port can send packets. The source therefore holds on to the first sender
 whose packets decode (or to the one it was told), refuses every other and names it. That is no proof of identity; put
@@ -10,25 +10,17 @@ from __future__ import annotations
 import select
 import socket
 import struct
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Protocol, Self
+from collections.abc import Sequence
 
 from edgeguard.clock import NS_PER_S, Clock
-from edgeguard.errors import RecordingError, SensorDisconnectedError, SensorOpenError
-from edgeguard.protocols.pcap import CaptureReader, CaptureState
-from edgeguard.protocols.udp import Datagram, UdpReader
-from edgeguard.types import LineStats, Sample, SourceInfo
+from edgeguard.errors import SensorDisconnectedError, SensorOpenError
+from edgeguard.sensors.lidar_source import LidarSource, PacketDecoder
+from edgeguard.types import Sample, SourceInfo
 
 MAX_DATAGRAM_BYTES = 65_535
 RECEIVE_BUFFER_BYTES = 8 * 1024 * 1024  # a quarter of a second of the fastest sensor; the kernel may grant less
 MAX_DATAGRAMS_PER_READ = 2048  # a flood may not keep `read` from returning
-MAX_READY = 64  # samples that wait to be read; beyond, the oldest goes
-MAX_NAMED_SENDERS = 16
 MAX_KERNEL_DELAY_NS = NS_PER_S  # between arrival and read; more means that somebody set the wall clock meanwhile
-CAPTURE_CHUNK_BYTES = 1 << 20
 # SO_TIMESTAMPNS and SO_RXQ_OVFL of Linux; the socket module does not name them.
 _TIMESTAMPNS, _OVERFLOW = 35, 40
 ANCILLARY_BYTES = socket.CMSG_SPACE(16) + socket.CMSG_SPACE(4)
@@ -36,124 +28,7 @@ _STAMP = struct.Struct("@ll")
 _COUNT = struct.Struct("@I")
 
 
-class Record(Protocol):
-    """What a decoder gives: it knows how to become a sample once the time of arrival is known."""
-
-    def sample(self, stamp_ns: int, sensor: str) -> Sample: ...
-
-
-class PacketDecoder(Protocol):
-    """One datagram in, records out; bounded; never raises on the bytes' account."""
-
-    @property
-    def line_stats(self) -> LineStats: ...
-
-    @property
-    def drops(self) -> Mapping[str, int]: ...
-
-    @property
-    def accepted(self) -> int: ...
-
-    def feed(self, data: bytes) -> Sequence[Record]: ...
-
-    def flush(self) -> Sequence[Record]: ...
-
-
-class SenderGuard:
-    """Holds on to one sender's address. `sender` is it, None before one was learned; `refused` counts the packets of
-    every other by address, the first 16 by name and the rest as "others"."""
-
-    def __init__(self, sender: str | None = None) -> None:
-        self.sender = sender
-        self.refused: Counter[str] = Counter()
-
-    def admits(self, address: str) -> bool:
-        """Whether a packet from there may be decoded; a refused one is counted."""
-        if self.sender is None or address == self.sender:
-            return True
-        known = address in self.refused or len(self.refused) < MAX_NAMED_SENDERS
-        self.refused[address if known else "others"] += 1
-        return False
-
-    def learn(self, address: str) -> None:
-        """Take the sender of a packet that decoded, if none is known; garbage makes no sender."""
-        if self.sender is None:
-            self.sender = address
-
-
-class _LidarSource:
-    """What both sources share: samples of one kind, stamped, with everything else counted."""
-
-    def __init__(self, decoder: PacketDecoder, info: SourceInfo, sender: str | None) -> None:
-        self._decoder, self._info = decoder, info
-        self._guard = SenderGuard(sender)
-        self._ready: deque[Sample] = deque()
-        self._drops: Counter[str] = Counter()
-
-    @property
-    def info(self) -> SourceInfo:
-        return self._info
-
-    @property
-    def line_stats(self) -> LineStats:
-        """Totals of the packets; refused ones of other senders are not among them."""
-        return self._decoder.line_stats
-
-    @property
-    def drops(self) -> Mapping[str, int]:
-        """What did not become a sample, by reason, in totals: the decoder's reasons, and other_sender, queue_full,
-        kernel_overflow, partial_sweep, other_kind, other_port."""
-        own = self._drops + Counter(other_sender=self._guard.refused.total())
-        return {**self._decoder.drops, **own}
-
-    @property
-    def sender(self) -> str | None:
-        """Address of the sensor, None before its first packet."""
-        return self._guard.sender
-
-    @property
-    def refused_senders(self) -> Mapping[str, int]:
-        """Packets refused per foreign address; the first 16 are named, the rest count as "others"."""
-        return dict(self._guard.refused)
-
-    def _decode(self, payload: bytes, address: str, stamp_ns: int) -> None:
-        before = self._decoder.accepted
-        records = self._decoder.feed(payload)
-        if self._decoder.accepted > before:
-            self._guard.learn(address)
-        self._queue(records, stamp_ns)
-
-    def _queue(self, records: Sequence[Record], stamp_ns: int) -> None:
-        for record in records:
-            if getattr(record, "partial", False):
-                self._drops["partial_sweep"] += 1
-                continue
-            sample = record.sample(stamp_ns, self._info.sensor)
-            if not isinstance(sample, self._info.kind):
-                self._drops["other_kind"] += 1
-                continue
-            if len(self._ready) >= MAX_READY:
-                self._ready.popleft()
-                self._drops["queue_full"] += 1
-            self._ready.append(sample)
-
-    def __enter__(self) -> Self:
-        self.open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def open(self) -> None:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        raise NotImplementedError
-
-
-class UdpLidarSource(_LidarSource):
+class UdpLidarSource(LidarSource):
     """Reads samples from a UDP port.
 
     Args:
@@ -307,148 +182,3 @@ class UdpLidarSource(_LidarSource):
             code="EG-N141",
             hint="check cable, address and destination of the sensor, then open the source again",
         )
-
-
-class CaptureLidarSource(_LidarSource):
-    """Plays a pcap or pcapng file; every sample keeps the stamp of the capture, shifted to begin at `start_ns`.
-
-    `read` gives a sample when the clock has reached its stamp, as a device would, and waits on the clock for it.
-
-    Args:
-        path: the file. decoder, info, clock: as in `UdpLidarSource`. start_ns: stamp of the first packet; None is the
-            clock's time at `open`. port: take only datagrams to this port. sender: as in `UdpLidarSource`.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        decoder: PacketDecoder,
-        info: SourceInfo,
-        clock: Clock,
-        *,
-        start_ns: int | None = None,
-        port: int | None = None,
-        sender: str | None = None,
-    ) -> None:
-        super().__init__(decoder, info, sender)
-        self._path, self._clock, self._start_ns, self._port = path, clock, start_ns, port
-        self._file: BinaryIO | None = None
-        self._datagrams: Iterator[Datagram] = iter(())
-        self._shift_ns: int | None = None
-        self._last_ns = 0
-        self._over = False
-        self.note = ""
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether the file is over and every sample was read."""
-        return self._over and not self._ready
-
-    def open(self) -> None:
-        """Open the file.
-
-        Raises:
-            SensorOpenError: EG-N001 when it cannot be read. RecordingError: EG-N142 when it is no capture.
-        """
-        if self._file is not None:
-            return
-        try:
-            self._file = self._path.open("rb")
-        except OSError as error:
-            raise SensorOpenError(f"cannot open {self._path}: {error.strerror}") from error
-        self._datagrams = read_capture(file_pieces(self._file), self._noted)
-        self._shift_ns, self._over = None, False
-
-    def close(self) -> None:
-        """Close the file; a second call does nothing."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def read(self, timeout_s: float) -> Sample | None:
-        """Return the next sample whose stamp the clock reaches within `timeout_s`, else None.
-
-        Raises:
-            RecordingError: EG-N142 when the file is no capture. SensorDisconnectedError: EG-N141 when it is not open.
-        """
-        if self._file is None:
-            raise SensorDisconnectedError(f"the capture of sensor {self._info.sensor} is not open", code="EG-N141")
-        while not self._ready and not self._over:
-            self._advance()
-        if not self._ready:
-            return None
-        due_ns = self._ready[0].stamp_ns
-        if due_ns > self._clock.now_ns() + round(max(0.0, timeout_s) * NS_PER_S):
-            self._clock.wait_until_ns(self._clock.now_ns() + round(max(0.0, timeout_s) * NS_PER_S))
-            return None
-        self._clock.wait_until_ns(due_ns)
-        return self._ready.popleft()
-
-    def _advance(self) -> None:
-        datagram = next(self._datagrams, None)
-        if datagram is None:
-            self._over = True
-            self._queue(self._decoder.flush(), self._last_ns)
-            return
-        if self._port is not None and datagram.destination_port != self._port:
-            self._drops["other_port"] += 1
-            return
-        if self._shift_ns is None:
-            start_ns = self._clock.now_ns() if self._start_ns is None else self._start_ns
-            self._shift_ns = start_ns - datagram.stamp_ns
-        # A capture's wall clock can be set back while it runs; our stamps never go back.
-        self._last_ns = max(self._last_ns, datagram.stamp_ns + self._shift_ns)
-        if self._guard.admits(datagram.source):
-            self._decode(datagram.payload, datagram.source, self._last_ns)
-
-    def _noted(self, note: str) -> None:
-        self.note = note
-
-
-def file_pieces(file: BinaryIO, progress: Callable[[int], None] | None = None) -> Iterator[bytes]:
-    """Yield a file's bytes in pieces; `progress` gets the size of each.
-
-    Raises:
-        RecordingError: EG-N143 when reading fails.
-    """
-    while True:
-        try:
-            piece = file.read(CAPTURE_CHUNK_BYTES)
-        except OSError as error:
-            raise RecordingError(f"the recording cannot be read: {error.strerror}", code="EG-N143") from error
-        if not piece:
-            return
-        yield piece
-        if progress is not None:
-            progress(len(piece))
-
-
-def read_capture(pieces: Iterable[bytes], note: Callable[[str], None]) -> Iterator[Datagram]:
-    """Yield the UDP datagrams of a capture file, in order; a file that was cut plays up to the cut.
-
-    note: called once at the end with a sentence when the file was cut, is damaged, or lacks fragments.
-
-    Raises:
-        RecordingError: EG-N142 when the file is no capture.
-    """
-    reader, udp = CaptureReader(), UdpReader()
-    for piece in pieces:
-        for packet in reader.feed(piece):
-            datagram = udp.feed(packet)
-            if datagram is not None:
-                yield datagram
-        if reader.state is not CaptureState.READING:
-            break
-    if reader.state is CaptureState.FOREIGN or reader.bytes_received < 4:
-        raise RecordingError(
-            "the file is neither pcap nor pcapng",
-            code="EG-N142",
-            hint="capture with: tcpdump -i IFACE -w lidar.pcap udp",
-        )
-    lost = udp.pending + sum(udp.drops.get(reason, 0) for reason in ("cut", "fragments_lost", "fragments_overlap"))
-    if reader.state is CaptureState.DAMAGED:
-        note(f"the capture is damaged after {reader.packets} packets; what follows was not read")
-    elif reader.torn_bytes:
-        note(f"the capture was cut in the middle of a packet after {reader.packets} packets")
-    elif lost:
-        note(f"{lost} datagrams are incomplete in the capture")

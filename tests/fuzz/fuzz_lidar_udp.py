@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeguard.errors import EdgeGuardError
-from edgeguard.protocols.ouster import OusterDecoder, OusterSweep
+from edgeguard.protocols.ouster import OusterDecoder
 from edgeguard.protocols.ouster_metadata import LAYOUTS, OusterMetadata, parse_metadata
+from edgeguard.protocols.ouster_sweep import OusterSweep
 from edgeguard.protocols.pcap import CaptureReader
 from edgeguard.protocols.udp import UdpReader
 from edgeguard.protocols.velodyne import VelodyneDecoder, VelodyneSweep

@@ -10,8 +10,9 @@ import ouster.sdk.pcap
 import pytest
 
 from edgeguard.kernels.ouster import VALID
-from edgeguard.protocols.ouster import OusterDecoder, OusterImu, OusterRecord, OusterSweep
+from edgeguard.protocols.ouster import OusterDecoder, OusterRecord
 from edgeguard.protocols.ouster_metadata import LAYOUTS, parse_metadata
+from edgeguard.protocols.ouster_sweep import OusterImu, OusterSweep
 from edgeguard.protocols.pcap import CaptureReader, CaptureState
 from edgeguard.protocols.udp import UdpReader
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from edgeguard.errors import ConfigError
 from edgeguard.protocols import ouster_metadata
-from edgeguard.protocols.ouster import RESTART_PACKETS, OusterDecoder, OusterImu, OusterSweep
+from edgeguard.protocols.ouster import RESTART_PACKETS, OusterDecoder
 from edgeguard.protocols.ouster_metadata import parse_metadata
+from edgeguard.protocols.ouster_sweep import OusterImu, OusterSweep
 from edgeguard.types import ImuSample, PointCloud
 
 

@@ -14,7 +14,8 @@ from edgeguard.clock import ManualClock, SystemClock
 from edgeguard.errors import RecordingError, SensorDisconnectedError, SensorOpenError
 from edgeguard.protocols.ouster import OusterDecoder
 from edgeguard.sensors import udp_lidar
-from edgeguard.sensors.udp_lidar import CaptureLidarSource, UdpLidarSource
+from edgeguard.sensors.capture_lidar import CaptureLidarSource
+from edgeguard.sensors.udp_lidar import UdpLidarSource
 from edgeguard.types import ImuSample, PointCloud, SourceInfo
 
 INFO = SourceInfo("lidar", PointCloud, 100_000_000, "loopback")

@@ -21,10 +21,12 @@ from dataclasses import dataclass, field
 from datetime import date
 from struct import Struct
 
+from edgeguard.protocols.geodesy import east_north_up, geodetic
 from edgeguard.protocols.gnss_epoch import EpochEnd
 from edgeguard.protocols.gnss_record import FixMode, FixStatus, GnssRecord, Satellite
 from edgeguard.protocols.gnss_time import NS_PER_S, WEEK_S, gps_utc_ns, unroll, utc_ns
 from edgeguard.protocols.nmea_fields import calendar_day
+from edgeguard.protocols.ubx_satellites import nav_sat, nav_svinfo
 
 # Messages that belong to a solution: class 1 and these ids. All begin with iTOW in milliseconds.
 POSECEF, POSLLH, STATUS, DOP, SOL, PVT, VELECEF, VELNED, HPPOSLLH = 0x01, 0x02, 0x03, 0x04, 0x06, 0x07, 0x11, 0x12, 0x14
@@ -52,16 +54,9 @@ _VELNED = Struct("<IiiiIIiII")
 _ECEF = Struct("<IiiiI")
 _TIMEGPS = Struct("<IihbBI")
 _TIMEUTC = Struct("<IIiHBBBBBB")
-_SAT = Struct("<BBBbhhI")
-_SVINFO = Struct("<BBBBBbhi")
-_SYSTEMS = {0: "G", 1: "S", 2: "E", 3: "C", 4: "?", 5: "J", 6: "R", 7: "I"}
 _TIME_VALID = 0x03
 _UNKNOWN_DOP = 9999
 
-# WGS84 (NIMA TR8350.2)
-_A = 6_378_137.0
-_F = 1.0 / 298.257223563
-_E2 = _F * (2.0 - _F)
 _MIN_RADIUS_M, _MAX_RADIUS_M = 6.0e6, 1.0e8
 
 
@@ -123,7 +118,7 @@ class UbxEpochs:
             self.malformed += 1
             return []
         if ident in {SVINFO, SAT}:  # slower than the solution on old receivers: they begin no epoch
-            self._satellites = _sat(payload) if ident == SAT else _svinfo(payload)
+            self._satellites = nav_sat(payload) if ident == SAT else nav_svinfo(payload)
             return []
         records = self._turn(tow_ms)
         if ident == EOE:
@@ -380,79 +375,3 @@ _READERS: dict[int, Callable[[UbxEpochs, bytes], None]] = {
     TIMEGPS: UbxEpochs._timegps,
     TIMEUTC: UbxEpochs._timeutc,
 }
-
-
-def _sat(payload: bytes) -> tuple[Satellite, ...]:
-    """NAV-SAT: one row of twelve bytes per satellite."""
-    rows = min(payload[5], (len(payload) - 8) // 12)
-    result = []
-    for row in range(rows):
-        system, number, cn0, elevation, azimuth, _res, flags = _SAT.unpack_from(payload, 8 + 12 * row)
-        result.append(
-            Satellite(
-                _SYSTEMS.get(system, "?"),
-                number,
-                elevation if abs(elevation) <= 90 else None,
-                azimuth if 0 <= azimuth <= 360 else None,
-                float(cn0) or None,
-                bool(flags & 8),
-            )
-        )
-    return tuple(result)
-
-
-def _svinfo(payload: bytes) -> tuple[Satellite, ...]:
-    """NAV-SVINFO of receivers before series 8: one row of twelve bytes per channel."""
-    rows = min(payload[4], (len(payload) - 8) // 12)
-    result = []
-    for row in range(rows):
-        _channel, number, flags, _quality, cn0, elevation, azimuth, _res = _SVINFO.unpack_from(payload, 8 + 12 * row)
-        if number in {0, 255}:
-            continue
-        system = "G" if number <= 32 else "R" if 65 <= number <= 96 else "S" if 120 <= number <= 158 else "?"
-        result.append(
-            Satellite(
-                system,
-                number - 64 if system == "R" else number,
-                elevation if abs(elevation) <= 90 else None,
-                azimuth if 0 <= azimuth <= 360 else None,
-                float(cn0) or None,
-                bool(flags & 1),
-            )
-        )
-    return tuple(result)
-
-
-def geodetic(x_m: float, y_m: float, z_m: float) -> tuple[float, float, float]:
-    """Return latitude and longitude in degrees and height in metres above WGS84 of an Earth-centred position.
-
-    Bowring's method (1976), iterated; good to a micrometre from the ground to orbit.
-    """
-    longitude = math.atan2(y_m, x_m)
-    p = math.hypot(x_m, y_m)
-    latitude = math.atan2(z_m, p * (1.0 - _E2))
-    height = 0.0
-    for _ in range(6):
-        n = _A / math.sqrt(1.0 - _E2 * math.sin(latitude) ** 2)
-        # Near the poles p vanishes, near the equator z: each height formula where it is well conditioned.
-        if abs(latitude) < math.pi / 4:
-            height = p / math.cos(latitude) - n
-        else:
-            height = z_m / math.sin(latitude) - n * (1.0 - _E2)
-        latitude = math.atan2(z_m, p * (1.0 - _E2 * n / (n + height)))
-    return math.degrees(latitude), math.degrees(longitude), height
-
-
-def east_north_up(
-    latitude_deg: float, longitude_deg: float, vx: float, vy: float, vz: float
-) -> tuple[float, float, float]:
-    """Turn an Earth-centred velocity into the local level frame."""
-    latitude, longitude = math.radians(latitude_deg), math.radians(longitude_deg)
-    sin_lat, cos_lat, sin_lon, cos_lon = (
-        math.sin(latitude),
-        math.cos(latitude),
-        math.sin(longitude),
-        math.cos(longitude),
-    )
-    along = cos_lon * vx + sin_lon * vy
-    return cos_lon * vy - sin_lon * vx, cos_lat * vz - sin_lat * along, sin_lat * vz + cos_lat * along

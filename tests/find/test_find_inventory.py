@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeguard.cli.find import command
@@ -168,6 +168,7 @@ def test_an_empty_machine_is_no_error(tmp_path: Path) -> None:
     assert outcome.stdout.count("none") == 3
 
 
+@settings(max_examples=20)
 @given(st.binary(max_size=40), st.binary(max_size=20))
 def test_what_a_device_says_about_itself_is_only_text(title: bytes, vendor: bytes) -> None:
     """Descriptors come from the device: control characters and wrong numbers change nothing but their own field."""

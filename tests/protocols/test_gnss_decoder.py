@@ -13,13 +13,13 @@ from pynmeagps import NMEAReader
 from pyubx2 import UBXMessage, UBXReader
 
 from edgeguard.protocols import gnss
+from edgeguard.protocols.geodesy import east_north_up, geodetic
 from edgeguard.protocols.gnss import GnssDecoder
 from edgeguard.protocols.gnss_foreign import fletcher8
 from edgeguard.protocols.gnss_record import FixMode, FixStatus, GnssRecord
 from edgeguard.protocols.gnss_time import gps_utc_ns, leap_seconds_at, unroll
 from edgeguard.protocols.nmea_fields import day_of, number, position, time_of_day_ns
 from edgeguard.protocols.nmea_write import sentence
-from edgeguard.protocols.ubx import east_north_up, geodetic
 from edgeguard.types import GnssFix
 
 

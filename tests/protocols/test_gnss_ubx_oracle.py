@@ -10,9 +10,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pyubx2 import UBXMessage, UBXReader
 
+from edgeguard.protocols.geodesy import geodetic
 from edgeguard.protocols.gnss import GnssDecoder
 from edgeguard.protocols.gnss_record import GnssRecord
-from edgeguard.protocols.ubx import geodetic
 
 tow = st.integers(0, 604_799_999)
 i32 = st.integers(-(2**31), 2**31 - 1)
@@ -69,7 +69,7 @@ def test_nav_pvt(
     assert record.longitude_deg == pytest.approx(oracle.lon, abs=1e-9)
     assert record.speed_m_s == pytest.approx(oracle.gSpeed / 1000)
     assert record.climb_m_s == pytest.approx(-oracle.velD / 1000)
-    assert record.course_deg == pytest.approx(oracle.headMot % 360, abs=1e-6)
+    assert abs(((record.course_deg or 0.0) - oracle.headMot + 180) % 360 - 180) < 1e-6
     if record.mode == 3:
         assert record.altitude_msl_m == pytest.approx(oracle.hMSL / 1000)
         assert record.altitude_ellipsoid_m == pytest.approx(oracle.height / 1000)

@@ -39,7 +39,7 @@ class BundleStorage(Protocol):
         ...
 
     def open_stream(self, name: str) -> AbstractContextManager[ByteStream]:
-        """Open a large file for one pass, as a context manager."""
+        """Open a large file for one pass, as a context manager. Different files are read on different threads."""
         ...
 
     def entries(self, folder: str, limit: int) -> frozenset[str] | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -697,6 +697,21 @@ def test_mutated_models_are_read_or_refused(changes: list[tuple[Callable[..., by
     constants = {t.name for t in seen.graph.initializer}
     assert [p.name for p in summary.inputs] == [i.name for i in seen.graph.input if i.name not in constants]
     assert summary.ir_version == seen.ir_version
+    for tensor in tensors_in(seen):
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        if tensor.data_location == TensorProto.EXTERNAL or entries:
+            assert entries["location"] == "weights.bin"
+            assert int(entries.get("offset", 0)) + int(entries.get("length", 16)) <= 16
+
+
+def tensors_in(message: Message) -> Iterator[TensorProto]:
+    """Yield every tensor of a message, however deep."""
+    if isinstance(message, TensorProto):
+        yield message
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for inner in value if field.is_repeated else [value]:
+                yield from tensors_in(inner)
 
 
 @given(st.binary(max_size=400))

@@ -9,9 +9,11 @@ Requests, challenges and answers are files, so the device needs no network. docs
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -205,13 +207,12 @@ def enroll(
     raw = read_bounded(Path(request_path))
     request, public = _proven_request(fleet, raw)
     _require_answered(fleet, public, hashlib.sha256(raw).digest(), answer)
-    for known in device_records(fleet, trust):
-        if known.kid == public.kid or known.device_name == request.device_name:
-            raise ProvisioningError(
-                f"{known.device_name} is enrolled already, or its key is",
-                code="EG-P012",
-                hint="see: edgeguard-provision status FLEET",
-            )
+    for known in matching_records(fleet, trust, {public.kid, request.device_name}):
+        raise ProvisioningError(
+            f"{known.device_name} is enrolled already, or its key is",
+            code="EG-P012",
+            hint="see: edgeguard-provision status FLEET",
+        )
     pending = PendingDevice(request.device_name, request.board, request.key_class, fingerprint_of(public.der))
     if not confirm(pending):
         raise ProvisioningError(
@@ -276,15 +277,31 @@ def sign_again(fleet: Fleet, trust: TrustStore, records: Iterable[DeviceRecord])
     return count
 
 
+def matching_records(fleet: Fleet, trust: TrustStore, wanted: Set[str]) -> Iterator[DeviceRecord]:
+    """Give the verified records whose name or kid is wanted; the others are only looked at.
+
+    Verifying costs ten times what looking does, and a fleet may have many thousand records. What a record claims before
+    it is verified decides only whether it is verified.
+
+    Raises:
+        ProvisioningError: EG-P014, a wanted record, or one that cannot be read at all, does not verify.
+    """
+    for path in sorted(fleet.devices_folder.glob("*.json")):
+        claimed = path.stem if path.stem in wanted else _claimed_name(path)
+        if claimed is None or claimed in wanted:
+            record = read_record(path, trust)
+            if {record.device_name, record.kid} & wanted:
+                yield record
+
+
 def find_device(fleet: Fleet, trust: TrustStore, name: str) -> DeviceRecord:
     """Return the record of a device by name or kid.
 
     Raises:
         ProvisioningError: EG-P013 unknown, EG-P014.
     """
-    for record in device_records(fleet, trust):
-        if name in (record.device_name, record.kid):
-            return record
+    for record in matching_records(fleet, trust, {name}):
+        return record
     raise unknown_device(name)
 
 
@@ -392,6 +409,16 @@ def _further_signatures(path: Path, trust: TrustStore, first: str, payload: byte
         if signed.payload != payload or signed.claimed.keyid != key.keyid:
             raise ProvisioningError(f"{beside.name} signs something else", code="EG-P014")
         yield signed.claimed
+
+
+def _claimed_name(path: Path) -> str | None:
+    """Return the device name that a record claims, None where it claims nothing readable; nothing is verified."""
+    try:
+        payload = json.loads(_read_record_file(path))["dsseEnvelope"]["payload"]
+        name = json.loads(base64.b64decode(payload))["device_name"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return name if isinstance(name, str) else None
 
 
 def _read_record_file(path: Path) -> bytes:

@@ -30,6 +30,7 @@ from firmware_tools.trust_metadata import revocation_metadata, root_metadata, ta
 
 FLEET_SCHEMA = "edgeguard/fleet/v1"
 MAX_FLEET_BYTES = 64 * 1024
+OLD_TRUST = ".trust-old"  # the trust folder while a new one takes its place
 # A device in the field must outlive its metadata's renewal; five years is the service interval of most machines.
 DEFAULT_VALID_DAYS = 5 * 365
 # A fleet whose owner has said nothing for a year gets no new models until somebody looks; what runs keeps running.
@@ -69,6 +70,8 @@ class Fleet:
         try:
             raw = (folder / "fleet.json").read_bytes()[:MAX_FLEET_BYTES]
             facts = convert(parse(raw, what="fleet.json"), FleetFile, what="fleet.json")
+            if (folder / OLD_TRUST).is_dir() and not (folder / "trust").exists():
+                (folder / OLD_TRUST).rename(folder / "trust")  # the power went between two renames
             return cls(folder, facts.fleet_id, facts.name, passphrase)
         except OSError as error:
             reason = (error.strerror or "unknown").lower()

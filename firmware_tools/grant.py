@@ -21,7 +21,7 @@ from edgeguard.keys.context import KEY_CLASSES, POST_QUANTUM_SUITES, WRAP_BYTES,
 from edgeguard.keys.provider import VerifiedStatement
 from edgeguard.keys.public_key import parse_public_key
 from edgeguard.trust.store import TrustStore
-from firmware_tools.enroll import DeviceRecord, device_records, find_device, unknown_device
+from firmware_tools.enroll import DeviceRecord, device_records, find_device, matching_records, unknown_device
 from firmware_tools.files import sync_folder, write_atomic
 from firmware_tools.fleet import Fleet
 
@@ -148,11 +148,13 @@ def _all_or_nothing(folder: Path) -> Iterator[Path]:
 
 
 def _wanted_records(fleet: Fleet, trust: TrustStore, wanted: set[str] | None) -> Iterator[DeviceRecord]:
-    missing = set(wanted or ())
-    for record in device_records(fleet, trust):
-        if wanted is None or {record.device_name, record.kid} & wanted:
-            missing -= {record.device_name, record.kid}
-            yield record
+    if wanted is None:
+        yield from device_records(fleet, trust)
+        return
+    missing = set(wanted)
+    for record in matching_records(fleet, trust, wanted):
+        missing -= {record.device_name, record.kid}
+        yield record
     for name in sorted(missing):
         raise unknown_device(name)
 

@@ -24,7 +24,7 @@ from edgeguard.trust.store import TrustStore
 from edgeguard.trust.strict_json import canonical
 from firmware_tools.enroll import device_records, sign_again
 from firmware_tools.files import sync_folder, write_synced
-from firmware_tools.fleet import Fleet
+from firmware_tools.fleet import OLD_TRUST, Fleet
 from firmware_tools.revocation_list import Entries
 from firmware_tools.revoke import revoke
 from firmware_tools.signer import FileSigner
@@ -111,7 +111,7 @@ def new_trust(fleet: Fleet, wall_ns: int) -> Iterator[Path]:
     Raises:
         ProvisioningError: EG-P030 cannot write, EG-P062 no device would accept it.
     """
-    new, old = fleet.folder / ".trust-new", fleet.folder / ".trust-old"
+    new, old = fleet.folder / ".trust-new", fleet.folder / OLD_TRUST
     reason = ""
     try:
         for leftover in (new, old):

@@ -170,3 +170,22 @@ def test_a_device_record_signed_by_a_retired_key_is_refused(field):
     with pytest.raises(EdgeGuardError) as error:
         list(device_records(field.fleet, field.trust))
     assert error.value.code == "EG-P014"
+
+
+@pytest.mark.parametrize("step", ["copied", "half-written", "old-moved", "old-left"])
+def test_a_rotation_that_the_power_interrupts_leaves_a_fleet_that_works(field, step):
+    """At each step: the old trust or the new one, and the rotation can be done again."""
+    folder, trust = field.fleet.folder, field.fleet.trust_folder
+    if step == "old-left":
+        shutil.copytree(trust, folder / ".trust-old")
+    else:
+        shutil.copytree(trust, folder / ".trust-new")
+    if step == "half-written":
+        (folder / ".trust-new" / "targets.json").write_bytes(b"")
+    if step == "old-moved":
+        trust.rename(folder / ".trust-old")
+    fleet = Fleet.open(folder)
+    before = fleet.trust(LATER_NS).targets_version
+    rotate(fleet, "release", wall_ns=LATER_NS)
+    assert fleet.trust(LATER_NS).targets_version == before + 1
+    assert [p.name for p in folder.iterdir() if p.name.startswith(".trust")] == []

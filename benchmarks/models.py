@@ -13,6 +13,7 @@ import hashlib
 import json
 import mmap
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -107,11 +108,11 @@ def main() -> None:
 
 class _Report:
     def __init__(self, size_mib: float, rounds: int) -> None:
-        self._rounds = rounds
+        self.rounds = rounds
         print(f"model of {size_mib:.0f} MiB; best of {rounds}, in turns; {_cores()} cores")
 
     def pair(self, name: str, ours: Callable[[], object], peer_name: str, peer: Callable[[], object]) -> None:
-        ours_s, peer_s = paired_s(ours, peer, self._rounds)
+        ours_s, peer_s = paired_s(ours, peer, self.rounds)
         print(f"{name:38s} {ours_s * 1e3:8.1f} ms   {peer_name:38s} {peer_s * 1e3:8.1f} ms   {ours_s / peer_s:5.2f} x")
 
 
@@ -127,22 +128,38 @@ def _compare_verifying(report: _Report, subject: Subject, work: Path) -> None:
     chacha = _pack(subject, work / "chacha.bundle", "chacha")
     opened = lambda: subject.open_other(chacha).close()  # noqa: E731
     report.pair("verify and decrypt, ChaCha20", opened, "model_signing, plain model", plain)
+    _print_cpu("verify and decrypt, ChaCha20", best_cpu_s(opened, report.rounds))
+    _print_cpu("model_signing, plain model", best_cpu_s(plain, report.rounds))
     _compare_processes(report, subject)
 
 
 def _compare_processes(report: _Report, subject: Subject) -> None:
-    ours = [sys.executable, "-m", "edgeguard.cli.main", "verify"]
-    public = [sys.executable, "-m", "model_signing", "verify", "key"]
+    verify = [sys.executable, "-m", "edgeguard.cli.main", "verify"]
     folder, key = str(subject.plain.parent), str(subject.plain_key)
-    plain = [*public, folder, "--signature", f"{folder}/model.sig", "--public_key", key]
-    report.pair(
-        "process: edgeguard verify BUNDLE", lambda: _run([*ours, str(subject.bundle), "--trust", _trust(subject)]),
-        "process: model_signing verify, plain", lambda: _run(plain),
-    )  # fmt: skip
-    report.pair(
-        "process: edgeguard verify --public-key", lambda: _run([*ours, folder, "--public-key", key]),
-        "process: model_signing verify, plain", lambda: _run(plain),
-    )  # fmt: skip
+    bundle = [*verify, str(subject.bundle), "--trust", _trust(subject)]
+    plain = [*verify, folder, "--public-key", key]
+    public = [sys.executable, "-m", "model_signing", "verify", "key", folder]
+    public += ["--signature", f"{folder}/model.sig", "--public_key", key]
+    name = "process: model_signing verify, plain"
+    report.pair("process: edgeguard verify BUNDLE", lambda: _run(bundle), name, lambda: _run(public))
+    report.pair("process: edgeguard verify --public-key", lambda: _run(plain), name, lambda: _run(public))
+    for command, what in (
+        (bundle, "edgeguard verify BUNDLE"),
+        (plain, "edgeguard verify --public-key"),
+        (public, name),
+    ):
+        _print_cpu(what, min(_child_cpu_s(command) for _ in range(report.rounds)))
+
+
+def _child_cpu_s(command: list[str]) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    _run(command)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def _print_cpu(what: str, cpu_s: float) -> None:
+    print(f"  processor time: {what:38s} {cpu_s * 1e3:8.1f} ms")
 
 
 def _compare_loading(report: _Report, subject: Subject) -> None:

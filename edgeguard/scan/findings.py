@@ -79,7 +79,7 @@ def worst(verdicts: list[ScanVerdict]) -> ScanVerdict:
     return max(verdicts, key=lambda verdict: verdict.rank, default=ScanVerdict.CLEAN)
 
 
-_C, _N, _S, _M = ScanVerdict.CLEAN, ScanVerdict.NOT_SCANNED, ScanVerdict.SUSPICIOUS, ScanVerdict.MALICIOUS
+_N, _S, _M = ScanVerdict.NOT_SCANNED, ScanVerdict.SUSPICIOUS, ScanVerdict.MALICIOUS
 
 # Ids never change their meaning. 0xx the file, 1xx pickle, 2xx archives and compression, 3xx ONNX, 4xx tensor files,
 # 5xx Keras, 6xx TensorFlow, 7xx text and programs.

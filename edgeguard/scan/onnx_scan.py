@@ -15,7 +15,6 @@ from typing import Final
 from edgeguard.errors import ModelStructureError
 from edgeguard.scan import onnx_schema as schema
 from edgeguard.scan.content import Content, Context, shown
-from edgeguard.scan.findings import ScanVerdict
 from edgeguard.scan.onnx_gate import check_model
 from edgeguard.scan.onnx_tensors import is_flat
 from edgeguard.scan.protobuf import LENGTH, VARINT, fields
@@ -85,8 +84,6 @@ def scan_onnx(content: Content, context: Context, folder: Path | None) -> str:
             return "ONNX"
         code = any(name in refused.message for name in _CODE_OPERATORS) and refused.code == "EG-G006"
         context.report("EG-SCAN-304" if code else "EG-SCAN-301", content, str(refused))
-        if code:
-            context.verdict = ScanVerdict.MALICIOUS
     return "ONNX"
 
 

@@ -1,4 +1,4 @@
-"""`scan_file` and `scan_tree`: the two ways in. Files are opened without following links and never written to.
+"""`scan_file`, `scan_bytes`, `files_below`: the ways in. Files are opened without following links and only read.
 
 Not for content that changes meanwhile: a file that is cut while it is mapped ends the process (SIGBUS), which no caller
 can take for clean.

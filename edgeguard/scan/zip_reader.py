@@ -83,7 +83,7 @@ def read_members(content: Content, context: Context) -> list[ZipMember]:
         NoZipError: no central directory was found where one has to be.
     """
     data = content.data
-    start, size, count, shift, end_at = _directory(content, context)
+    start, size, count, shift = _directory(content, context)
     members: list[ZipMember] = []
     at, stop = start + shift, start + shift + size
     while at < stop:
@@ -102,7 +102,7 @@ def read_members(content: Content, context: Context) -> list[ZipMember]:
     if len(members) != count and count != _U16:
         context.report("EG-SCAN-203", content, f"the archive counts {count} members and lists {len(members)}")
     _check_names(members, content, context)
-    _check_gaps(members, start + shift, end_at, content, context)
+    _check_gaps(members, start + shift, content, context)
     return members
 
 
@@ -143,8 +143,8 @@ def _inflate(member: ZipMember, part: Content, content: Content, context: Contex
     return content.unpacked(raw, member.name)
 
 
-def _directory(content: Content, context: Context) -> tuple[int, int, int, int, int]:
-    """Return offset, size and entries of the central directory, how far all offsets are shifted, where it all ends."""
+def _directory(content: Content, context: Context) -> tuple[int, int, int, int]:
+    """Return offset, size and entries of the central directory, and how far all offsets are shifted."""
     data = content.data
     tail_at = max(0, len(data) - MAX_COMMENT - _END.size)
     tail = bytes(data[tail_at:])
@@ -175,7 +175,7 @@ def _directory(content: Content, context: Context) -> tuple[int, int, int, int, 
         raise NoZipError
     if shift:
         context.report("EG-SCAN-204", content, f"{shift} bytes stand before the archive", offset=0)
-    return offset, size, count, shift, at + _END.size + comment
+    return offset, size, count, shift
 
 
 def _central_entry(data: memoryview, at: int, stop: int) -> tuple[tuple[int, ...], bytes, bytes, int] | None:
@@ -278,19 +278,18 @@ def check_member_name(name: str, content: Content, context: Context, offset: int
         context.report("EG-SCAN-203", content, f"{shown(name)} is another name on another system", offset=offset)
 
 
-def _check_gaps(members: list[ZipMember], directory: int, end: int, content: Content, context: Context) -> None:
+def _check_gaps(members: list[ZipMember], directory: int, content: Content, context: Context) -> None:
     """Report bytes between members that no header accounts for, and members that share bytes."""
     spans = sorted((member.header, member.end, member.flags) for member in members)
     at = 0
     for header, stop, flags in spans:
         if header < at:
             context.report("EG-SCAN-205", content, "two members share bytes of the archive", offset=header)
-        elif header > at and spans:
+        elif header > at:
             _check_hidden(at, header, content, context)
         at = max(at, stop + _descriptor_bytes(content.data, stop, flags))
     if at < directory:
         _check_hidden(at, directory, content, context)
-    del end
 
 
 def _descriptor_bytes(data: memoryview, at: int, flags: int) -> int:

@@ -14,12 +14,11 @@ is 0 or missing is no fix even when it prints a position.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import date, timedelta
 
 from edgeguard.protocols.gnss_epoch import EpochEnd
-from edgeguard.protocols.gnss_record import FixMode, FixStatus, GnssRecord, Satellite
+from edgeguard.protocols.gnss_record import FixMode, FixStatus, GnssRecord
 from edgeguard.protocols.gnss_time import NS_PER_S, unroll, utc_ns
 from edgeguard.protocols.nmea_fields import (
     MAX_SPEED_M_S,
@@ -35,13 +34,11 @@ from edgeguard.protocols.nmea_fields import (
     time_of_day_ns,
     within,
 )
+from edgeguard.protocols.nmea_satellites import SatelliteView
 
 # Receivers print one epoch's time alike to the last digit; 10 ms keeps a rounded GLL with its GGA.
 SAME_EPOCH_NS = 10_000_000
 HALF_DAY_NS = 43_200 * NS_PER_S
-MAX_VIEWS = 24  # constellations times signals
-MAX_VIEW_SATELLITES = 64
-MAX_VIEW_AGE_EPOCHS = 16
 MIN_SATELLITES_3D = 4
 MIN_SATELLITES_2D = 3
 
@@ -73,8 +70,6 @@ _PASHR_STATUS = {
     "2": FixStatus.RTK_FLOAT,
     "3": FixStatus.RTK_FIXED,
 }
-_SYSTEM_OF_TALKER = {"GP": "G", "GL": "R", "GA": "E", "GB": "C", "BD": "C", "GQ": "J", "QZ": "J", "PQ": "J", "GI": "I"}
-_SYSTEM_OF_GSA_ID = {1: "G", 2: "R", 3: "E", 4: "C", 5: "J", 6: "I"}
 
 
 @dataclass(slots=True)
@@ -97,7 +92,6 @@ class _Epoch:
     vdop: float | None = None
     pdop: float | None = None
     given: bool = False
-    tags: int = 0
 
 
 class NmeaEpochs:
@@ -118,12 +112,8 @@ class NmeaEpochs:
         self._end = EpochEnd()
         self._last_gga = ("", "")
         self._stuck = False
-        self._used: dict[str, set[int]] = {}
-        self._gsa_talker = ""
+        self._view = SatelliteView()
         self._other_gsa = False
-        self._views: OrderedDict[str, tuple[int, list[Satellite]]] = OrderedDict()
-        self._partial: tuple[str, int, list[Satellite]] = ("", 0, [])
-        self._epoch = 0
         self.malformed = 0
         self.unread = 0
 
@@ -139,10 +129,10 @@ class NmeaEpochs:
             self.malformed += 1
             return []
         if kind == "GSV":
-            self._gsv(tag, fields)
+            self.malformed += not self._view.gsv(tag, fields)
             return []
         if kind != "GSA":
-            self._gsa_talker = ""
+            self._view.gsa_over()
         size = len(fields)
         return self._sentence(kind, tag, fields + _PADDING, size)
 
@@ -177,7 +167,6 @@ class NmeaEpochs:
         if mode is not None:
             held = mode == FixMode.FIX_2D and shown.mode == FixMode.FIX_3D and self._altitude_epochs_ago < 2
             self._now.mode = FixMode.FIX_3D if held else mode
-        self._now.tags += 1
         if tod_ns is not None and self._end.ends(kind):
             records += self._close()
         return records
@@ -197,7 +186,7 @@ class NmeaEpochs:
         if now.given or not now.mode:
             return []
         now.given = True
-        self._epoch += 1
+        self._view.turned()
         fix = now.mode > FixMode.NONE and now.place is not None
         mode = FixMode(min(max(now.mode, 1), 3))
         solid = fix and mode is FixMode.FIX_3D
@@ -218,11 +207,11 @@ class NmeaEpochs:
                 speed_m_s=now.speed_m_s if fix else None,
                 course_deg=now.course_deg if fix else None,
                 climb_m_s=now.climb_m_s if fix else None,
-                satellites_used=now.satellites if now.satellites is not None else self._used_count() or None,
+                satellites_used=now.satellites if now.satellites is not None else self._view.used_count or None,
                 hdop=now.hdop,
                 vdop=now.vdop,
                 pdop=now.pdop,
-                satellites=self._satellites(),
+                satellites=self._view.satellites(),
             )
         ]
 
@@ -276,7 +265,7 @@ class NmeaEpochs:
         if place is None:
             return FixMode.NONE
         self._now.place = place
-        three = self._used_count() >= MIN_SATELLITES_3D or shown.altitude_m is not None
+        three = self._view.used_count >= MIN_SATELLITES_3D or shown.altitude_m is not None
         if three or (keep and self._last_mode == FixMode.FIX_3D):
             return FixMode.FIX_3D
         return FixMode.FIX_2D
@@ -403,66 +392,15 @@ class NmeaEpochs:
         del tod_ns, shown
         if size < 18 or self._stuck:  # some receivers print a short GSA when they have no fix
             return None
-        talker = tag[:2]
-        if not self._gsa_talker or (self._gsa_talker == talker and talker != "GN"):
-            self._used.clear()
-        self._gsa_talker = talker
-        system = _SYSTEM_OF_TALKER.get(talker, "?")
-        if size == 19:
+        self._view.gsa(tag, f, size)
+        if size <= 19:  # wider ones carry their dilutions elsewhere
             self._now.pdop, self._now.hdop, self._now.vdop = dop(f[15]), dop(f[16]), dop(f[17])
-            system = _SYSTEM_OF_GSA_ID.get(count(f[18]) or 0, system)
-        elif size == 18:
-            self._now.pdop, self._now.hdop, self._now.vdop = dop(f[15]), dop(f[16]), dop(f[17])
-        for text in f[3 : size - 3]:
-            satellite = count(text)
-            if satellite and self._used_count() < MAX_VIEW_SATELLITES:
-                name, proper = satellite_name(talker, satellite, system)
-                self._used.setdefault(name, set()).add(proper)
-        if talker != "GP":
+        if tag[:2] != "GP":
             self._other_gsa = True
         elif self._other_gsa:
             return None  # the mode of the combined solution comes with the others
         mode = count(f[2])
         return mode if mode in {1, 2, 3} else None
-
-    def _used_count(self) -> int:
-        return sum(len(numbers) for numbers in self._used.values())
-
-    def _gsv(self, tag: str, f: list[str]) -> None:
-        total, part = count(f[1]), count(f[2])
-        rest = len(f) % 4
-        if not total or not part or part > total or rest > 1:
-            self.malformed += 1
-            return
-        talker = tag[:2]
-        key = talker + (f[-1] if rest == 1 else "")
-        name, previous, found = self._partial
-        if part == 1:
-            found = []
-        elif name != key or previous != part - 1:
-            self._partial = ("", 0, [])
-            return
-        for at in range(4, len(f) - rest, 4):
-            satellite = count(f[at])
-            if satellite and len(found) < MAX_VIEW_SATELLITES:
-                system, proper = satellite_name(talker, satellite, _SYSTEM_OF_TALKER.get(talker, "?"))
-                found.append(Satellite(system, proper, count(f[at + 1]), count(f[at + 2]), number(f[at + 3])))
-        self._partial = (key, part, found)
-        if part == total:
-            self._partial = ("", 0, [])
-            self._views.pop(key, None)
-            self._views[key] = (self._epoch, found)
-            while len(self._views) > MAX_VIEWS:
-                self._views.popitem(last=False)
-
-    def _satellites(self) -> tuple[Satellite, ...]:
-        result: list[Satellite] = []
-        for epoch, found in self._views.values():
-            if self._epoch - epoch <= MAX_VIEW_AGE_EPOCHS:
-                for s in found:
-                    used = s.number in self._used.get(s.system, ()) or s.number in self._used.get("?", ())
-                    result.append(Satellite(s.system, s.number, s.elevation_deg, s.azimuth_deg, s.cn0_dbhz, used))
-        return tuple(result)
 
 
 def _kind(tag: str, fields: list[str]) -> str:
@@ -472,26 +410,6 @@ def _kind(tag: str, fields: list[str]) -> str:
     if tag[:1] == "P" and not tag.startswith("PQ"):
         return tag
     return tag[2:] if len(tag) == 5 else ""
-
-
-def satellite_name(talker: str, satellite: int, system: str) -> tuple[str, int]:
-    """Return system letter and number of an NMEA satellite id; the ranges are those of NMEA 4.11 and of receivers that
-    number their constellations apart (Galileo from 301, BeiDou from 201 or 401, QZSS from 193)."""
-    if 301 <= satellite <= 399:
-        return "E", satellite - 300
-    if 401 <= satellite <= 499:
-        return "C", satellite - 400
-    if 193 <= satellite <= 202:
-        return "J", satellite - 192
-    if 201 <= satellite <= 299:
-        return "C", satellite - 200
-    if 65 <= satellite <= 96 and system in {"R", "?", "G"}:
-        return "R", satellite - 64
-    if (33 <= satellite <= 64 or 120 <= satellite <= 158) and (system in {"G", "?"} or talker == "GP"):
-        return "S", satellite + 87 if satellite <= 64 else satellite
-    if system == "?":
-        return ("G" if satellite <= 32 else "?"), satellite
-    return system, satellite
 
 
 _READERS = {

@@ -128,5 +128,5 @@ def fuzz(seed: int, cases_wanted: int) -> int:
             assert all(value is None or math.isfinite(value) for value in values), data
             assert sample.course_deg is None or 0.0 <= sample.course_deg <= 360.0, data
         assert decoder._framer.pending_bytes <= MAX_FRAME_BYTES
-        assert len(decoder._nmea._views) <= 24
+        assert len(decoder._nmea._view._views) <= 24
     return fixes

@@ -43,6 +43,7 @@ from edgeguard.infer.sealed_cache import CacheReport, OpenCache, SealedCache
 from edgeguard.infer.shared_weights import LentWeights, Weights, borrow_weights
 from edgeguard.keys.provider import KeyProvider, VerifiedStatement
 from edgeguard.scan.onnx_gate import GraphSummary, check_model
+from edgeguard.trust.state import DeviceState
 from edgeguard.trust.store import TrustStore
 
 T = TypeVar("T")
@@ -103,7 +104,7 @@ class InferenceSession:
         key: KeyProvider | None = None,
         expect_model: str = "",
         board: str = "",
-        state: Any = None,
+        state: DeviceState | None = None,
         providers: Sequence[Provider] | None = None,
         sess_options: Any = None,
         threads: int = DEFAULT_THREADS,
@@ -301,7 +302,7 @@ def _verified(
     expect_model: str,
     board: str,
     wall_ns: int | None,
-    state: Any,
+    state: DeviceState | None,
 ) -> VerifiedModel:
     if isinstance(bundle, VerifiedModel):
         if trust is not None or key is not None or expect_model or board or wall_ns is not None or state is not None:

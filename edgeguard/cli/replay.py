@@ -154,7 +154,7 @@ def _lost(sources: Mapping[str, Source], recorder: Recorder | None) -> list[dict
     notes: list[dict[str, Any]] = [
         {"kind": "dropped", "sensor": name, "reason": reason, "count": count}
         for name, source in sources.items()
-        for reason, count in getattr(source, "drops", {}).items()
+        for reason, count in source.drops.items()
     ]
     if recorder is not None:
         notes += [{"kind": "not_recorded", "reason": why, "count": n} for why, n in recorder.drops.items()]

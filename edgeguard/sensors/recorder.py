@@ -11,6 +11,8 @@ of its own. What does not fit is counted under its reason and lost for the recor
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -36,6 +38,7 @@ from edgeguard.types import (
 
 # A second and a half of a 2 MP camera and a dense lidar at 20 Hz.
 QUEUE_BYTES = 256 << 20
+NICENESS = 10  # behind the pipeline, before what only runs on idle machines
 LINGER_S = 0.2  # the longest that anything waits for its tick to be decided
 STATE_BYTES = 512  # of a reading or a tick, for the queue's account
 DEFAULT_MAX_BYTES = 64 << 30  # what most SD cards of a device hold; a recording must not fill the system's disk
@@ -136,7 +139,7 @@ class Recorder:
 
     def frame(self, frame: FrameResult) -> None:
         """Record what the pipeline decided at a tick. Returns at once unless `wait`."""
-        drops = {name: dict(getattr(source, "drops", {})) for name, source in self._real.items()}
+        drops = {name: dict(source.drops) for name, source in self._real.items()}
         self._put(STATE_BYTES * (1 + len(frame.results)), (frame, drops))
         with self._changed:
             self._released = len(self._queue)
@@ -186,6 +189,9 @@ class Recorder:
     # ---- the writer's side ----------------------------------------------------------------------------------------
 
     def _work(self, sink: Sink) -> None:
+        # Linux gives every thread its own niceness: where processors are scarce, the pipeline comes first.
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         now_ns = 0
         while (taken := self._take()) is not None:
             size, item = taken
@@ -278,8 +284,7 @@ class TappedSource:
 
     @property
     def drops(self) -> Mapping[str, int]:
-        drops: Mapping[str, int] = getattr(self._source, "drops", {})
-        return drops
+        return self._source.drops
 
     def open(self) -> None:
         self._source.open()

@@ -339,3 +339,23 @@ def test_a_full_disk_stops_nothing_that_runs_and_hides_no_revocation(device):
         watch.recheck()
     assert error.value.code == "EG-T023"
     device.refused("EG-T033", device.root / f"{MODEL_ID}-1.bundle", state=state)
+
+
+def test_without_a_state_an_older_folder_put_back_lifts_no_revocation(device_maker, tmp_path):
+    """The watch itself never goes back, where no state remembers for it."""
+    lax = device_maker(tmp_path, "cam-1", device_state="optional")
+    statement = lax.open(lax.pack("1"), state=None)
+    older = shutil.copytree(lax.trust_folder, tmp_path / "older")
+    clock = ManualClock(wall_start_ns=NOW_NS)
+    watch = ModelWatch(lax.trust_folder, lax.trust, statement, kid=lax.key.kid, clock=clock)
+    watch.recheck()
+    lax.revoke(bundles=frozenset({statement.identity.hex()}))
+    lax.bring_trust()
+    for put_back in (False, True):
+        if put_back:
+            shutil.rmtree(lax.trust_folder)
+            shutil.copytree(older, lax.trust_folder)
+        later(clock)
+        with pytest.raises(TrustError) as error:
+            watch.recheck()
+        assert error.value.code == "EG-T023"

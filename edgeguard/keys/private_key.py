@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.hpke import MLKEM768X25519PrivateKey
 from edgeguard.errors import EnvironmentMissingError
 from edgeguard.keys.context import SUITE_HYBRID, SUITE_P256, SUITE_X25519
 from edgeguard.keys.private_file import passphrase_for
-from edgeguard.keys.public_key import HPKE, DevicePublicKey, of_hybrid, of_p256, of_x25519
+from edgeguard.keys.public_key import DevicePublicKey, hpke_suite, of_hybrid, of_p256, of_x25519
 
 _PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z ]{1,32})-----.*?-----END \1-----", re.DOTALL)
 
@@ -51,10 +51,10 @@ class DevicePrivateKey:
         """Return the plaintext of HPKE base mode, or b"" where it does not open."""
         with suppress(InvalidTag, ValueError):
             if isinstance(self.dh, EllipticCurvePrivateKey):
-                return HPKE[SUITE_P256].decrypt(sealed, self.dh, info=info)
+                return hpke_suite(SUITE_P256).decrypt(sealed, self.dh, info=info)
             if self.mlkem is None:
-                return HPKE[SUITE_X25519].decrypt(sealed, self.dh, info=info)
-            return HPKE[SUITE_HYBRID].decrypt(sealed, MLKEM768X25519PrivateKey(self.mlkem, self.dh), info=info)
+                return hpke_suite(SUITE_X25519).decrypt(sealed, self.dh, info=info)
+            return hpke_suite(SUITE_HYBRID).decrypt(sealed, MLKEM768X25519PrivateKey(self.mlkem, self.dh), info=info)
         return b""
 
     def agree(self, point: bytes) -> bytes:

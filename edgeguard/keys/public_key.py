@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 
 from cryptography.hazmat.primitives import serialization
@@ -13,12 +14,12 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519PublicKey, Suite
 
 from edgeguard.errors import KeyUnavailableError
-from edgeguard.keys.context import SUITE_HYBRID, SUITE_P256, SUITE_X25519, kid_of
+from edgeguard.keys.context import SUITE_HYBRID, SUITE_P256, SUITE_X25519, SUITES, kid_of
 
-HPKE = MappingProxyType({
-    SUITE_X25519: Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM),
-    SUITE_P256: Suite(KEM.P256, KDF.HKDF_SHA256, AEAD.AES_256_GCM),
-    SUITE_HYBRID: Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM),
+_KEMS = MappingProxyType({
+    SUITE_X25519: KEM.X25519,
+    SUITE_P256: KEM.P256,
+    SUITE_HYBRID: KEM.MLKEM768_X25519,
 })  # fmt: skip
 
 MLKEM768_BYTES = 1184
@@ -46,7 +47,13 @@ class DevicePublicKey:
 
     def seal(self, secret: bytes | memoryview, info: bytes) -> bytes:
         """Return `enc || ciphertext` of HPKE base mode."""
-        return HPKE[self.suite].encrypt(secret, self.key, info=info)
+        return hpke_suite(self.suite).encrypt(secret, self.key, info=info)
+
+
+@lru_cache(maxsize=len(SUITES))
+def hpke_suite(name: str) -> Suite:
+    """Return the library's HPKE for a suite; made when asked for, because not every build has ML-KEM."""
+    return Suite(_KEMS[name], KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
 def of_x25519(key: X25519PublicKey) -> DevicePublicKey:

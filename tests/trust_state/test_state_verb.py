@@ -39,4 +39,4 @@ def test_a_state_that_cannot_be_trusted_is_exit_code_four_with_a_hint(device, wo
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "EG-T030" in printed.err
-    assert "keygen" in printed.err
+    assert "state-token" in printed.err

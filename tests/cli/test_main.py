@@ -34,5 +34,5 @@ def test_a_deliberate_error_prints_code_and_hint_on_stderr(capsys: pytest.Captur
     assert run(cli, "edgeguard", ["replay"]) == 2
     captured = capsys.readouterr()
     assert "edgeguard: error: give exactly one recording [EG-C020]" in captured.err
-    assert "edgeguard: hint: edgeguard replay --kitti" in captured.err
+    assert "edgeguard: hint: edgeguard replay RECORDING" in captured.err
     assert captured.out == ""

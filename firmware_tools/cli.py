@@ -181,6 +181,13 @@ def init(
     help="Custom-operator library that devices may load with the model; signed by digest, shipped apart.",
 )
 @click.option(
+    "--operator-domain",
+    "operator_domains",
+    multiple=True,
+    metavar="NAME",
+    help="Domain of operators that a --library brings; the model may use no other than this and ONNX's own.",
+)
+@click.option(
     "--expires", metavar="YYYY-MM-DDTHH:MM:SSZ", help="When devices stop loading it; with the fleet by default."
 )
 @click.option(
@@ -219,6 +226,7 @@ def pack(
     channel: str,
     io_path: Path | None,
     libraries: tuple[Path, ...],
+    operator_domains: tuple[str, ...],
     golden: Path | None,
     attested: tuple[str, ...],
     expires: str | None,
@@ -248,6 +256,7 @@ def pack(
             wall_ns=_wall_ns(),
             io=read_model_io(io_path) if io_path else None,
             libraries=libraries,
+            operator_domains=operator_domains,
             golden=read_golden(golden) if golden else b"",
             predicates=dict(_predicate(text) for text in attested),
             partial=partial,

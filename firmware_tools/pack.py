@@ -107,6 +107,7 @@ def pack_model(
     wall_ns: int,
     io: ModelIo | None = None,
     libraries: Sequence[Path | str] = (),
+    operator_domains: Sequence[str] = (),
     partial: bool = False,
     golden: bytes = b"",
     predicates: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
@@ -117,6 +118,7 @@ def pack_model(
     Args:
         model: an ONNX file; external data beside it is included.
         libraries: custom-operator libraries that devices may load with the model; signed by digest, not packed.
+        operator_domains: domains of the operators that those libraries bring; the gate lets no others through.
         partial: sign with the release keys that are here; others add theirs with `sign` before devices accept it.
         golden: what `encode_golden` made, for the health check of devices; encrypted with the rest.
         predicates: by in-toto predicate type, what the fleet's `attest` keys are to say about this model.
@@ -128,13 +130,17 @@ def pack_model(
     """
     trust = fleet.trust(wall_ns)
     split = split_model(Path(model))
-    check_model(split.graph, {location: len(blob) for location, blob in split.weights.items()})
-    signed = sign_libraries(libraries)
+    check_model(
+        split.graph,
+        {location: len(blob) for location, blob in split.weights.items()},
+        operator_domains=operator_domains,
+    )
+    native = sign_libraries(libraries), tuple(sorted(set(operator_domains)))
     with folder_in_the_making(Path(out), code="EG-P020") as new, SecretBuffer(CEK_BYTES) as cek:
         cek.view[:] = os.urandom(CEK_BYTES)
         try:
             manifest_digest, digests, bundle_id = _write_contents(
-                new, trust, split, release, io, signed, golden, cek, progress
+                new, trust, split, release, io, native, golden, cek, progress
             )
             for name, content in attestation_files(fleet, trust, predicates, release.model_id, manifest_digest).items():
                 (new / name).parent.mkdir(exist_ok=True)
@@ -181,7 +187,7 @@ def _write_contents(
     split: SplitModel,
     release: Release,
     io: ModelIo | None,
-    libraries: tuple[Library, ...],
+    native: tuple[tuple[Library, ...], tuple[str, ...]],
     golden: bytes,
     cek: SecretBuffer,
     progress: Progress | None,
@@ -208,16 +214,20 @@ def _write_contents(
         )
         for index, (role, location, data) in enumerate(parts)
     ]
-    manifest = Manifest(
-        schema="edgeguard/manifest/v1",
-        bundle_id=bundle_id,
-        fleet_id=trust.fleet_id,
-        model_id=release.model_id,
-        cipher=Cipher(name=cipher, chunk_bytes=16384, span_bytes=4194304),
-        payloads=tuple(payload for payload, _ in encrypted),
-        io=io,
-        libraries=libraries,
-    )
+    try:
+        manifest = Manifest(
+            schema="edgeguard/manifest/v1",
+            bundle_id=bundle_id,
+            fleet_id=trust.fleet_id,
+            model_id=release.model_id,
+            cipher=Cipher(name=cipher, chunk_bytes=16384, span_bytes=4194304),
+            payloads=tuple(payload for payload, _ in encrypted),
+            io=io,
+            libraries=native[0],
+            operator_domains=native[1],
+        )
+    except ValueError as error:
+        raise ProvisioningError(str(error), code="EG-P003") from None
     fields = msgspec.to_builtins(manifest)
     convert(fields, Manifest, what="the manifest")
     manifest_raw = canonical(fields)

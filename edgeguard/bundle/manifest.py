@@ -25,6 +25,9 @@ SPAN_BYTES = 4 * 1024 * 1024  # unit of the span digests: small enough to fetch 
 MAX_PAYLOADS = 64  # a model is a graph and a few weight files
 MAX_PAYLOAD_BYTES = 16 * 1024**3  # no supported board has more memory than this for a model
 MAX_LABELS = 4096
+MAX_OPERATOR_DOMAINS = 16
+# Operators that onnxruntime brings itself: no library adds to these.
+RESERVED_DOMAINS = frozenset({"ai.onnx", "ai.onnx.ml", "com.microsoft"})
 MAX_LIBRARIES = 8  # custom operators of one model; none is known to need more than two
 
 Hex32 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
@@ -132,6 +135,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     payloads: Annotated[tuple[Payload, ...], msgspec.Meta(min_length=1, max_length=MAX_PAYLOADS)]
     io: ModelIo | None = None
     libraries: Annotated[tuple[Library, ...], msgspec.Meta(max_length=MAX_LIBRARIES)] = ()
+    operator_domains: Annotated[tuple[Identifier, ...], msgspec.Meta(max_length=MAX_OPERATOR_DOMAINS)] = ()
 
     def __post_init__(self) -> None:
         if [p.name for p in self.payloads] != [f"{i:03d}.egc" for i in range(len(self.payloads))]:
@@ -148,6 +152,12 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         names = [library.name for library in self.libraries]
         if names != sorted(set(names)):
             raise ValueError("libraries are sorted by name and differ")
+        if list(self.operator_domains) != sorted(set(self.operator_domains)):
+            raise ValueError("operator domains are sorted and differ")
+        if self.operator_domains and not self.libraries:
+            raise ValueError("operators of other domains need a library that brings them")
+        if RESERVED_DOMAINS & set(self.operator_domains):
+            raise ValueError("a library adds no operators to a domain of the runtime")
 
     @property
     def graph(self) -> Payload:

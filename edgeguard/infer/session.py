@@ -125,7 +125,11 @@ class InferenceSession:
             self.model_id: str = model.statement.model_id
             self.release: str = model.statement.release
             self.io: ModelIo | None = model.manifest.io
-            self.summary: GraphSummary = check_model(model.graph, {name: len(w) for name, w in model.weights.items()})
+            self.summary: GraphSummary = check_model(
+                model.graph,
+                {name: len(w) for name, w in model.weights.items()},
+                operator_domains=model.manifest.operator_domains,
+            )
             code = checked_libraries([os.fspath(path) for path in libraries], signed_libraries(model))
             ort = onnxruntime()
             named = checked_providers(providers)

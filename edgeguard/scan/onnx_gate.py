@@ -26,7 +26,7 @@ ATLAS: AML.M0011 (restrict library loading), AML.M0016 (vulnerability scanning).
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -61,24 +61,28 @@ class GraphSummary:
     operators: frozenset[str]
 
 
-def check_model(graph: bytes | memoryview, external_sizes: Mapping[str, int]) -> GraphSummary:
+def check_model(
+    graph: bytes | memoryview, external_sizes: Mapping[str, int], *, operator_domains: Collection[str] = ()
+) -> GraphSummary:
     """Let the serialized ModelProto `graph` through, or raise.
 
     Args:
         graph: the whole of the message; a memoryview is read in place.
         external_sizes: the external data that belongs to the model: location to size in bytes.
+        operator_domains: domains whose operators come from libraries that were signed with the model.
 
     Raises:
         ModelStructureError: the model breaks one of the rules above.
     """
     if len(graph) > limits.MAX_GRAPH_BYTES:
         raise ModelStructureError("the graph is longer than any protobuf message can be", code="EG-G003")
-    return _Gate(Reader(graph, limits.MAX_FIELDS), external_sizes).check()
+    return _Gate(Reader(graph, limits.MAX_FIELDS), external_sizes, frozenset(operator_domains)).check()
 
 
 class _Gate:
-    def __init__(self, reader: Reader, external_sizes: Mapping[str, int]) -> None:
+    def __init__(self, reader: Reader, external_sizes: Mapping[str, int], operator_domains: frozenset[str]) -> None:
         self._reader = reader
+        self._domains = limits.ONNX_DOMAINS | operator_domains
         self._external = ExternalRanges(external_sizes)
         self._types = TypeReader(reader)
         self._functions = CallTree()
@@ -135,7 +139,7 @@ class _Gate:
                 raise ModelStructureError(f"the model configures its runtime through {shown(key)}", code="EG-G008")
 
     def _opsets(self, holder: Message, what: str) -> dict[str, int]:
-        known = limits.ONNX_DOMAINS | limits.INERT_DOMAINS | {limits.MICROSOFT_DOMAIN}
+        known = self._domains | limits.INERT_DOMAINS | {limits.MICROSOFT_DOMAIN}
         known |= {key.domain for key in self._functions.bodies}
         spans = holder.spans("opset_import")
         if len(spans) > limits.MAX_OPSETS:
@@ -259,8 +263,9 @@ class _Gate:
     def _check_operator(self, key: FunctionKey) -> None:
         if key in self._functions.bodies:
             self._body.calls[key] = self._body.calls.get(key, 0) + 1
-        elif key.domain not in limits.ONNX_DOMAINS and not (
-            key.domain == limits.MICROSOFT_DOMAIN and key.name in limits.MICROSOFT_OPS
+        elif key.name in limits.PYTHON_OPS or (
+            key.domain not in self._domains
+            and not (key.domain == limits.MICROSOFT_DOMAIN and key.name in limits.MICROSOFT_OPS)
         ):
             raise ModelStructureError(
                 f"the operator {shown(key.name)} of {shown(key.domain)} is not one that models may use",

@@ -91,6 +91,9 @@ INERT_DOMAINS: Final = frozenset(
         "org.pytorch.aten",
     }
 )
+PYTHON_OPS: Final = frozenset(
+    {"PyOp", "PythonOp"}
+)  # run Python that the model names; no domain and no library allows it
 RESERVED_PREFIXES: Final = ("ai.onnx", "com.microsoft", "com.ms.")  # a model may define no functions in these
 
 # Keys by which a model file would configure the runtime that loads it.

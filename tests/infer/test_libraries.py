@@ -7,14 +7,17 @@ import json
 import os
 import shutil
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
+from onnx import TensorProto, helper
 
-from edgeguard.errors import InferenceError, ProvisioningError, SignatureError
+from edgeguard.errors import InferenceError, ModelStructureError, ProvisioningError, SignatureError
 from edgeguard.infer.libraries import checked_libraries
 from edgeguard.infer.session import InferenceSession
 from firmware_tools.cli import cli
@@ -185,3 +188,62 @@ def test_the_command_line_signs_libraries(device: Device, conv_path: Path, libra
     digest = hashlib.sha256(library.read_bytes()).hexdigest()
     assert manifest["libraries"] == [{"name": "libops.so", "sha256": digest}]
     assert not list(bundle.rglob("libops.so"))
+
+
+def custom_model(path: Path, domain: str, operator: str) -> Path:
+    """A model of one operator of another domain."""
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node(operator, ["x"], ["y"], domain=domain)],
+        "custom",
+        [info("x", TensorProto.FLOAT, [1, 3])],
+        [info("y", TensorProto.FLOAT, [1, 3])],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(domain, 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return path
+
+
+def test_a_model_with_operators_of_a_signed_library_runs(device: Device, tmp_path: Path) -> None:
+    """With the operators that Microsoft publishes for onnxruntime, a real library of another hand."""
+    found = find_spec("onnxruntime_extensions")
+    if found is None or found.submodule_search_locations is None:
+        pytest.skip("onnxruntime-extensions is not installed: pip install onnxruntime-extensions")
+    (folder,) = found.submodule_search_locations
+    (operators,) = Path(folder).glob("_extensions_pydll*.so")
+    model = custom_model(tmp_path / "custom.onnx", "ai.onnx.contrib", "NegPos")
+    plain = onnx.load(model)
+    plain.graph.node[0].output.append("negative")
+    onnx.save(plain, model)
+    bundle = tmp_path / "custom.bundle"
+    pack_model(
+        device.fleet, model, bundle, release=Release("detector", "2"), wall_ns=NOW_NS, libraries=[operators],
+        operator_domains=["ai.onnx.contrib"],
+    )  # fmt: skip
+    grant(device.fleet, bundle, "cam-1", wall_ns=NOW_NS)
+    with open_with(device, bundle, operators) as session:
+        outputs = session.run(None, {"x": np.array([[1.0, -2.0, 3.0]], dtype=np.float32)})
+    assert np.count_nonzero(outputs[0]) in {1, 2}
+
+
+def test_operators_of_a_domain_that_no_library_brings_stay_refused(
+    device: Device, tmp_path: Path, library: Path
+) -> None:
+    """Not named, not named with a library, of the runtime's own domains, or running Python."""
+    model = custom_model(tmp_path / "custom.onnx", "acme", "Magic")
+    with pytest.raises(ModelStructureError, match="EG-G006"):
+        pack_model(
+            device.fleet, model, tmp_path / "b1", release=Release("detector", "3"), wall_ns=NOW_NS, libraries=[library]
+        )
+    for number, domains in enumerate((["acme"], ["com.microsoft", "acme"])):
+        with pytest.raises(ProvisioningError, match="EG-P003"):
+            pack_model(
+                device.fleet, model, tmp_path / f"b2{number}", release=Release("detector", "3"), wall_ns=NOW_NS,
+                operator_domains=domains, libraries=[library] * number,
+            )  # fmt: skip
+    python = custom_model(tmp_path / "python.onnx", "acme", "PyOp")
+    with pytest.raises(ModelStructureError, match="EG-G006"):
+        pack_model(
+            device.fleet, python, tmp_path / "b3", release=Release("detector", "3"), wall_ns=NOW_NS, libraries=[library],
+            operator_domains=["acme"],
+        )  # fmt: skip

@@ -5,24 +5,23 @@ every value that a counter of this TPM has had (TPM 2.0 Library, Part 3, NV_Incr
 derived from the device's key, so other users of the TPM can neither push it nor, in front of a verifier that uses it,
 answer in its place: each reply is authenticated with that value (HMAC session), also on a bus that somebody taps.
 
-Needs tpm2-pytss (extra `tpm`), which is imported when a counter is opened. What a TPM cannot stop: whoever owns its
+It shares its connection with a device key in the same TPM (`tpm_link`). What a TPM cannot stop: whoever owns its
 storage hierarchy can delete the index, and the device then refuses until it is enrolled again.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
-from edgeguard.errors import EnvironmentMissingError, TrustError
+from edgeguard.errors import TrustError
 from edgeguard.keys.provider import KeyProvider
+from edgeguard.keys.tpm_link import DEFAULT_TCTI, TpmLink, library
 
 # In the owner's range (TCG registry of reserved handles: 0x01800000-0x01BFFFFF is the owner's).
 DEFAULT_INDEX: Final = 0x0180E6D1
-DEFAULT_TCTI: Final = "device:/dev/tpmrm0"  # the kernel's resource manager, which several processes may share
 AUTH_LABEL: Final = "tpm-counter-auth/v1"
 _COUNTER_BYTES: Final = 8
 
@@ -42,15 +41,13 @@ class TpmCounter:
 
     def __init__(self, key: KeyProvider, *, tcti: str = DEFAULT_TCTI, index: int = DEFAULT_INDEX) -> None:
         self._index = index
-        self._tss: Any = _library()
-        self._esys: Any = None
-        with _Refusing(self):
-            self._esys = self._tss.ESAPI(tcti)
-        with _Refusing(self):
-            self._handle = self._esys.tr_from_tpmpublic(index)
-            with key.derive_secret(AUTH_LABEL) as secret:
-                self._esys.tr_set_auth(self._handle, bytes(secret.view))
-            self._require_counter()
+        self._link: TpmLink | None = None
+        self._tss: Any = library()
+        # First the key, whose own refusals say more, and which may be in the same TPM.
+        with key.derive_secret(AUTH_LABEL) as secret, self._opened(tcti) as esys:
+            self._handle = esys.tr_from_tpmpublic(index)
+            esys.tr_set_auth(self._handle, bytes(secret.view))
+            self._require_counter(esys)
 
     @classmethod
     def create(cls, key: KeyProvider, *, tcti: str = DEFAULT_TCTI, index: int = DEFAULT_INDEX) -> Self:
@@ -59,13 +56,10 @@ class TpmCounter:
         Raises:
             EnvironmentMissingError: EG-E013. TrustError: EG-T035, the index exists, or the TPM refuses.
         """
-        tss = _library()
         made = cls.__new__(cls)
-        made._index, made._tss, made._esys = index, tss, None
-        with _Refusing(made):
-            made._esys = tss.ESAPI(tcti)
-        with _Refusing(made), key.derive_secret(AUTH_LABEL) as secret:
-            made._handle = made._esys.nv_define_space(bytes(secret.view), made._public())
+        made._index, made._link, made._tss = index, None, library()
+        with key.derive_secret(AUTH_LABEL) as secret, made._opened(tcti) as esys:
+            made._handle = esys.nv_define_space(bytes(secret.view), made._public())
         made.increment()
         return made
 
@@ -75,8 +69,8 @@ class TpmCounter:
         Raises:
             TrustError: EG-T035.
         """
-        with _Refusing(self), self._session() as session:
-            value = self._esys.nv_read(self._handle, _COUNTER_BYTES, 0, self._handle, session1=session)
+        with self._talking() as esys, self._session(esys) as session:
+            value = esys.nv_read(self._handle, _COUNTER_BYTES, 0, self._handle, session1=session)
         return int.from_bytes(bytes(value), "big")
 
     def increment(self) -> int:
@@ -85,15 +79,15 @@ class TpmCounter:
         Raises:
             TrustError: EG-T035.
         """
-        with _Refusing(self), self._session() as session:
-            self._esys.nv_increment(self._handle, self._handle, session1=session)
+        with self._talking() as esys, self._session(esys) as session:
+            esys.nv_increment(self._handle, self._handle, session1=session)
         return self.read()
 
     def close(self) -> None:
         """Let go of the TPM; calling it again does nothing."""
-        esys, self._esys = self._esys, None
-        if esys is not None:
-            esys.close()
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
 
     def __enter__(self) -> Self:
         return self
@@ -107,16 +101,32 @@ class TpmCounter:
         return f"<TpmCounter at {self._index:#010x}>"
 
     @contextmanager
-    def _session(self) -> Iterator[Any]:
+    def _opened(self, tcti: str) -> Iterator[Any]:
+        with _Refusing(self):
+            self._link = TpmLink(tcti)
+        with self._talking() as esys:
+            yield esys
+
+    @contextmanager
+    def _talking(self) -> Iterator[Any]:
+        """Give the TPM; whatever goes wrong in the block is the one refusal, and closes the counter."""
+        with _Refusing(self):
+            if self._link is None:
+                raise TrustError("the monotonic counter is closed", code="EG-T035", hint=_HINT)
+            with self._link.use() as esys:
+                yield esys
+
+    @contextmanager
+    def _session(self, esys: Any) -> Iterator[Any]:
         """Give an HMAC session for one command; TPMs have few, so it is flushed also when the command fails."""
         tss = self._tss
         none = tss.ESYS_TR.NONE
         symmetric = tss.TPMT_SYM_DEF(algorithm=tss.TPM2_ALG.NULL)
-        session = self._esys.start_auth_session(none, none, tss.TPM2_SE.HMAC, symmetric, tss.TPM2_ALG.SHA256)
+        session = esys.start_auth_session(none, none, tss.TPM2_SE.HMAC, symmetric, tss.TPM2_ALG.SHA256)
         try:
             yield session
         finally:
-            self._esys.flush_context(session)
+            esys.flush_context(session)
 
     def _public(self) -> Any:
         tss = self._tss
@@ -129,9 +139,9 @@ class TpmCounter:
             )
         )
 
-    def _require_counter(self) -> None:
+    def _require_counter(self, esys: Any) -> None:
         """Refuse an ordinary index that somebody has put in the counter's place: it could be written."""
-        public, _ = self._esys.nv_read_public(self._handle)
+        public, _ = esys.nv_read_public(self._handle)
         found = int(public.nvPublic.attributes)
         kind = (found & int(self._tss.TPMA_NV.TPM2_NT_MASK)) >> int(self._tss.TPMA_NV.TPM2_NT_SHIFT)
         if kind != int(self._tss.TPM2_NT.COUNTER):
@@ -160,17 +170,3 @@ class _Refusing:
 
 
 _HINT: Final = "is the TPM there and yours to use (/dev/tpmrm0, group tss)? without its counter no state is accepted"
-
-
-def _library() -> Any:
-    # The library prints each refusal of the TPM to stderr; ours says it once, with a code.
-    os.environ.setdefault("TSS2_LOG", "all+none")
-    try:
-        import tpm2_pytss  # type: ignore[import-untyped,import-not-found,unused-ignore]
-    except ImportError:
-        tpm2_pytss = None
-    if tpm2_pytss is None:
-        raise EnvironmentMissingError(
-            "a TPM needs the package tpm2-pytss", code="EG-E013", hint="pip install edgeguard[tpm]"
-        )
-    return tpm2_pytss

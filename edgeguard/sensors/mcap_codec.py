@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import fields as fields_of
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -133,15 +134,18 @@ def _imu(sample: ImuSample) -> dict[str, Any]:
     return {"angular_velocity": gyro, "linear_acceleration": accel}
 
 
+# All that a fix holds beside its stamps and its sensor's name: a field added to the value is recorded with it.
+_OWN_GNSS = tuple(f.name for f in fields_of(GnssFix) if f.name not in {"stamp_ns", "sensor", "device_stamp_ns"})
+
+
 def _gnss(sample: GnssFix) -> dict[str, Any]:
-    names = ("latitude_deg", "longitude_deg", "altitude_m", "speed_m_s", "course_deg", "satellites", "hdop")
     return {
         "latitude": _finite(sample.latitude_deg),
         "longitude": _finite(sample.longitude_deg),
         "altitude": _finite(sample.altitude_m),
         "position_covariance": [0.0] * 9,
         "position_covariance_type": 0,
-        "edgeguard": {"fix_quality": sample.fix_quality, **{name: getattr(sample, name) for name in names}},
+        "edgeguard": {name: getattr(sample, name) for name in _OWN_GNSS},
     }
 
 
@@ -235,6 +239,9 @@ class _OursGnss(_Ours, kw_only=True):
     satellites: int | None = None
     hdop: float | None = None
     fix_quality: int = 1
+    horizontal_accuracy_m: float | None = None
+    speed_accuracy_m_s: float | None = None
+    cn0_dbhz: tuple[float | None, ...] = ()
 
 
 class _LocationFix(msgspec.Struct):
@@ -324,7 +331,8 @@ def _to_gnss(sensor: str, m: _LocationFix) -> Sample | str:
         return NOT_FINITE
     return GnssFix(
         e.stamp_ns, e.latitude_deg, e.longitude_deg, e.altitude_m, e.speed_m_s, e.course_deg, e.satellites, e.hdop,
-        e.fix_quality, sensor, e.device_stamp_ns,
+        e.fix_quality, sensor, e.device_stamp_ns, e.horizontal_accuracy_m, e.speed_accuracy_m_s,
+        tuple(value for value in e.cn0_dbhz if value is not None),
     )  # fmt: skip
 
 
@@ -403,7 +411,7 @@ def encode_frame(frame: FrameResult, source_drops: Mapping[str, Mapping[str, int
             {
                 "check": r.check, "sensors": r.sensors, "level": r.level.value, "statistic": r.statistic,
                 "threshold": r.threshold, "power": r.power, "power_unit": r.power_unit, "quantity": r.quantity,
-                "reason": r.reason,
+                "reason": r.reason, "size": r.size,
             }
             for r in frame.results
         ],

@@ -73,6 +73,7 @@ SCHEMAS: dict[str, bytes] = {
             "edgeguard": _ours(
                 latitude_deg=_MAYBE, longitude_deg=_MAYBE, altitude_m=_MAYBE, speed_m_s=_MAYBE, course_deg=_MAYBE,
                 satellites=_MAYBE_INTEGER, hdop=_MAYBE, fix_quality=_INTEGER,
+                horizontal_accuracy_m=_MAYBE, speed_accuracy_m_s=_MAYBE, cn0_dbhz=_list(_MAYBE),
             ),
         },
         "foxglove.LaserScan": {
@@ -94,7 +95,7 @@ SCHEMAS: dict[str, bytes] = {
             }},
             "results": _list({"type": "object", "properties": {
                 "check": _TEXT, "sensors": _list(_TEXT), "level": _TEXT, "statistic": _MAYBE, "threshold": _MAYBE,
-                "power": _MAYBE, "power_unit": _TEXT, "quantity": _TEXT, "reason": _TEXT,
+                "power": _MAYBE, "power_unit": _TEXT, "quantity": _TEXT, "reason": _TEXT, "size": _MAYBE,
             }}),
             "detections": _list({"type": "object", "properties": {
                 "label": _TEXT, "score": _NUMBER, "box_xyxy": _list(_NUMBER),

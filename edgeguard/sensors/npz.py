@@ -43,6 +43,9 @@ UNKNOWN_NS = -(2**63)
 MAX_PIXELS = 64_000_000
 MAX_POINTS = 4_000_000
 NOT_FINITE, UNREADABLE = "not_finite", "unreadable"
+# Of one fix; receivers track about a hundred signals.
+MAX_CN0 = 512
+_ANY_WIDTH = (-1,)
 # What `save_npz` holds in memory at most.
 MAX_SAVED_BYTES = 4 << 30
 _HINT = "docs/formats/npz-recording.md lists the arrays"
@@ -70,7 +73,13 @@ LAYOUTS: Mapping[str, _Layout] = {
     IMU: _Layout(ImuSample, NS_PER_S // 100, {"gyro_rad_s": (3,), "accel_m_s2": (3,)}),
     GNSS: _Layout(
         GnssFix, NS_PER_S // 10, {"latitude_deg": (), "longitude_deg": ()},
-        optional=dict.fromkeys(("altitude_m", "speed_m_s", "course_deg", "hdop", "satellites", "fix_quality"), ()),
+        optional={
+            **dict.fromkeys(
+                ("altitude_m", "speed_m_s", "course_deg", "hdop", "satellites", "fix_quality", "horizontal_accuracy_m",
+                 "speed_accuracy_m_s"), (),
+            ),
+            "cn0_dbhz": _ANY_WIDTH,
+        },
     ),
     WHEELS: _Layout(
         WheelOdometry, NS_PER_S // 100, {"speed_m_s": ()}, optional={"wheel_speeds_m_s": (4,), "steering_rad": ()}
@@ -186,7 +195,7 @@ class NpzRecording:
                 continue
             claimed = array.shape[0]
             pixels = shape is None
-            fits = _is_picture(array) if pixels else array.shape[1:] == shape
+            fits = _is_picture(array) if pixels else _fits(array.shape, shape or ())
             if not fits or (claimed != count and not self._file.truncated):
                 raise self._unfit(f"has {sensor}_{name} of shape {array.shape} for {count} samples")
             found[name] = array if pixels else _held(array)
@@ -249,6 +258,12 @@ def _is_picture(array: NpzArray) -> bool:
     return len(shape) == 4 and shape[3] == 3 and array.dtype == np.uint8 and 0 < shape[1] * shape[2] <= MAX_PIXELS
 
 
+def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    if wanted == _ANY_WIDTH:
+        return len(shape) == 2 and shape[1] <= MAX_CN0
+    return shape[1:] == wanted
+
+
 def _held(array: NpzArray) -> NpzArray:
     """The same array with its bytes in memory: a state of 100 Hz must not cost a disk access each."""
     rows = array.all()
@@ -286,14 +301,14 @@ def _gnss(stamp_ns: int, device_ns: int | None, cells: Cells) -> Sample | str:
     latitude_deg, longitude_deg = float(cells["latitude_deg"]), float(cells["longitude_deg"])
     if not (abs(latitude_deg) <= 90.0 and abs(longitude_deg) <= 360.0):
         return NOT_FINITE
-    altitude_m, speed_m_s, course_deg, hdop, satellites, quality = (
-        _known(cells.get(name))
-        for name in ("altitude_m", "speed_m_s", "course_deg", "hdop", "satellites", "fix_quality")
-    )
+    names = ("altitude_m", "speed_m_s", "course_deg", "hdop", "horizontal_accuracy_m", "speed_accuracy_m_s")
+    told: dict[str, Any] = {name: _known(cells.get(name)) for name in names}
+    satellites, quality = _known(cells.get("satellites")), _known(cells.get("fix_quality"))
     return GnssFix(
-        stamp_ns, latitude_deg, longitude_deg, altitude_m, speed_m_s, course_deg, hdop=hdop,
+        stamp_ns, latitude_deg, longitude_deg, **told,
         satellites=None if satellites is None or satellites < 0 else int(satellites),
         fix_quality=1 if quality is None else int(quality), device_stamp_ns=device_ns,
+        cn0_dbhz=tuple(float(v) for v in cells.get("cn0_dbhz", ()) if math.isfinite(v)),
     )  # fmt: skip
 
 
@@ -349,7 +364,10 @@ def save_npz(
         kept.setdefault(sample.sensor, []).append((arrival_ns, sample))
     arrays: dict[str, Any] = {"edgeguard_npz": VERSION}
     for sensor, rows in kept.items():
-        arrays |= {f"{sensor}_{name}": value for name, value in _packed(sensor, rows).items()}
+        try:
+            arrays |= {f"{sensor}_{name}": value for name, value in _packed(sensor, rows).items()}
+        except OverflowError:
+            raise _unsaved(f"a number of sensor {sensor!r} does not fit in 64 bits") from None
     if calibration is not None:
         arrays |= {name: getattr(calibration, name) for name in ("camera_matrix", "T_cam_lidar", "image_size_px")}
         arrays["lidar_height_m"] = calibration.lidar_height_m
@@ -389,12 +407,23 @@ def _packed(sensor: str, rows: list[tuple[int, Sample]]) -> dict[str, NDArray[An
         if len({np.shape(v) for v in values}) != 1:
             raise _unsaved(f"{sensor} frames differ in size")
         out[name] = np.array(values)
-    for name, shape in layout.optional.items():
-        blank = np.full(shape, math.nan) if name != "satellites" else -1
+    for name, row in layout.optional.items():
         values = [getattr(s, name) for s in samples]
+        shape, values = _one_width(sensor, name, values) if row == _ANY_WIDTH else (row, values)
+        blank = np.full(shape, math.nan) if name != "satellites" else -1
         if any(v is not None for v in values):
             out[name] = np.array([blank if v is None else v for v in values])
     return out
+
+
+def _one_width(
+    sensor: str, name: str, values: list[tuple[float, ...]]
+) -> tuple[tuple[int, ...], list[tuple[float, ...] | None]]:
+    """Lists of different length as rows of one: filled up with NaN, None where a list is empty."""
+    width = max(map(len, values))
+    if width > MAX_CN0:
+        raise _unsaved(f"a {sensor} sample has {width} values in {name}, more than {MAX_CN0}")
+    return (width,), [(*v, *(math.nan,) * (width - len(v))) if v else None for v in values]
 
 
 def _unsaved(what: str) -> RecordingError:

@@ -17,7 +17,8 @@ from edgeguard.errors import BundleFormatError
 
 MAX_DEPTH = 32  # our formats need 6, TUF metadata 7; Python's own parser would recurse far deeper
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# Possessive, and also taking a string that never ends: each byte is looked at once, whatever a stranger wrote.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
 
 T = TypeVar("T")

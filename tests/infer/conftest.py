@@ -112,7 +112,7 @@ def evil_bundle(device: Device) -> Callable[[onnx.ModelProto, pytest.MonkeyPatch
         path = device.root / "evil.onnx"
         path.write_bytes(model.SerializeToString())
         with monkeypatch.context() as patch:
-            patch.setattr("firmware_tools.pack.check_model", lambda *_: None)
+            patch.setattr("firmware_tools.pack.check_model", lambda *_, **__: None)
             return device.protect(path)
 
     return make

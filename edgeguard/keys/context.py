@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from types import MappingProxyType
 
 from cryptography.hazmat.primitives import hashes
@@ -21,6 +22,7 @@ ENC_BYTES = MappingProxyType({SUITE_X25519: 32, SUITE_P256: 65, SUITE_HYBRID: 11
 # enc, CEK, tag: the exact size of a wrap.
 WRAP_BYTES = MappingProxyType({suite: enc + CEK_BYTES + TAG_BYTES for suite, enc in ENC_BYTES.items()})
 KID_BYTES = 16  # 128 bits: no two devices of a fleet share one, and it fits a file name
+_LABEL = re.compile(r"\A[a-z][a-z0-9./-]{0,63}\Z")
 
 
 def length_prefixed(*fields: str | bytes) -> bytes:
@@ -37,6 +39,17 @@ def wrap_info(*, identity: bytes, fleet_id: str, model_id: str, kid: str, suite:
 def challenge_info(*, fleet_id: str, request_digest: bytes, kid: str, suite: str) -> bytes:
     """Return HPKE `info` of an enrolment challenge; no wrap ever opens under it, and no challenge as a wrap."""
     return length_prefixed("edgeguard/v1/enrol-challenge", fleet_id, request_digest, kid, suite)
+
+
+def derive_message(label: str) -> bytes:
+    """Return what a device's key derives a secret from: one label, one purpose.
+
+    Raises:
+        ValueError: not a label.
+    """
+    if not _LABEL.match(label):
+        raise ValueError("a label is lower-case letters, digits, dots, slashes and dashes")
+    return length_prefixed("edgeguard/v1/derive", label)
 
 
 def kid_of(public_key_der: bytes) -> str:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Self
 
 from edgeguard.errors import KeyUnavailableError
-from edgeguard.harden.memory import SecretBuffer
-from edgeguard.keys.context import SUITE_X25519, hkdf_sha256, length_prefixed
-from edgeguard.keys.hpke_provider import DECRYPTION_FAILED, HpkeKeyProvider
+from edgeguard.keys.context import SUITE_X25519
+from edgeguard.keys.hpke_provider import DECRYPTION_FAILED
 from edgeguard.keys.private_file import read_private_file, write_private_file
 from edgeguard.keys.private_key import generate, parse
+from edgeguard.keys.software import SoftwareKeyProvider
 
 __all__ = ["DECRYPTION_FAILED", "FileKeyProvider"]
 
-LABEL = re.compile(r"\A[a-z][a-z0-9./-]{0,63}\Z")
 
-
-class FileKeyProvider(HpkeKeyProvider):
+class FileKeyProvider(SoftwareKeyProvider):
     """KeyProvider on a key file: X25519, P-256, or ML-KEM-768 with X25519."""
 
     def __init__(self, path: Path | str, passphrase: bytes | None = None) -> None:
@@ -34,8 +31,7 @@ class FileKeyProvider(HpkeKeyProvider):
                 code="EG-K001",
                 hint="check the passphrase, or make a new key with: edgeguard-provision keygen",
             )
-        super().__init__(key.public(), "file")
-        self._private_key = key
+        super().__init__(key, "file")
 
     @classmethod
     def generate(cls, path: Path | str, passphrase: bytes | None = None, *, suite: str = SUITE_X25519) -> Self:
@@ -47,17 +43,3 @@ class FileKeyProvider(HpkeKeyProvider):
         """
         write_private_file(Path(path), generate(suite).to_pem(passphrase))
         return cls(path, passphrase)
-
-    def derive_secret(self, label: str) -> SecretBuffer:
-        """See `KeyProvider`. HKDF-SHA-256 over the private key, bound to the label."""
-        if not LABEL.match(label):
-            raise ValueError("a label is lower-case letters, digits, dots, slashes and dashes")
-        return SecretBuffer.copy_of(
-            hkdf_sha256(self._private_key.secret_bytes(), length_prefixed("edgeguard/v1/derive", label))
-        )
-
-    def _open(self, sealed: bytes, info: bytes) -> bytes:
-        return self._private_key.open(sealed, info)
-
-    def _agree(self, point: bytes) -> bytes:
-        return self._private_key.agree(point)

@@ -22,9 +22,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 
 from edgeguard.errors import KeyUnavailableError
 from edgeguard.harden.memory import SecretBuffer
-from edgeguard.keys.context import length_prefixed
+from edgeguard.keys.context import derive_message
 from edgeguard.keys.dh import DhKeyProvider
-from edgeguard.keys.file import LABEL
 from edgeguard.keys.private_file import read_private_file, write_private_file
 from edgeguard.keys.public_key import of_p256
 from edgeguard.keys.tpm_link import DEFAULT_TCTI, TpmLink
@@ -171,9 +170,7 @@ class TpmKey:
 
     def derive_secret(self, label: str) -> SecretBuffer:
         """See `DhKey`. HMAC-SHA-256 in the TPM over the label."""
-        if not LABEL.match(label):
-            raise ValueError("a label is lower-case letters, digits, dots, slashes and dashes")
-        message = length_prefixed("edgeguard/v1/derive", label)
+        message = derive_message(label)
         with (
             self._operation() as use,
             self._loaded(use, self._file.derivation) as key,

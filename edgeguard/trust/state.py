@@ -16,6 +16,7 @@ Example::
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,6 +49,11 @@ from edgeguard.trust.store import TrustStore
 STATE_FILE: Final = "device.state"
 _LIST_PREFIX: Final = "revocation-"
 _PARTIAL_SUFFIX: Final = ".new"
+# The revocation keys are online and a list holds tens of thousands of floors; what the state remembers of them is
+# bounded, so that a thief of those keys cannot make it grow beyond MAX_STATE_BYTES, after which it would never open.
+MAX_LISTED_MODELS: Final = 4096
+# What the system says about the caller, and not about what lies there.
+_SAYS_NOTHING: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EAGAIN})
 _ZERO: Final = ModelFloor(Counter("0", "0"))
 
 # One message for a state that is missing, edited, cut, cloned, foreign or old: failing tells nothing.
@@ -164,10 +170,12 @@ class DeviceState:
         """Read and authenticate the state of this device.
 
         Raises:
-            TrustError: EG-T030 missing, altered, another device's or fleet's, or older than the counter; EG-T035.
+            TrustError: EG-T030 missing, altered, another device's or fleet's, or older than the counter; EG-T033 this
+                user may not read it, or somebody holds its lock, which says nothing about the state; EG-T035.
         """
         files = FolderFiles(folder) if isinstance(folder, (str, Path)) else folder
         found: Self | None = None
+        reason = ""
         try:
             with files.locked():
                 raw = files.read(STATE_FILE, MAX_STATE_BYTES + 1)
@@ -175,8 +183,15 @@ class DeviceState:
                 if record is not None:
                     found = cls(files, key, fleet_id, counter, record)
                     found._accept(record)
-        except OSError:
+        except OSError as error:
             found = None
+            reason = (error.strerror or "").lower() if error.errno in _SAYS_NOTHING else ""
+        if reason:
+            raise TrustError(
+                f"the device state cannot be reached: {reason}",
+                code="EG-T033",
+                hint="use it as the user it belongs to, on a writable medium, while no other process holds its lock",
+            )
         if found is None:
             _refuse()
         return found
@@ -314,9 +329,12 @@ class DeviceState:
         record = msgspec.structs.replace(
             record, revocation=_in_force(wanted), generation=str(int(record.generation) + 1)
         )
+        sealed = seal(record, self._key)
+        if len(sealed) > MAX_STATE_BYTES:
+            raise TrustError("the device state would be too large to be read again", code="EG-T033")
         if wanted is not None and self._files.read(_list_name(wanted.digest), MAX_LIST_BYTES + 1) != wanted.content:
             self._write(_list_name(wanted.digest), wanted.content)
-        self._write(STATE_FILE, seal(record, self._key))
+        self._write(STATE_FILE, sealed)
         if self._counter is not None and self._counter.increment() != int(record.generation):
             _refuse()
         self._record, self._list = record, wanted
@@ -393,15 +411,15 @@ def _require_not_older(record: StateRecord, trust: TrustStore) -> None:
 def _with_signed(record: StateRecord, trust: TrustStore, revocation: RevocationList | None) -> StateRecord:
     """Return the record with everything that verified metadata says, and nothing lowered."""
     times = [date_to_ns(record.time_floor, what="time_floor"), date_to_ns(trust.policy.issued, what="issued")]
-    signed: list[tuple[str, Place]] = [(name, floor.value) for name, floor in trust.policy.floors.items()]
+    models = dict(record.models)
+    for model_id, counter in trust.policy.floors.items():
+        _raise_floor(models, model_id, counter.value)
     if revocation is not None:
         times.append(revocation.issued_ns)
-        signed += revocation.floors.items()
-    models = dict(record.models)
-    for model_id, floor in signed:
-        known = models.get(model_id, _ZERO)
-        if floor > known.floor.value:
-            models[model_id] = msgspec.structs.replace(known, floor=_counter(floor))
+        for model_id, floor in sorted(revocation.floors.items()):
+            # A model for which there is no room is still held to the floor by the list itself while that is in force.
+            if model_id in models or len(models) < MAX_LISTED_MODELS:
+                _raise_floor(models, model_id, floor)
     return msgspec.structs.replace(
         record,
         time_floor=ns_to_date(max(times)),
@@ -410,6 +428,12 @@ def _with_signed(record: StateRecord, trust: TrustStore, revocation: RevocationL
         revocation=_in_force(revocation),
         models=models,
     )
+
+
+def _raise_floor(models: dict[str, ModelFloor], model_id: str, floor: Place) -> None:
+    known = models.get(model_id, _ZERO)
+    if floor > known.floor.value:
+        models[model_id] = msgspec.structs.replace(known, floor=_counter(floor))
 
 
 def _checked(record: StateRecord) -> StateRecord:

@@ -17,11 +17,12 @@ import cv2
 import numpy as np
 
 from edgeguard.kernels import _reference as twin
-from edgeguard.kernels.clusters import cluster_points, thin_points
+from edgeguard.kernels.clusters import cluster_points
 from edgeguard.kernels.ground import height_above_ground
 from edgeguard.kernels.motion import build_normals, refine_pose
 from edgeguard.kernels.projection import project_points
 from edgeguard.kernels.ranges import ask_sweep, range_image, to_spherical
+from edgeguard.kernels.voxels import thin_points
 
 WIDTH, HEIGHT = 1242, 375
 K = np.array([[721.5, 0, 609.6], [0, 721.5, 172.9], [0, 0, 1]])

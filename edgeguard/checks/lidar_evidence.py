@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.clock import NS_PER_S
-from edgeguard.kernels.clusters import thin_points
 from edgeguard.kernels.ground import height_above_ground
 from edgeguard.kernels.motion import build_normals, refine_pose, score_poses
 from edgeguard.kernels.ranges import MIN_RANGE_M, range_image, to_spherical
+from edgeguard.kernels.voxels import thin_points
 from edgeguard.types import LIDAR, PointCloud, RigCalibration, SyncedSet
 
 MAX_GAP_NS = 350_000_000  # three sweeps at 10 Hz; beyond that too much of the scene is new to match or to compare

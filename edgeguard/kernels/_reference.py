@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from edgeguard.kernels import ground, motion, ranges
 from edgeguard.kernels.projection import MIN_DEPTH_M
+from edgeguard.kernels.voxels import HALF
 
 _AROUND = tuple(product((-1, 0, 1), repeat=3))
 Float64 = NDArray[np.float64]
@@ -118,8 +119,8 @@ def height_above_ground(xyz: NDArray[np.float32], lidar_height_m: float) -> NDAr
 
 def _voxels(xyz: NDArray[np.float32], voxel_m: float) -> list[tuple[int, int, int] | None]:
     with np.errstate(all="ignore"):
-        cells = np.floor(xyz.astype(np.float64) / voxel_m)
-        good: NDArray[np.bool_] = np.all(np.abs(cells) < (1 << 20) - 1, axis=1)
+        cells = np.floor(xyz.astype(np.float64) * (1.0 / voxel_m) + HALF)
+        good: NDArray[np.bool_] = np.all((cells >= 1) & (cells < 2 * HALF - 1), axis=1)
     return [(int(c[0]), int(c[1]), int(c[2])) if ok else None for c, ok in zip(cells, good.tolist(), strict=True)]
 
 
@@ -149,7 +150,7 @@ def cluster_points(xyz: NDArray[np.float32], voxel_m: float) -> tuple[NDArray[np
 
 
 def thin_points(xyz: NDArray[np.float32], voxel_m: float) -> NDArray[np.float32]:
-    """Twin of `clusters.thin_points`."""
+    """Twin of `voxels.thin_points`."""
     members: dict[tuple[int, int, int], list[int]] = {}
     for i, cell in enumerate(_voxels(xyz, voxel_m)):
         if cell is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,11 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from edgeguard.kernels import _reference as twin
-from edgeguard.kernels.clusters import cluster_points, thin_points
+from edgeguard.kernels.clusters import cluster_points
 from edgeguard.kernels.ground import height_above_ground
 from edgeguard.kernels.motion import build_normals, refine_pose, score_poses
 from edgeguard.kernels.projection import project_points
 from edgeguard.kernels.ranges import ask_sweep, range_image, to_spherical
+from edgeguard.kernels.voxels import thin_points
 
 _P = np.array([[70.0, -72.0, 0.0, 4.0], [17.0, 0.0, -72.0, 2.0], [1.0, 0.0, 0.0, -0.2]])
 _COORDINATE = st.floats(-60, 60, width=32) | st.sampled_from([0.0, np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-38])
@@ -99,6 +102,33 @@ def test_clusters_agree_on_a_crowded_scene() -> None:
         want, want_count = twin.cluster_points(cloud, voxel_m)
         np.testing.assert_array_equal(labels, want)
         assert count == want_count
+
+
+def test_voxels_agree_when_there_are_more_than_the_first_table_holds() -> None:
+    """A hundred thousand voxels: the table grows twice on the way and loses nobody."""
+    rng = np.random.default_rng(5)
+    cloud = rng.uniform(-40, 40, (110_000, 3)).astype(np.float32)
+
+    thinned = thin_points(cloud, 0.5)
+
+    assert len(thinned) > 1 << 16
+    np.testing.assert_allclose(thinned, twin.thin_points(cloud, 0.5), rtol=1e-5, atol=1e-6)
+    labels, _ = cluster_points(cloud[:60_000], 0.5)
+    np.testing.assert_array_equal(labels, twin.cluster_points(cloud[:60_000], 0.5)[0])
+
+
+def test_threads_do_not_share_scratch_memory() -> None:
+    """Four threads thin and cluster different clouds at once; each gets what it gets alone."""
+    rng = np.random.default_rng(6)
+    clouds = [rng.uniform(-20, 20, (n, 3)).astype(np.float32) for n in (5_000, 40_000, 20_000, 60_000)]
+    alone = [(thin_points(c, 0.4), cluster_points(c, 0.4)[0]) for c in clouds]
+
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda c: (thin_points(c, 0.4), cluster_points(c, 0.4)[0]), clouds * 5))
+
+    for k, (thinned, labels) in enumerate(together):
+        np.testing.assert_array_equal(thinned, alone[k % 4][0])
+        np.testing.assert_array_equal(labels, alone[k % 4][1])
 
 
 def test_scan_matching_equals_its_twin_and_finds_the_motion() -> None:

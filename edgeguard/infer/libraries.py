@@ -9,6 +9,7 @@ ATLAS: AML.M0011 (restrict library loading).
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from edgeguard.infer.runtime import sealed_memory_file
 from edgeguard.keys.regular_file import open_regular, read_up_to
 
 MAX_LIBRARY_BYTES: Final = 512 * 1024 * 1024  # the largest provider libraries are below it
+_PATH_BITS: Final = 32
+_loads = itertools.count()  # of this process; counting is one step under the interpreter's lock
 
 
 def checked_libraries(paths: Sequence[Path | str], signed: Mapping[str, str]) -> list[bytes]:
@@ -70,7 +73,7 @@ def registered(options: Any, contents: Sequence[bytes]) -> Iterator[None]:
     with sealed_memory_file(first, executable=True) as fd:
         failed = False
         try:
-            options.register_custom_ops_library(f"/proc/self/fd/{fd}")
+            options.register_custom_ops_library(_path_of_its_own(fd))
         except Exception:
             failed = True
         if failed:
@@ -81,6 +84,18 @@ def registered(options: Any, contents: Sequence[bytes]) -> Iterator[None]:
             )
         with registered(options, others):
             yield
+
+
+def _path_of_its_own(fd: int) -> str:
+    """Return a path to an open file that this process has never spelled before.
+
+    The dynamic linker takes a library that is still loaded under the same name instead of opening the path, and
+    descriptor numbers come back: a second model's library would be the first one's. So each load writes its number into
+    the spelling, a bit for each step that leads nowhere.
+    """
+    number = next(_loads)
+    steps = (".//" if number >> bit & 1 else "./" for bit in range(_PATH_BITS))
+    return f"/proc/self/fd/{''.join(steps)}{fd}"
 
 
 def _read(path: Path) -> bytes:

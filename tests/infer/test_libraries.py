@@ -93,6 +93,28 @@ def test_a_signed_library_is_loaded_from_the_bytes_that_were_hashed(
     assert not [name for name in open_files if "memfd:edgeguard" in name]
 
 
+def test_a_library_that_is_still_loaded_does_not_stand_in_for_another(
+    device: Device, conv_path: Path, signed_bundle: Path, library: Path, mark: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The linker knows libraries by the names they were loaded under, and descriptor numbers come back."""
+    (tmp_path / "other.c").write_text(SOURCE.replace("EDGEGUARD_TEST_MARK", "EDGEGUARD_OTHER_MARK"))
+    other = tmp_path / "libother.so"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", other, tmp_path / "other.c", "-ldl"], check=True, timeout=60)
+    bundle = tmp_path / "other.bundle"
+    pack_model(device.fleet, conv_path, bundle, release=Release("detector", "1"), wall_ns=NOW_NS, libraries=[other])
+    grant(device.fleet, bundle, "cam-1", wall_ns=NOW_NS)
+    monkeypatch.setenv("EDGEGUARD_OTHER_MARK", str(tmp_path / "other-mark"))
+
+    with open_with(device, signed_bundle, library):
+        mark.unlink()
+        with open_with(device, bundle, other):
+            pass
+
+    assert (tmp_path / "other-mark").exists()
+    assert not mark.exists()
+
+
 def test_an_altered_library_never_runs(
     device: Device, signed_bundle: Path, library: Path, mark: Path, tmp_path: Path
 ) -> None:
@@ -244,6 +266,6 @@ def test_operators_of_a_domain_that_no_library_brings_stay_refused(
     python = custom_model(tmp_path / "python.onnx", "acme", "PyOp")
     with pytest.raises(ModelStructureError, match="EG-G006"):
         pack_model(
-            device.fleet, python, tmp_path / "b3", release=Release("detector", "3"), wall_ns=NOW_NS, libraries=[library],
-            operator_domains=["acme"],
+            device.fleet, python, tmp_path / "b3", release=Release("detector", "3"), wall_ns=NOW_NS,
+            libraries=[library], operator_domains=["acme"],
         )  # fmt: skip

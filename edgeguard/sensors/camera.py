@@ -111,7 +111,8 @@ class ThreadedCamera(ABC):
             if self._waiting:
                 return self._waiting.popleft()
             if self._failure is not None:
-                raise SensorDisconnectedError(self._failure.message, hint=self._failure.hint)
+                code = self._failure.code if isinstance(self._failure, SensorDisconnectedError) else None
+                raise SensorDisconnectedError(self._failure.message, code=code, hint=self._failure.hint)
         if self._thread is None:
             raise self._gone("is not open")
         return None
@@ -143,6 +144,14 @@ class ThreadedCamera(ABC):
         except SensorError as error:
             with self._changed:
                 self._failure = error
+                self._changed.notify_all()
+        except Exception as error:  # a thread that dies without a word would look like a camera that is silent
+            with self._changed:
+                self._failure = SensorDisconnectedError(
+                    f"reading camera {self._info.origin} of sensor {self._info.sensor} failed: {type(error).__name__}",
+                    code="EG-N023",
+                    hint="not the cable's fault: report it with the log",
+                )
                 self._changed.notify_all()
         finally:
             self._disconnect()

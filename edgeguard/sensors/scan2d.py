@@ -12,6 +12,8 @@ from edgeguard.types import Scan2d, SourceInfo
 
 LD06_BAUD = 230_400
 RPLIDAR_BAUD = 115_200  # A1 and A2; A3 and S1 use 256000, S2 one million
+# Twenty turns. An RPLIDAR whose power failed forgets that it was asked: it is opened, and asked, again.
+SILENCE_S = 2.0
 SCAN_PERIOD_NS = NS_PER_S // 10  # both turn ten times a second as delivered
 
 
@@ -23,7 +25,8 @@ class Ld06Source(SerialSource):
     """
 
     def __init__(self, port: str, clock: Clock, *, sensor: str = "scan2d", period_ns: int = SCAN_PERIOD_NS) -> None:
-        super().__init__(port, LD06_BAUD, Ld06Decoder(), SourceInfo(sensor, Scan2d, period_ns, port), clock)
+        info = SourceInfo(sensor, Scan2d, period_ns, port)
+        super().__init__(port, LD06_BAUD, Ld06Decoder(), info, clock, stop_after_silence_s=SILENCE_S)
 
 
 class RplidarSource(SerialSource):
@@ -45,4 +48,7 @@ class RplidarSource(SerialSource):
     ) -> None:
         start = START_STANDARD if mode == "standard" else START_EXPRESS
         info = SourceInfo(sensor, Scan2d, period_ns, port)
-        super().__init__(port, baud, RplidarDecoder(), info, clock, hello=STOP + start, goodbye=STOP, dtr=False)
+        super().__init__(
+            port, baud, RplidarDecoder(), info, clock, hello=STOP + start, goodbye=STOP, dtr=False,
+            stop_after_silence_s=SILENCE_S,
+        )  # fmt: skip

@@ -15,7 +15,7 @@ from typing import Protocol, Self
 
 import serial
 
-from edgeguard.clock import Clock
+from edgeguard.clock import NS_PER_S, Clock
 from edgeguard.errors import SensorDisconnectedError, SensorOpenError
 from edgeguard.sensors.line_diagnosis import LineDiagnosis, LineWatch
 from edgeguard.types import GnssFix, LineStats, Sample, SourceInfo
@@ -57,6 +57,8 @@ class SerialSource:
         info: what the source is. clock: every sample is stamped with its time when the bytes were read.
         hello, goodbye: written after opening and before closing, for sensors that speak only when asked.
         dtr: state of the DTR line while open (some adapters stop a motor with it); None leaves it alone.
+        stop_after_silence_s: None never; else `read` raises when no byte came for so long, so that who opens again says
+            `hello` again. A sensor that lost power behind an adapter that kept it is away without a hang-up.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class SerialSource:
         hello: bytes = b"",
         goodbye: bytes = b"",
         dtr: bool | None = None,
+        stop_after_silence_s: float | None = None,
     ) -> None:
         self._path, self._baud = port, baud
         self._decoder, self._info, self._clock = decoder, info, clock
@@ -80,6 +83,8 @@ class SerialSource:
         self._watch = LineWatch(baud)
         self._counts: dict[str, int] = {}
         self._uart: tuple[int, int] | None = None
+        self._silence_ns = None if stop_after_silence_s is None else round(stop_after_silence_s * NS_PER_S)
+        self._heard_ns = 0
 
     @property
     def info(self) -> SourceInfo:
@@ -127,13 +132,15 @@ class SerialSource:
         self._uart = _uart_errors(descriptor)
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
+        self._heard_ns = self._clock.now_ns()
         self._say(self._hello)
 
     def read(self, timeout_s: float) -> Sample | None:
         """Return the next sample, or None when none is complete within `timeout_s`.
 
         Raises:
-            SensorDisconnectedError: EG-N002 when the device went away or the source is not open.
+            SensorDisconnectedError: EG-N002 when the device went away or the source is not open; EG-N024 when it was
+                silent for longer than allowed.
         """
         if not self._ready:
             self._receive(timeout_s)
@@ -164,6 +171,7 @@ class SerialSource:
             raise self._gone("is not open")
         events = self._poll.poll(max(0.0, timeout_s) * 1000.0)
         if not events:
+            self._check_silence()
             return
         state = events[0][1]
         if not state & select.POLLIN:  # hang-up or error, and nothing left to read
@@ -172,12 +180,20 @@ class SerialSource:
             data = bytes(self._port.read(MAX_READ_BYTES))
         except (serial.SerialException, OSError, TypeError) as error:
             raise self._gone("went away") from error
-        stamp_ns = self._clock.now_ns()
+        self._heard_ns = stamp_ns = self._clock.now_ns()
         samples = [record.sample(stamp_ns, self._info.sensor) for record in self._decoder.feed(data)]
         self._ready.extend(samples)
         # Only receivers' times are one clock: nodes that share a line each have their own.
         moments = [sample.device_stamp_ns for sample in samples if isinstance(sample, GnssFix)]
         self._watch.note(data, self._decoder.line_stats, moments)
+
+    def _check_silence(self) -> None:
+        if self._silence_ns is not None and self._clock.now_ns() - self._heard_ns > self._silence_ns:
+            raise SensorDisconnectedError(
+                f"serial port {self._path} of sensor {self._info.sensor} is silent",
+                code="EG-N024",
+                hint="check the sensor's power and its rate: edgeguard find --listen 3",
+            )
 
     def _say(self, words: bytes) -> None:
         """Write a request; a sensor that does not take it is found out by its silence."""

@@ -47,7 +47,8 @@ class SupervisedSource:
     """Gives the samples of `source`, through disconnections.
 
     Args:
-        source: what to read; only this object's thread touches it between `open` and `close`.
+        source: what to read; only this object's thread touches it between `open` and `close`, so that a source needs
+            no lock of its own: its counts are those of its last read.
         clock: the pipeline's clock; it times the back-off. rng: jitter of the back-off.
         queue: how many samples may wait. policy: delays between attempts.
 
@@ -76,6 +77,8 @@ class SupervisedSource:
         self._state = LinkState.CLOSED
         self._error: EdgeGuardError | None = None
         self._connections = 0
+        self._over = source.exhausted
+        self._line, self._lost = source.line_stats, dict(source.drops)
 
     @property
     def info(self) -> SourceInfo:
@@ -85,19 +88,18 @@ class SupervisedSource:
     def exhausted(self) -> bool:
         """Whether a recording is over and all of it was read; a device never is."""
         with self._arrived:
-            return self._source.exhausted and not self._queue
+            return self._over and not self._queue
 
     @property
     def line_stats(self) -> LineStats:
-        return self._source.line_stats
+        with self._arrived:
+            return self._line
 
     @property
     def drops(self) -> Mapping[str, int]:
         """Samples and connections lost, by reason, together with the wrapped source's own."""
         with self._arrived:
-            own = dict(self._counts)
-        inner: Mapping[str, int] = getattr(self._source, "drops", {})
-        return MappingProxyType({**inner, **own})
+            return MappingProxyType({**self._lost, **self._counts})
 
     @property
     def state(self) -> LinkState:
@@ -178,6 +180,7 @@ class SupervisedSource:
             self._set_state(LinkState.FAILED)
         finally:
             self._source.close()
+            self._look(None)
 
     def _connect(self, stop: threading.Event) -> bool:
         self._set_state(LinkState.CONNECTING)
@@ -197,17 +200,23 @@ class SupervisedSource:
                 sample = self._source.read(POLL_S)
             except SensorDisconnectedError as error:
                 self._source.close()
+                self._look(None)
                 self._lose(stop, DISCONNECTED, error)
                 return
+            self._look(sample)
             if sample is not None:
                 self._backoff.reset()
-                self._put(sample)
             else:
                 # Some sources do not block in `read`: without a pause this thread would eat a core.
-                stop.wait(POLL_S if self._source.exhausted else IDLE_S)
+                stop.wait(POLL_S if self._over else IDLE_S)
 
-    def _put(self, sample: Sample) -> None:
+    def _look(self, sample: Sample | None) -> None:
+        """Queue what was read, together with what the source says of itself after it."""
+        over, line, lost = self._source.exhausted, self._source.line_stats, dict(self._source.drops)
         with self._arrived:
+            self._over, self._line, self._lost = over, line, lost
+            if sample is None:
+                return
             if len(self._queue) == self._queue.maxlen:
                 self._count(QUEUE_FULL)
             self._queue.append(sample)

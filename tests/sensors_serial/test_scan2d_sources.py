@@ -12,11 +12,12 @@ from itertools import pairwise
 import pytest
 
 from edgeguard.clock import ManualClock
+from edgeguard.errors import SensorDisconnectedError
 from edgeguard.protocols.ld06 import Ld06Packet, encode_packet
 from edgeguard.protocols.rplidar import DESCRIPTORS, START_EXPRESS, START_STANDARD, STOP
-from edgeguard.sensors.scan2d import Ld06Source, RplidarSource
+from edgeguard.sensors.scan2d import SILENCE_S, Ld06Source, RplidarSource
 from edgeguard.sim.pty_line import PtyLine
-from edgeguard.types import Scan2d
+from edgeguard.types import Sample, Scan2d
 
 STANDARD = next(raw for raw, mode in DESCRIPTORS.items() if mode == "standard")
 
@@ -61,7 +62,11 @@ def test_an_rplidar_is_asked_on_opening_gives_revolutions_and_is_stopped_on_clos
     with rplidar() as (port, heard):
         clock = ManualClock(start_ns=5_000_000_000)
         with RplidarSource(port, clock, mode="standard") as source:
-            scans = [scan for _ in range(40) if (scan := source.read(0.1)) is not None]
+            scans: list[Sample] = []
+            for _ in range(40):
+                scans += [scan] if (scan := source.read(0.1)) is not None else []
+                if len(scans) == 2:
+                    break
         for _ in range(100):
             if heard[-1].endswith(STOP):
                 break
@@ -73,6 +78,25 @@ def test_an_rplidar_is_asked_on_opening_gives_revolutions_and_is_stopped_on_clos
         assert scan.range_m.size == 90
         assert scan.range_m[0] == pytest.approx(2.0)
         assert scan.stamp_ns == 5_000_000_000
+
+
+def test_a_sensor_that_lost_its_power_is_asked_again() -> None:
+    """The adapter stays, the lidar forgets that it was asked: silence ends the connection, opening asks anew."""
+    with rplidar() as (port, heard):
+        clock = ManualClock(start_ns=5_000_000_000)
+        source = RplidarSource(port, clock, mode="standard")
+        source.open()
+        while source.read(0.2) is not None:
+            pass
+        clock.wait_until_ns(clock.now_ns() + int(SILENCE_S * 1e9) + 1)
+        with pytest.raises(SensorDisconnectedError) as caught:
+            source.read(0.0)
+        assert caught.value.code == "EG-N024"
+        source.close()
+        source.open()
+        assert source.read(5.0) is not None
+        source.close()
+    assert b"".join(heard).count(START_STANDARD) == 2
 
 
 def test_an_ld06_talks_at_once() -> None:

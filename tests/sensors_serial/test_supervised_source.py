@@ -7,7 +7,7 @@ import threading
 import time
 import tracemalloc
 import tty
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +146,7 @@ class Endless:
 
     exhausted = False
     line_stats = LineStats()
+    drops: Mapping[str, int] = {}
     info = SourceInfo("gnss", GnssFix, 1, "flood")
 
     def __init__(self) -> None:
@@ -304,3 +305,61 @@ def test_delays_grow_to_a_limit_with_jitter_and_start_over() -> None:
         BackoffPolicy(first_s=2.0, longest_s=1.0)
     with pytest.raises(ValueError, match="queue"):
         SupervisedSource(Endless(), SystemClock(), np.random.default_rng(1), queue=0)
+
+
+class Fragile:
+    """A source without any lock, as most are: it notes who asks it while it is read."""
+
+    info = SourceInfo("gnss", GnssFix, 1, "fragile")
+
+    def __init__(self, count: int) -> None:
+        self.askers: set[str] = set()
+        self._left, self._counts = count, dict[str, int]()
+
+    def _asked(self) -> None:
+        self.askers.add(threading.current_thread().name)
+
+    @property
+    def exhausted(self) -> bool:
+        self._asked()
+        return self._left == 0
+
+    @property
+    def line_stats(self) -> LineStats:
+        self._asked()
+        return LineStats(frames=len(self._counts))
+
+    @property
+    def drops(self) -> Mapping[str, int]:
+        self._asked()
+        return {reason: count for reason, count in self._counts.items() if count}
+
+    def open(self) -> None:
+        self._asked()
+
+    def close(self) -> None:
+        self._asked()
+
+    def read(self, timeout_s: float) -> Sample | None:
+        self._asked()
+        if self._left == 0:
+            return None
+        self._left -= 1
+        self._counts[f"reason {self._left}"] = 1
+        return GnssFix(1 + self._left, 1.0, 2.0)
+
+
+def test_what_a_source_counts_is_never_read_while_it_changes() -> None:
+    """A dict that grows while another thread goes through it raises: the reading thread alone looks, and publishes."""
+    fragile = Fragile(3000)
+    source = SupervisedSource(fragile, SystemClock(), np.random.default_rng(1), queue=4000)
+    fragile.askers.clear()
+    with source:
+        seen, got = [], 0
+        while not source.exhausted:
+            got += source.read(0.0) is not None
+            seen.append((sum(source.drops.values()), source.line_stats.frames))
+    assert got == 3000  # the last sample is never lost to an `exhausted` that came before it
+    assert seen == sorted(seen)
+    assert (sum(source.drops.values()), source.line_stats.frames) == (3000, 3000)
+    assert fragile.askers == {"sensor-gnss"}

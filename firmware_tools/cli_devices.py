@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from edgeguard.cli.options import format_option, print_facts, progress_bar, say, tpm_option
+from edgeguard.cli.options import ask_secret, format_option, print_facts, progress_bar, say, tpm_option
 from edgeguard.clock import SystemClock
 from edgeguard.errors import ProvisioningError
 
@@ -18,34 +18,38 @@ SUITES = ("x25519", "p256", "mlkem768-x25519")
 
 @click.command()
 @click.option("--trust", required=True, type=FOLDER, help="Copy of the fleet's trust folder.")
-@click.option("--key", "key_path", required=True, type=FOLDER, help="New private key; created with mode 0600.")
+@click.option(
+    "--key",
+    "key_path",
+    required=True,
+    metavar="KEY",
+    help="New private key: a file of mode 0600, or tpm:, pkcs11:, rpi-otp: as in docs/keys.md.",
+)
 @click.option("--request", "request_path", required=True, type=FOLDER, help="Enrolment request to bring to the fleet.")
 @click.option("--name", required=True, help="Name of the device.")
 @click.option("--board", default="generic", show_default=True, help="Kind of board, for models limited to some.")
 @click.option(
     "--suite",
     type=click.Choice(SUITES),
-    default="x25519",
-    show_default=True,
-    help="Kind of key; mlkem768-x25519 also resists quantum computers and is what pq-required models ask for.",
+    help="Kind of key, x25519 unless said; a chip has its own. mlkem768-x25519 also resists quantum computers and is what pq-required models ask for.",
 )
 @click.option("--state", "state_path", type=FOLDER, help="New folder for the device's state, made with its key.")
 @tpm_option
 @format_option
 def keygen(
     trust: Path,
-    key_path: Path,
+    key_path: str,
     request_path: Path,
     name: str,
     board: str,
-    suite: str,
+    suite: str | None,
     state_path: Path | None,
     tpm_counter: str,
     output: str,
 ) -> None:
     """Make a device key, its state and its enrolment request; run where the key will stay."""
     from edgeguard.keys.context import POST_QUANTUM_SUITES, fingerprint_of
-    from edgeguard.keys.file import FileKeyProvider
+    from edgeguard.keys.open_key import generate_key
     from edgeguard.keys.tpm_counter import TpmCounter
     from edgeguard.trust.state import DeviceState
     from edgeguard.trust.store import TrustStore
@@ -54,8 +58,8 @@ def keygen(
     from firmware_tools.passphrase import chosen_passphrase
 
     store = TrustStore.load(trust, SystemClock().wall_ns())
-    full_name = f"hpke-base/{suite}/hkdf-sha256/aes-256-gcm"
-    key = FileKeyProvider.generate(key_path, chosen_passphrase(new=True), suite=full_name)
+    full_name = f"hpke-base/{suite}/hkdf-sha256/aes-256-gcm" if suite else None
+    key = generate_key(key_path, suite=full_name, passphrase=chosen_passphrase(new=True), ask=ask_secret)
     if state_path is not None:
         with TpmCounter.create(key, tcti=tpm_counter) if tpm_counter else nullcontext() as counter:
             state = DeviceState.create(state_path, key=key, trust=store, counter=counter)
@@ -86,18 +90,18 @@ def challenge(fleet: Path, request: Path, out: Path, output: str) -> None:
 @click.command()
 @click.argument("challenge_path", metavar="CHALLENGE", type=FOLDER)
 @click.option("--trust", required=True, type=FOLDER, help="Copy of the fleet's trust folder.")
-@click.option("--key", "key_path", required=True, type=FOLDER, help="The device's private key.")
+@click.option("--key", "key_path", required=True, metavar="KEY", help="The device's private key.")
 @click.option("--out", required=True, type=FOLDER, help="Answer to bring back to the fleet.")
 @format_option
-def answer(challenge_path: Path, trust: Path, key_path: Path, out: Path, output: str) -> None:
+def answer(challenge_path: Path, trust: Path, key_path: str, out: Path, output: str) -> None:
     """Answer a CHALLENGE with the device's key; run where the key is."""
-    from edgeguard.keys.file import FileKeyProvider
+    from edgeguard.keys.open_key import open_key
     from edgeguard.trust.store import TrustStore
     from firmware_tools.enroll import answer_challenge, read_bounded
     from firmware_tools.files import write_atomic
     from firmware_tools.passphrase import chosen_passphrase
 
-    key = FileKeyProvider(key_path, chosen_passphrase())
+    key = open_key(key_path, passphrase=chosen_passphrase(), ask=ask_secret)
     store = TrustStore.load(trust, SystemClock().wall_ns())
     write_atomic(out, answer_challenge(key, store, read_bounded(challenge_path)))
     print_facts(output, {"answer": str(out)})

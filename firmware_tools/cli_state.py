@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edgeguard.cli.options import format_option, print_facts, say, tpm_option
+from edgeguard.cli.options import format_option, open_device_key, print_facts, say, tpm_option
 from edgeguard.clock import SystemClock
 
 FOLDER = click.Path(path_type=Path)
@@ -43,13 +43,12 @@ def state_token(
 @click.command("recover-state")
 @click.argument("token", type=FOLDER)
 @click.option("--trust", required=True, type=FOLDER, help="The device's trust folder, as new as the token asks.")
-@click.option("--key", "key_path", required=True, type=FOLDER, help="The device's private key.")
+@click.option("--key", "key_path", required=True, metavar="KEY", help="The device's private key.")
 @click.option("--state", "state_path", required=True, type=FOLDER, help="State folder; what lies there is replaced.")
 @tpm_option
 @format_option
-def recover_state(token: Path, trust: Path, key_path: Path, state_path: Path, tpm_counter: str, output: str) -> None:
+def recover_state(token: Path, trust: Path, key_path: str, state_path: Path, tpm_counter: str, output: str) -> None:
     """Make this device's state again with a TOKEN of its fleet; run on the device."""
-    from edgeguard.keys.file import FileKeyProvider
     from edgeguard.keys.tpm_counter import TpmCounter
     from edgeguard.trust.files import read_directory_file
     from edgeguard.trust.state import DeviceState
@@ -58,7 +57,7 @@ def recover_state(token: Path, trust: Path, key_path: Path, state_path: Path, tp
 
     wall_ns = SystemClock().wall_ns()
     store = TrustStore.load(trust, wall_ns)
-    key = FileKeyProvider(key_path)
+    key = open_device_key(key_path)
     raw = read_directory_file(token.parent, token.name, MAX_TOKEN_BYTES, hint="edgeguard-provision state-token")
     with TpmCounter(key, tcti=tpm_counter) if tpm_counter else nullcontext() as counter:
         state = DeviceState.recover(state_path, key=key, trust=store, token=raw, clock_ns=wall_ns, counter=counter)

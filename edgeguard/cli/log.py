@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeguard.cli.options import LOG_SECRET, format_option
+from edgeguard.cli.options import LOG_SECRET, format_option, open_device_key
 from edgeguard.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,23 +35,22 @@ def command() -> None:
 @click.option(
     "--key",
     "key_path",
-    type=click.Path(path_type=Path),
+    metavar="KEY",
     envvar="EDGEGUARD_KEY",
     help="The device's private key, from which the log secret is derived; instead of --mac-key.",
 )
 @click.option("--head", default=None, help="A head kept off the device; it must still occur in the log.")
 @format_option
-def verify(directory: Path, mac_key_path: Path | None, key_path: Path | None, head: str | None, output: str) -> int:
+def verify(directory: Path, mac_key_path: str | None, key_path: str | None, head: str | None, output: str) -> int:
     """Check every byte of the log in DIRECTORY; exit code 4 and the first bad record if it was changed."""
     from dataclasses import asdict
 
     from edgeguard.audit.verify import verify_log
-    from edgeguard.keys.file import FileKeyProvider
 
     with ExitStack() as stack:
         key: bytes | memoryview | None = _read_key(mac_key_path) if mac_key_path is not None else None
         if key_path is not None and key is None:
-            key = stack.enter_context(FileKeyProvider(key_path).derive_secret(LOG_SECRET)).view
+            key = stack.enter_context(open_device_key(key_path).derive_secret(LOG_SECRET)).view
         summary = verify_log(directory, key, expected_head=head)
     if output == "json":
         click.echo(json.dumps(asdict(summary), sort_keys=True))

@@ -13,6 +13,8 @@ import click
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from edgeguard.keys.provider import EnrollingKey
+
 # Label under which the device key gives the secret of the audit log.
 LOG_SECRET = "audit-log"  # noqa: S105 - a label, not a secret
 
@@ -43,8 +45,8 @@ def model_options(verb: F) -> F:
                      help="Protected model to run on the camera frames."),
         click.option("--trust", "trust_path", type=click.Path(path_type=Path), envvar="EDGEGUARD_TRUST",
                      help="Folder with the pinned trust metadata; needed with --bundle."),
-        click.option("--key", "key_path", type=click.Path(path_type=Path), envvar="EDGEGUARD_KEY",
-                     help="The device's private key; needed with --bundle."),
+        click.option("--key", "key_path", metavar="KEY", envvar="EDGEGUARD_KEY",
+                     help="The device's private key, a file or an address; needed with --bundle."),
         click.option("--state", "state_path", type=click.Path(path_type=Path), envvar="EDGEGUARD_STATE",
                      help="The device's state folder; most fleets require it with --bundle."),
         click.option("--model-id", envvar="EDGEGUARD_MODEL_ID", default="",
@@ -61,6 +63,20 @@ def tpm_option(verb: F) -> F:
         "--tpm-counter", metavar="TCTI", default="", envvar="EDGEGUARD_TPM_COUNTER",
         help="TPM whose counter keeps step with the state, such as device:/dev/tpmrm0.",
     )(verb)  # fmt: skip
+
+
+def ask_secret(what: str) -> bytes:
+    """Ask a person at a terminal for a PIN; nothing where nobody is there."""
+    if not sys.stdin.isatty():
+        return b""
+    return str(click.prompt(what, hide_input=True, err=True)).encode()
+
+
+def open_device_key(where: str) -> EnrollingKey:
+    """Open the device's key at a path or address (docs/keys.md); asks for a PIN that nobody has given."""
+    from edgeguard.keys.open_key import open_key
+
+    return open_key(where, ask=ask_secret)
 
 
 def progress_bar() -> Progress:

@@ -16,6 +16,7 @@ from edgeguard.cli.options import (
     config_option,
     format_option,
     model_options,
+    open_device_key,
     print_result,
     progress_bar,
     say,
@@ -68,7 +69,7 @@ def command(
     car: Path | None,
     bundle: Path | None,
     trust_path: Path | None,
-    key_path: Path | None,
+    key_path: str | None,
     state_path: Path | None,
     model_id: str,
     board: str,
@@ -227,7 +228,7 @@ def _settings(
     configured: ModelConfig,
     bundle: Path | None,
     trust: Path | None,
-    key: Path | None,
+    key: str | None,
     state: Path | None,
     model_id: str,
     board: str,
@@ -235,7 +236,7 @@ def _settings(
     """Return the model section with what the command line says put over it."""
     import msgspec
 
-    said = {"bundle": str(bundle or ""), "trust": str(trust or ""), "key": str(key or ""), "model_id": model_id}
+    said = {"bundle": str(bundle or ""), "trust": str(trust or ""), "key": key or "", "model_id": model_id}
     given = {name: value for name, value in {**said, "state": str(state or ""), "board": board}.items() if value}
     return msgspec.structs.replace(configured, **given)
 
@@ -260,7 +261,6 @@ def _open_model(stack: ExitStack, settings: ModelConfig) -> OpenedModel:
     from edgeguard.clock import SystemClock
     from edgeguard.infer.adapter import ImageModel
     from edgeguard.infer.session import InferenceSession
-    from edgeguard.keys.file import FileKeyProvider
     from edgeguard.keys.tpm_counter import TpmCounter
     from edgeguard.trust.state import DeviceState
     from edgeguard.trust.store import TrustStore
@@ -274,7 +274,7 @@ def _open_model(stack: ExitStack, settings: ModelConfig) -> OpenedModel:
         )  # fmt: skip
     clock = SystemClock()
     trust = TrustStore.load(Path(settings.trust), clock.wall_ns())
-    key = FileKeyProvider(Path(settings.key))
+    key = open_device_key(settings.key)
     state = None
     if settings.state:
         tcti = settings.tpm_counter
@@ -291,11 +291,10 @@ def _open_model(stack: ExitStack, settings: ModelConfig) -> OpenedModel:
 def _open_audit(stack: ExitStack, directory: Path, clock: Clock, key: str) -> AuditLog:
     """Open the log; with a device key at hand its checkpoints are keyed, else only the chain protects it."""
     from edgeguard.audit.log import AuditLog
-    from edgeguard.keys.file import FileKeyProvider
 
     mac_key = None
     if key:
-        mac_key = stack.enter_context(FileKeyProvider(Path(key)).derive_secret(LOG_SECRET)).view
+        mac_key = stack.enter_context(open_device_key(key).derive_secret(LOG_SECRET)).view
     return stack.enter_context(AuditLog(directory, clock=clock, mac_key=mac_key))
 
 

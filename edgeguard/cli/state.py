@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeguard.cli.options import format_option, tpm_option
+from edgeguard.cli.options import format_option, open_device_key, tpm_option
 
 if TYPE_CHECKING:
     from edgeguard.trust.state import DeviceState
@@ -19,23 +19,24 @@ FOLDER = click.Path(path_type=Path)
 
 @click.command("state")
 @click.argument("folder", type=FOLDER, envvar="EDGEGUARD_STATE")
-@click.option("--key", "key_path", required=True, type=FOLDER, envvar="EDGEGUARD_KEY", help="The device's private key.")
+@click.option(
+    "--key", "key_path", required=True, metavar="KEY", envvar="EDGEGUARD_KEY", help="The device's private key."
+)
 @click.option(
     "--trust", "trust_path", required=True, type=FOLDER, envvar="EDGEGUARD_TRUST", help="The device's trust folder."
 )
 @tpm_option
 @format_option
-def command(folder: Path, key_path: Path, trust_path: Path, tpm_counter: str, output: str) -> None:
+def command(folder: Path, key_path: str, trust_path: Path, tpm_counter: str, output: str) -> None:
     """Authenticate the state in FOLDER, hold the trust folder against it, and show it; nothing is changed."""
     from edgeguard.clock import SystemClock
-    from edgeguard.keys.file import FileKeyProvider
     from edgeguard.keys.tpm_counter import TpmCounter
     from edgeguard.trust.state import DeviceState
     from edgeguard.trust.store import TrustStore
 
     wall_ns = SystemClock().wall_ns()
     trust = TrustStore.load(trust_path, wall_ns)
-    key = FileKeyProvider(key_path)
+    key = open_device_key(key_path)
     with TpmCounter(key, tcti=tpm_counter) if tpm_counter else nullcontext() as counter:
         state = DeviceState.open(folder, key=key, fleet_id=trust.fleet_id, counter=counter)
     state.require_not_older(trust)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeguard.cli.options import format_option
+from edgeguard.cli.options import format_option, open_device_key
 from edgeguard.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ PLAIN_SCOPE = "one signature by this key and the digests of all files; no policy
 @click.option(
     "--key",
     "key_path",
-    type=FOLDER,
+    metavar="KEY",
     envvar="EDGEGUARD_KEY",
     help="Device key: decrypt as well, in memory, check the plaintext digests, and wipe.",
 )
@@ -59,7 +59,7 @@ def command(
     trust_path: Path | None,
     model_id: str | None,
     board: str | None,
-    key_path: Path | None,
+    key_path: str | None,
     state_path: Path | None,
     public_key: Path | None,
     signature: Path | None,
@@ -117,7 +117,7 @@ def _verify_bundle(
     trust_path: Path,
     model_id: str | None,
     board: str | None,
-    key_path: Path | None,
+    key_path: str | None,
     state_path: Path | None,
     output: str,
 ) -> None:
@@ -146,17 +146,16 @@ def _verify_with_key(
     trust: TrustStore,
     model_id: str | None,
     board: str | None,
-    key_path: Path,
+    key_path: str,
     state_path: Path | None,
     wall_ns: int,
 ) -> VerifiedStatement:
     """Verify first, which names a damaged place, then open the model as this device would, to the last check."""
     from edgeguard.bundle.model import open_model
     from edgeguard.bundle.verify import verify_bundle
-    from edgeguard.keys.file import FileKeyProvider
     from edgeguard.trust.state import DeviceState
 
-    key = FileKeyProvider(key_path)
+    key = open_device_key(key_path)
     state = DeviceState.open(state_path, key=key, fleet_id=trust.fleet_id) if state_path else None
     verified = verify_bundle(bundle, trust, expect_model=model_id, board=board, wall_ns=wall_ns, state=state).statement
     expected = verified.model_id

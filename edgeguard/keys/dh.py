@@ -12,7 +12,7 @@ from typing import Protocol
 from cryptography.exceptions import InvalidTag
 
 from edgeguard.errors import KeyUnavailableError
-from edgeguard.harden.memory import SecretBuffer
+from edgeguard.harden.memory import SecretBuffer, wipe_bytes
 from edgeguard.keys import hpke
 from edgeguard.keys.context import ENC_BYTES, SUITE_P256, SUITE_X25519
 from edgeguard.keys.hpke_provider import HpkeKeyProvider
@@ -35,6 +35,8 @@ class DhKey(Protocol):
 
     def ecdh(self, point: bytes) -> bytes:
         """Return the Diffie-Hellman value (32 bytes; the x coordinate for P-256) with a validated point.
+
+        It is zeroed after use, so it must be an object of its own.
 
         Raises:
             EdgeGuardError: the chip is not there or refuses. ValueError: it does not take the point.
@@ -79,7 +81,7 @@ class DhKeyProvider(HpkeKeyProvider):
         shared = self._agree(enc)
         if not shared:
             return b""
-        with suppress(InvalidTag):
+        try:
             return hpke.open_base(
                 self._kem,
                 hpke.AES_256_GCM,
@@ -89,4 +91,7 @@ class DhKeyProvider(HpkeKeyProvider):
                 info=info,
                 sealed=sealed[len(enc) :],
             )
-        return b""
+        except InvalidTag:
+            return b""
+        finally:
+            wipe_bytes(shared)

@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
+from edgeguard.harden.memory import wipe_bytes
+
 _HKDF_SHA256 = b"\x00\x01"
 _MODE_BASE = b"\x00"
 _SECRET_BYTES = 32
@@ -79,7 +81,10 @@ def open_base(kem: Kem, aead: Aead, *, dh: bytes, enc: bytes, public_point: byte
     """
     secret = extract_and_expand(kem, dh, enc + public_point)
     key, nonce = key_schedule(kem, aead, secret, info)
-    return AESGCM(key).decrypt(nonce, sealed, None)
+    wipe_bytes(secret)
+    cipher = AESGCM(key)
+    wipe_bytes(key)
+    return cipher.decrypt(nonce, sealed, None)
 
 
 def extract_and_expand(kem: Kem, dh: bytes, kem_context: bytes) -> bytes:
@@ -94,7 +99,9 @@ def key_schedule(kem: Kem, aead: Aead, shared_secret: bytes, info: bytes) -> tup
     context = _MODE_BASE + _extract(suite, b"", b"psk_id_hash", b"") + _extract(suite, b"", b"info_hash", info)
     secret = _extract(suite, shared_secret, b"secret", b"")
     key = _expand(suite, secret, b"key", context, aead.key_bytes)
-    return key, _expand(suite, secret, b"base_nonce", context, _NONCE_BYTES)
+    nonce = _expand(suite, secret, b"base_nonce", context, _NONCE_BYTES)
+    wipe_bytes(secret)
+    return key, nonce
 
 
 def _extract(suite: bytes, salt: bytes, label: bytes, ikm: bytes) -> bytes:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from typing import Final, NoReturn
 
 from edgeguard.errors import DecryptionError, KeyUnavailableError
-from edgeguard.harden.memory import SecretBuffer
+from edgeguard.harden.memory import SecretBuffer, wipe_bytes
 from edgeguard.keys.context import (
     CEK_BYTES,
     KEY_CLASSES,
@@ -43,7 +43,10 @@ class HpkeKeyProvider(ABC):
 
     @abstractmethod
     def _open(self, sealed: bytes, info: bytes) -> bytes:
-        """Return the plaintext of HPKE base mode, or b"" for whatever reason it does not open."""
+        """Return the plaintext of HPKE base mode, or b"" for whatever reason it does not open.
+
+        What is returned here and by `_agree` is zeroed by the caller, so it must be an object of its own.
+        """
 
     @abstractmethod
     def _agree(self, point: bytes) -> bytes:
@@ -70,16 +73,23 @@ class HpkeKeyProvider(ABC):
             suite=self.suite,
         )
         cek = self._open(wrap, info) if len(wrap) == WRAP_BYTES[self.suite] else b""
-        if len(cek) != CEK_BYTES:
-            raise DecryptionError(DECRYPTION_FAILED)
-        return SecretBuffer.copy_of(cek)
+        try:
+            if len(cek) != CEK_BYTES:
+                raise DecryptionError(DECRYPTION_FAILED)
+            return SecretBuffer.copy_of(cek)
+        finally:
+            wipe_bytes(cek)
 
     def prove_possession(self, fleet_key: bytes, message: bytes) -> bytes:
         """See `EnrollingKey`. Raises KeyUnavailableError (EG-K001) for a fleet key that is no usable point."""
         shared = self._agree(fleet_key)
         if not shared:
             raise KeyUnavailableError("the fleet's enrolment key is not usable", code="EG-K001")
-        return hmac.digest(hkdf_sha256(shared, length_prefixed(POP_LABEL)), message, "sha256")
+        proof_key = hkdf_sha256(shared, length_prefixed(POP_LABEL))
+        wipe_bytes(shared)
+        proof = hmac.digest(proof_key, message, "sha256")
+        wipe_bytes(proof_key)
+        return proof
 
     def answer_challenge(self, fleet_id: str, request_digest: bytes, sealed: bytes) -> bytes:
         """See `EnrollingKey`. Raises DecryptionError for a challenge that is not for this key and request."""
@@ -87,7 +97,9 @@ class HpkeKeyProvider(ABC):
         nonce = self._open(sealed, info) if len(sealed) == WRAP_BYTES[self.suite] else b""
         if len(nonce) != CEK_BYTES:
             raise DecryptionError("the challenge cannot be answered by this device", code="EG-D000")
-        return challenge_answer(nonce, fleet_id=fleet_id, request_digest=request_digest, kid=self.kid)
+        answer = challenge_answer(nonce, fleet_id=fleet_id, request_digest=request_digest, kid=self.kid)
+        wipe_bytes(nonce)
+        return answer
 
     def _require_admitted(self, statement: VerifiedStatement) -> None:
         """Refuse what the release keys did not mean for a key like this, even where somebody made a wrap for it."""

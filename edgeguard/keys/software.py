@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeguard.harden.memory import SecretBuffer
+from edgeguard.harden.memory import SecretBuffer, wipe_bytes
 from edgeguard.keys.context import derive_message, hkdf_sha256
 from edgeguard.keys.hpke_provider import HpkeKeyProvider
 from edgeguard.keys.private_key import DevicePrivateKey
@@ -17,7 +17,13 @@ class SoftwareKeyProvider(HpkeKeyProvider):
 
     def derive_secret(self, label: str) -> SecretBuffer:
         """See `KeyProvider`. HKDF-SHA-256 over the private key, bound to the label."""
-        return SecretBuffer.copy_of(hkdf_sha256(self._private_key.secret_bytes(), derive_message(label)))
+        secret = self._private_key.secret_bytes()
+        derived = hkdf_sha256(secret, derive_message(label))
+        wipe_bytes(secret)
+        try:
+            return SecretBuffer.copy_of(derived)
+        finally:
+            wipe_bytes(derived)
 
     def _open(self, sealed: bytes, info: bytes) -> bytes:
         return self._private_key.open(sealed, info)

@@ -238,3 +238,43 @@ def test_a_key_is_not_copied_and_shows_nothing(key):
 def test_length_prefixing_never_confuses_two_lists(one, other):
     """Moving a border between fields changes the bytes."""
     assert (length_prefixed(*one) == length_prefixed(*other)) == (one == other)
+
+
+class Keeping(FileKeyProvider):
+    """A provider that keeps hold of what the library gave it."""
+
+    def _open(self, sealed: bytes, info: bytes) -> bytes:
+        self.kept = super()._open(sealed, info)
+        return self.kept
+
+    def _agree(self, point: bytes) -> bytes:
+        self.kept = super()._agree(point)
+        return self.kept
+
+
+def test_the_library_s_copies_of_secrets_are_zero_afterwards(key, tmp_path):
+    """The content key and the shared value exist once, in memory that is wiped."""
+    keeping = Keeping(tmp_path / "device.pem")
+    with keeping.open_wrap(statement(), wrap_for(key)) as cek:
+        assert bytes(cek.view) == b"\x07" * 32
+        assert keeping.kept == bytes(32)
+    peer = X25519PrivateKey.generate()
+    proof = keeping.prove_possession(peer.public_key().public_bytes_raw(), b"message")
+    assert keeping.kept == bytes(32)
+    assert proof == key.prove_possession(peer.public_key().public_bytes_raw(), b"message")
+
+
+def test_deriving_a_secret_leaves_no_copy_of_the_private_key(key, monkeypatch):
+    """Neither the key's bytes nor the derived ones outlive the call outside wiped memory."""
+    kept: list[bytes] = []
+    private = type(key._private_key)
+    read = private.secret_bytes
+
+    def keeping(self: object) -> bytes:
+        kept.append(read(self))
+        return kept[-1]
+
+    monkeypatch.setattr(private, "secret_bytes", keeping)
+    with key.derive_secret("a") as first, key.derive_secret("a") as second:
+        assert bytes(first.view) == bytes(second.view) != bytes(32)
+    assert [bytes(32)] * 2 == kept

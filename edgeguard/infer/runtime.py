@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeguard.errors import EdgeGuardError, EnvironmentMissingError, InferenceError
+from edgeguard.harden.memory import wipe_bytes
 from edgeguard.infer.options import CPU_PROVIDER, NO_CPU_FALLBACK, RUNTIME_CONFIG_VARIABLE
 
 OLDEST: Final = (1, 20)  # the oldest that tests/infer/test_old_runtimes.py runs
@@ -101,8 +102,14 @@ def _from_memory(ort: Any, graph: memoryview, held: Mapping[str, mmap.mmap], opt
         # The lengths must be the buffers' own: onnxruntime reads past the end of a shorter one.
         lengths = [len(data) for data in held.values()]
         getattr(options, _IN_MEMORY)(list(held), list(held.values()), lengths)
-    session = ort.InferenceSession(bytes(graph), options, **_arguments(providers))
-    session._model_bytes = None  # else kept, in the clear, as long as the session
+    copied = bytes(graph)
+    session = None
+    try:
+        session = ort.InferenceSession(copied, options, **_arguments(providers))
+    finally:
+        if session is not None:
+            session._model_bytes = None  # else kept, in the clear, as long as the session
+        wipe_bytes(copied)  # it has been parsed, or refused
     return session
 
 

@@ -104,6 +104,33 @@ def test_plaintext_is_wiped_when_the_session_fails(device: Device, conv_bundle: 
     assert not any(weights)
 
 
+@pytest.mark.parametrize("works", [True, False])
+def test_the_copy_of_the_graph_that_onnxruntime_was_given_is_zeroed(
+    device: Device, conv_bundle: Path, monkeypatch: pytest.MonkeyPatch, works: bool
+) -> None:
+    """onnxruntime takes bytes, which cannot be wiped in the usual way; whether or not it takes the model."""
+    given: list[bytes] = []
+
+    class Watched(onnxruntime.InferenceSession):
+        def __init__(self, model: bytes, *arguments: object, **named: object) -> None:
+            given.append(model)
+            assert any(model)
+            if not works:
+                raise ValueError
+            super().__init__(model, *arguments, **named)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Watched)
+    if works:
+        with InferenceSession(device.open(conv_bundle)) as session:
+            assert session.run(None, {"image": IMAGE})[0].any()
+    else:
+        with pytest.raises(InferenceError):
+            InferenceSession(device.open(conv_bundle))
+
+    assert len(given) == 1
+    assert not any(given[0])
+
+
 def test_a_planted_file_is_not_read(
     device: Device, conv_path: Path, conv_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

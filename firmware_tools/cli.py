@@ -15,12 +15,12 @@ import click
 
 from edgeguard import __version__
 from edgeguard.cli.main import run
-from edgeguard.cli.options import format_option, say
+from edgeguard.cli.options import ask_secret, format_option, say
 from edgeguard.clock import SystemClock
 from edgeguard.errors import BundleFormatError, ProvisioningError
 from firmware_tools.cli_devices import answer, challenge, enroll, grant, keygen
 from firmware_tools.cli_revocation import resign, revoke
-from firmware_tools.cli_signing import harden, rotate, sign
+from firmware_tools.cli_signing import harden, rotate, sign, token_key
 from firmware_tools.cli_state import recover_state, state_token
 from firmware_tools.passphrase import PassphraseSource
 
@@ -61,6 +61,13 @@ def cli(context: click.Context, debug: bool, passphrase_file: Path | None, ask_p
     multiple=True,
     metavar="ROLE=K/N",
     help="K of N keys for any role, such as revocation=2/3; repeat for several.",
+)
+@click.option(
+    "--token-key",
+    "token_keys",
+    multiple=True,
+    metavar="ROLE=ADDRESS",
+    help="Key of a role on a PKCS#11 token, made with token-key; repeat for several.",
 )
 @click.option(
     "--signatures",
@@ -118,6 +125,7 @@ def init(
     release_keys: int,
     release_threshold: int,
     roles: tuple[str, ...],
+    token_keys: tuple[str, ...],
     signatures: Literal["classical", "hybrid-required"],
     channels: tuple[str, ...],
     valid_days: int,
@@ -141,6 +149,8 @@ def init(
         release_keys=release_keys,
         release_threshold=release_threshold,
         roles=dict(_role(text) for text in roles),
+        token_keys=_token_keys(token_keys),
+        ask=ask_secret,
         signatures=signatures,
         passphrase=chosen_passphrase(new=True),
         channels=channels,
@@ -305,6 +315,7 @@ for verb in (
     grant,
     sign,
     rotate,
+    token_key,
     harden,
     revoke,
     recover_state,
@@ -319,6 +330,18 @@ def _role(text: str) -> tuple[str, tuple[int, int]]:
     if match is None:
         raise ProvisioningError("a role is ROLE=K/N, such as revocation=2/3", code="EG-P003")
     return match[1], (int(match[3]), int(match[2]))
+
+
+def _token_keys(given: tuple[str, ...]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for text in given:
+        role, _, address = text.partition("=")
+        if not address.startswith("pkcs11:"):
+            raise ProvisioningError(
+                "a token's key is ROLE=ADDRESS", code="EG-P003", hint="such as release=pkcs11:token=...;object=..."
+            )
+        found.setdefault(role, []).append(address)
+    return found
 
 
 def _predicate(text: str) -> tuple[str, dict[str, Any]]:

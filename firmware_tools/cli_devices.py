@@ -31,7 +31,8 @@ SUITES = ("x25519", "p256", "mlkem768-x25519")
 @click.option(
     "--suite",
     type=click.Choice(SUITES),
-    help="Kind of key, x25519 unless said; a chip has its own. mlkem768-x25519 also resists quantum computers and is what pq-required models ask for.",
+    help="Kind of key, x25519 unless said; a chip has its own. mlkem768-x25519 also resists quantum computers and is "
+    "what pq-required models ask for.",
 )
 @click.option("--state", "state_path", type=FOLDER, help="New folder for the device's state, made with its key.")
 @tpm_option

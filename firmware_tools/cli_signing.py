@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeguard.cli.options import format_option, print_facts, say
+from edgeguard.cli.options import ask_secret, format_option, print_facts, say
 from edgeguard.clock import SystemClock
 from edgeguard.errors import ProvisioningError
 
@@ -21,15 +21,15 @@ FOLDER = click.Path(path_type=Path)
 @click.command()
 @click.argument("bundle", type=FOLDER)
 @click.option("--trust", required=True, type=FOLDER, help="Copy of the fleet's trust folder.")
-@click.option("--key", "key_path", required=True, type=FOLDER, help="Your private release key, P-256 or ML-DSA-65.")
+@click.option("--key", "key_path", required=True, metavar="KEY", help="Your private release key: a file, or pkcs11:...")
 @click.option("--yes", is_flag=True, help="Do not ask; for machines that sign what they have built.")
 @format_option
-def sign(bundle: Path, trust: Path, key_path: Path, yes: bool, output: str) -> None:
+def sign(bundle: Path, trust: Path, key_path: str, yes: bool, output: str) -> None:
     """Add your release signature to a BUNDLE that somebody else packed, over the same bytes."""
     from edgeguard.trust.store import TrustStore
     from firmware_tools.passphrase import chosen_passphrase
     from firmware_tools.sign import add_signature
-    from firmware_tools.signer import FileSigner
+    from firmware_tools.signer import open_signer
 
     def confirm(statement: VerifiedStatement) -> bool:
         _show(statement)
@@ -41,24 +41,42 @@ def sign(bundle: Path, trust: Path, key_path: Path, yes: bool, output: str) -> N
 
     wall_ns = SystemClock().wall_ns()
     store = TrustStore.load(trust, wall_ns)
-    signer = FileSigner(key_path, chosen_passphrase())
+    signer = open_signer(key_path, chosen_passphrase(), ask_secret)
     signed = add_signature(bundle, store, signer, confirm=confirm, wall_ns=wall_ns)
     missing = [f"{m.count} {m.role} ({m.scheme})" for m in signed.missing]
     print_facts(output, {"identity": signed.identity, "signature": str(signed.path), "missing": missing})
     say(f"devices still wait for {', '.join(missing)}" if missing else "devices accept this bundle")
 
 
+@click.command("token-key")
+@click.argument("address")
+@click.option("--out", type=FOLDER, help="File for the public key in PEM.")
+@format_option
+def token_key(address: str, out: Path | None, output: str) -> None:
+    """Make a signing key on the PKCS#11 token at ADDRESS; then give it to init or rotate with --token-key."""
+    from firmware_tools.files import write_atomic
+    from firmware_tools.signer import open_token_signer
+
+    signer = open_token_signer(address, ask_secret, new=True)
+    if out is not None:
+        write_atomic(out, signer.public_pem())
+    print_facts(output, {"keyid": signer.public_key().keyid, "address": str(signer.uri)})
+
+
 @click.command()
 @click.argument("fleet", type=FOLDER)
 @click.argument("role")
 @click.option("--valid-days", type=click.IntRange(1, 36500), help="Days until it must be renewed; as before.")
+@click.option("--token-key", "token_keys", multiple=True, metavar="ADDRESS", help="New key on a token; repeatable.")
 @format_option
-def rotate(fleet: Path, role: str, valid_days: int | None, output: str) -> None:
+def rotate(fleet: Path, role: str, valid_days: int | None, token_keys: tuple[str, ...], output: str) -> None:
     """Give a ROLE of FLEET new keys; old key files move to keys/retired. Bundles: see resign, then revoke."""
     from firmware_tools.passphrase import open_fleet
     from firmware_tools.rotate import rotate as make_keys
 
-    made = make_keys(open_fleet(fleet), role, wall_ns=SystemClock().wall_ns(), valid_days=valid_days)
+    made = make_keys(
+        open_fleet(fleet), role, wall_ns=SystemClock().wall_ns(), valid_days=valid_days, token_keys=token_keys
+    )
     print_facts(
         output,
         {

@@ -15,7 +15,9 @@ from edgeguard.clock import NS_PER_S
 from edgeguard.errors import BundleFormatError, ProvisioningError
 from edgeguard.keys.context import SUITE_HYBRID, SUITE_P256, SUITE_X25519
 from edgeguard.keys.file import FileKeyProvider
+from edgeguard.keys.private_file import write_private_file
 from edgeguard.keys.public_key import parse_public_key
+from edgeguard.keys.secret_source import Ask
 from edgeguard.trust.dates import Date, ns_to_date, ns_to_datetime
 from edgeguard.trust.metadata import RELEASE, RELEASE_PQ
 from edgeguard.trust.policy import CLASSICAL, HYBRID, EnrolKeys, FleetPolicy, Hex64, Name, RevocationPolicy, Signatures
@@ -25,7 +27,7 @@ from edgeguard.trust.store import ATTEST, ENROL, REVOCATION, TrustStore
 from edgeguard.trust.strict_json import canonical, convert, parse
 from firmware_tools.files import folder_in_the_making, write_synced
 from firmware_tools.revocation_list import empty_list
-from firmware_tools.signer import FileSigner
+from firmware_tools.signer import ADDRESS_SUFFIX, FileSigner, Signer, open_signer
 from firmware_tools.trust_metadata import revocation_metadata, root_metadata, targets_metadata
 
 FLEET_SCHEMA = "edgeguard/fleet/v1"
@@ -57,10 +59,15 @@ class Fleet:
     fleet_id: str
     name: str
     passphrase: bytes | None = field(default=None, repr=False, compare=False)
+    ask: Ask | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def open(cls, folder: Path | str, passphrase: bytes | None = None) -> Fleet:
-        """Return the fleet in `folder`; the passphrase opens those of its keys that are encrypted.
+    def open(cls, folder: Path | str, passphrase: bytes | None = None, ask: Ask | None = None) -> Fleet:
+        """Return the fleet in `folder`.
+
+        Args:
+            passphrase: opens those of its keys that are encrypted.
+            ask: asks a person for the PIN of a token whose address names no source of it.
 
         Raises:
             ProvisioningError: EG-P002, there is none.
@@ -72,7 +79,7 @@ class Fleet:
             facts = convert(parse(raw, what="fleet.json"), FleetFile, what="fleet.json")
             if (folder / OLD_TRUST).is_dir() and not (folder / "trust").exists():
                 (folder / OLD_TRUST).rename(folder / "trust")  # the power went between two renames
-            return cls(folder, facts.fleet_id, facts.name, passphrase)
+            return cls(folder, facts.fleet_id, facts.name, passphrase, ask)
         except OSError as error:
             reason = (error.strerror or "unknown").lower()
         except BundleFormatError as error:
@@ -103,6 +110,8 @@ class Fleet:
         device_state: Literal["required", "optional"] = "required",
         list_max_age_days: tuple[int | None, int | None] = (DEFAULT_LIST_DAYS, None),
         required_attestations: Sequence[str] = (),
+        token_keys: Mapping[str, Sequence[str]] | None = None,
+        ask: Ask | None = None,
     ) -> Fleet:
         """Make a new fleet: all keys, the pinned root, the delegations and the signed policy.
 
@@ -116,6 +125,9 @@ class Fleet:
             passphrase: encrypts every private key of the folder.
             device_state: whether a model opens only beside an authenticated device state.
             required_attestations: in-toto predicate types that each model must carry, signed by `attest`.
+            token_keys: addresses of P-256 keys on tokens that a role's first keys are, by role name; made before, with
+                `edgeguard-provision token-key`. The folder holds their addresses and never their PINs.
+            ask: as for `open`.
             list_max_age_days: how old the revocation list may be for a new install, and for running; None: any age.
 
         Raises:
@@ -138,7 +150,8 @@ class Fleet:
         with folder_in_the_making(folder, code="EG-P001", mode=0o700) as new:
             for sub in ("keys", "public", "trust", "devices", "wraps"):
                 (new / sub).mkdir(mode=0o700)
-            signers = _new_signers(new / "keys", numbers, signatures, passphrase)
+            tokens = _token_signers(token_keys or {}, numbers, ask)
+            signers = _new_signers(new / "keys", numbers, signatures, passphrase, tokens)
             thresholds = {
                 role: threshold * len({s.public_key().scheme for s in signers[role]})
                 for role, (_, threshold) in numbers.items()
@@ -166,7 +179,7 @@ class Fleet:
             facts = FleetFile("edgeguard/fleet/v1", fleet_id, name, ns_to_date(issued_ns))
             write_synced(new / "fleet.json", canonical(msgspec.to_builtins(facts)))
             TrustStore.load(new / "trust", wall_ns, expect_fleet=fleet_id)
-        return cls.open(folder, passphrase)
+        return cls.open(folder, passphrase, ask)
 
     @property
     def trust_folder(self) -> Path:
@@ -181,7 +194,7 @@ class Fleet:
         """Return the fleet's verified trust; raises TrustError as the device would."""
         return TrustStore.load(self.trust_folder, wall_ns, expect_fleet=self.fleet_id)
 
-    def signers(self, role: str, count: int) -> list[FileSigner]:
+    def signers(self, role: str, count: int) -> list[Signer]:
         """Return the first `count` signing keys of a role that lie in this folder; `<role>-pq` names its other family.
 
         Raises:
@@ -190,9 +203,9 @@ class Fleet:
         paths = self._key_files(role)
         if len(paths) < count:
             raise self._missing(role, count, len(paths))
-        return [FileSigner(path, self.passphrase) for path in paths[:count]]
+        return [self._signer(path) for path in paths[:count]]
 
-    def signing_set(self, role: str, trust: TrustStore, *, partial: bool = False) -> list[FileSigner]:
+    def signing_set(self, role: str, trust: TrustStore, *, partial: bool = False) -> list[Signer]:
         """Return just as many keys of a delegated role as devices ask for, classical ones first.
 
         Keys that lie here and that `trust` no longer names are passed over. partial: those that are here will do, at
@@ -203,7 +216,7 @@ class Fleet:
         """
         return self._enough(trust.groups[role], partial=partial)
 
-    def offline_set(self, role: str, trust: TrustStore) -> list[FileSigner]:
+    def offline_set(self, role: str, trust: TrustStore) -> list[Signer]:
         """As `signing_set`, for root, targets, snapshot and timestamp."""
         return self._enough(trust.top_groups[role])
 
@@ -213,14 +226,25 @@ class Fleet:
 
     def new_signer(self, role: str, scheme: str) -> tuple[Path, FileSigner]:
         """Make one more signing key of a role, under the next free number."""
-        stem = _stem(role, scheme)
-        taken = [*(self.folder / "keys").rglob(f"{stem}-*.pem")]
-        numbers = [int(m[1]) for p in taken if (m := re.fullmatch(rf"{re.escape(stem)}-([0-9]+)\.pem", p.name))]
-        path = self.folder / "keys" / f"{stem}-{max(numbers, default=0) + 1}.pem"
+        path = self._next_key_file(_stem(role, scheme), ".pem")
         return path, FileSigner.generate(path, scheme, self.passphrase)
 
-    def _enough(self, groups: Sequence[KeyGroup], *, partial: bool = False) -> list[FileSigner]:
-        chosen: list[FileSigner] = []
+    def adopt_token_key(self, role: str, address: str) -> tuple[Path, Signer]:
+        """Take a P-256 key on a token as one more signing key of a role, under the next free number."""
+        signer = open_signer(address, ask=self.ask)
+        path = self._next_key_file(_stem(role, SCHEME_P256), ADDRESS_SUFFIX)
+        write_private_file(path, address.encode() + b"\n")
+        return path, signer
+
+    def _next_key_file(self, stem: str, suffix: str) -> Path:
+        taken = [int(m[1]) for p in (self.folder / "keys").rglob("*") if (m := _key_name(stem).fullmatch(p.name))]
+        return self.folder / "keys" / f"{stem}-{max(taken, default=0) + 1}{suffix}"
+
+    def _signer(self, path: Path) -> Signer:
+        return open_signer(path, self.passphrase, self.ask)
+
+    def _enough(self, groups: Sequence[KeyGroup], *, partial: bool = False) -> list[Signer]:
+        chosen: list[Signer] = []
         for group in groups:
             here = [signer for _, signer in self._here(group)][: group.threshold]
             # Of a partial set only the first group, which makes model.sig, needs somebody.
@@ -230,14 +254,14 @@ class Fleet:
             chosen += here
         return chosen
 
-    def _here(self, group: KeyGroup) -> list[tuple[Path, FileSigner]]:
+    def _here(self, group: KeyGroup) -> list[tuple[Path, Signer]]:
         known = {key.public_der for key in group.keys}
-        files = ((p, FileSigner(p, self.passphrase)) for p in self._key_files(_stem(group.role, group.scheme)))
+        files = ((p, self._signer(p)) for p in self._key_files(_stem(group.role, group.scheme)))
         return [(path, signer) for path, signer in files if signer.public_key().public_der in known]
 
     def _key_files(self, stem: str) -> list[Path]:
-        pattern = re.compile(rf"{re.escape(stem)}-([0-9]+)\.pem")
-        found = [(int(m[1]), p) for p in (self.folder / "keys").glob("*.pem") if (m := pattern.fullmatch(p.name))]
+        pattern = _key_name(stem)
+        found = [(int(m[1]), p) for p in (self.folder / "keys").glob("*") if (m := pattern.fullmatch(p.name))]
         return [path for _, path in sorted(found)]
 
     def _missing(self, stem: str, needed: int, here: int) -> ProvisioningError:
@@ -286,11 +310,36 @@ def _stem(role: str, scheme: str) -> str:
     return role if scheme == SCHEME_P256 or role.endswith("-pq") else f"{role}-pq"
 
 
+def _key_name(stem: str) -> re.Pattern[str]:
+    """Return what files are called that hold a key of `stem`, or its address on a token."""
+    return re.compile(rf"{re.escape(stem)}-([0-9]+)\.(?:pem|uri)")
+
+
+def _token_signers(
+    token_keys: Mapping[str, Sequence[str]], numbers: Mapping[str, tuple[int, int]], ask: Ask | None
+) -> dict[str, list[tuple[str, Signer]]]:
+    """Open the keys on tokens before anything is made; each is one key of one role."""
+    opened = {role: [(a, open_signer(a, ask=ask)) for a in given] for role, given in token_keys.items()}
+    wrong = [r for r, given in opened.items() if r not in numbers or r == RELEASE_PQ or len(given) > numbers[r][0]]
+    ids = [signer.public_key().keyid for given in opened.values() for _, signer in given]
+    if wrong or len(set(ids)) != len(ids):
+        raise ProvisioningError(
+            "a token's key is one P-256 key of one role, and no role gets more than it has keys",
+            code="EG-P003",
+            hint="make one for each with: edgeguard-provision token-key ADDRESS",
+        )
+    return opened
+
+
 def _new_signers(
-    folder: Path, numbers: Mapping[str, tuple[int, int]], signatures: str, passphrase: bytes | None
-) -> dict[str, list[FileSigner]]:
+    folder: Path,
+    numbers: Mapping[str, tuple[int, int]],
+    signatures: str,
+    passphrase: bytes | None,
+    tokens: Mapping[str, Sequence[tuple[str, Signer]]],
+) -> dict[str, list[Signer]]:
     """Make the keys of every role; `snapshot` and `timestamp` sign what the fleet publishes and never authorise."""
-    made: dict[str, list[FileSigner]] = {}
+    made: dict[str, list[Signer]] = {}
     for role, (count, _) in numbers.items():
         schemes = [SCHEME_P256, SCHEME_MLDSA65] if signatures == HYBRID else [SCHEME_P256]
         if role in (RELEASE, RELEASE_PQ):
@@ -298,9 +347,12 @@ def _new_signers(
         made[role] = []
         for scheme in schemes:
             stem = _stem(role, scheme)
-            made[role] += [
-                FileSigner.generate(folder / f"{stem}-{i + 1}.pem", scheme, passphrase) for i in range(count)
-            ]
+            kept = tokens.get(role, ()) if scheme == SCHEME_P256 else ()
+            for i, (address, signer) in enumerate(kept):
+                write_private_file(folder / f"{stem}-{i + 1}{ADDRESS_SUFFIX}", address.encode() + b"\n")
+                made[role].append(signer)
+            for i in range(len(kept), count):
+                made[role].append(FileSigner.generate(folder / f"{stem}-{i + 1}.pem", scheme, passphrase))
     return made
 
 

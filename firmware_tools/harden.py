@@ -34,10 +34,10 @@ from firmware_tools.fleet import Fleet
 from firmware_tools.revocation_list import Entries
 from firmware_tools.revoke import revoke
 from firmware_tools.rotate import new_trust
-from firmware_tools.signer import FileSigner
+from firmware_tools.signer import Signer
 from firmware_tools.trust_metadata import signed_metadata, tuf_key
 
-Signers = Mapping[str, Sequence[FileSigner]]
+Signers = Mapping[str, Sequence[Signer]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +86,9 @@ def harden(fleet: Fleet, *, wall_ns: int) -> Hardened:
     return Hardened(after.root_version, after.targets_version, tuple(made), devices)
 
 
-def _new_keys(fleet: Fleet, trust: TrustStore, made: list[Path]) -> dict[str, list[FileSigner]]:
+def _new_keys(fleet: Fleet, trust: TrustStore, made: list[Path]) -> dict[str, list[Signer]]:
     """Make the ML-DSA keys of every role, and note their files in `made` as they appear."""
-    fresh: dict[str, list[FileSigner]] = {}
+    fresh: dict[str, list[Signer]] = {}
     for role, groups in (*trust.top_groups.items(), *trust.groups.items()):
         name = RELEASE_PQ if role == RELEASE else role
         fresh[name] = []
@@ -99,7 +99,7 @@ def _new_keys(fleet: Fleet, trust: TrustStore, made: list[Path]) -> dict[str, li
     return fresh
 
 
-def _write_root(trust: Path, before: TrustStore, fresh: Signers, signers: Sequence[FileSigner]) -> None:
+def _write_root(trust: Path, before: TrustStore, fresh: Signers, signers: Sequence[Signer]) -> None:
     root: Root = Metadata[Root].from_bytes((trust / f"{before.root_version}.root.json").read_bytes()).signed
     for role in TOP_ROLES:
         for signer in fresh[role]:
@@ -109,9 +109,7 @@ def _write_root(trust: Path, before: TrustStore, fresh: Signers, signers: Sequen
     write_synced(trust / f"{root.version}.root.json", signed_metadata(root, signers))
 
 
-def _write_targets(
-    trust: Path, before: TrustStore, fresh: Signers, signers: Sequence[FileSigner], wall_ns: int
-) -> None:
+def _write_targets(trust: Path, before: TrustStore, fresh: Signers, signers: Sequence[Signer], wall_ns: int) -> None:
     targets: Targets = Metadata[Targets].from_bytes((trust / "targets.json").read_bytes()).signed
     roles = targets.delegations.roles if targets.delegations else None
     if roles is None:

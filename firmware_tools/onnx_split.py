@@ -367,7 +367,9 @@ def _read_regular_file(
             content = file.read(wanted)
     except OSError as error:
         raise ProvisioningError(
-            f"{name} cannot be read: {error.strerror or 'unknown reason'}", code="EG-P040", hint="check the path"
+            f"{name} cannot be read: {(error.strerror or 'unknown reason').lower()}",
+            code="EG-P040",
+            hint="check the path",
         ) from error
     if len(content) != wanted:
         raise ProvisioningError(f"{name} changed while it was read", code="EG-P040")

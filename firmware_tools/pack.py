@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ MIN_RUNTIME = "0.1.0"  # the first version that reads bundle v1
 
 Progress = Callable[[int, int], None]
 PayloadRole = Literal["graph", "weights", "golden"]
+_NAME = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")  # `Identifier` of the format, to say it in words
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ def pack_model(
             write. ModelStructureError: the gate or the split refuses the model.
     """
     trust = fleet.trust(wall_ns)
+    _require_names(release)
     split = split_model(Path(model))
     check_model(
         split.graph,
@@ -159,6 +162,17 @@ def pack_model(
         wrap = seal_cek(cek, grant_der, identity=identity, fleet_id=fleet.fleet_id, model_id=release.model_id)
         write_atomic(fleet.cek_wrap(identity), wrap, mode=0o600)
     return PackedBundle(Path(out), identity.hex(), bundle_id, split.notes, missing_signatures(out, trust))
+
+
+def _require_names(release: Release) -> None:
+    named = [("model id", release.model_id), ("release", release.release), ("channel", release.channel)]
+    for what, text in [*named, *(("board", board) for board in release.boards)]:
+        if not _NAME.match(text):
+            raise ProvisioningError(
+                f"{text[:80]!a} cannot be a {what}",
+                code="EG-P003",
+                hint="use letters, digits, dots, dashes and underscores, at most 64, a letter or digit first",
+            )
 
 
 def sign_libraries(paths: Sequence[Path | str]) -> tuple[Library, ...]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeguard.cli.options import ask_secret
 from edgeguard.errors import KeyUnavailableError
 from edgeguard.keys.private_file import read_private_file
 
@@ -60,4 +61,4 @@ def open_fleet(folder: Path) -> Fleet:
     """Return the fleet in `folder`, with the passphrase that this command was given."""
     from firmware_tools.fleet import Fleet
 
-    return Fleet.open(folder, chosen_passphrase())
+    return Fleet.open(folder, chosen_passphrase(), ask_secret)

@@ -19,7 +19,7 @@ from edgeguard.clock import NS_PER_S
 from edgeguard.errors import ProvisioningError, TrustError
 from edgeguard.trust.dates import ns_to_date, ns_to_datetime
 from edgeguard.trust.metadata import ENROL, RELEASE, RELEASE_PQ, REVOCATION, TOP_ROLES
-from edgeguard.trust.role_keys import KeyGroup
+from edgeguard.trust.role_keys import SCHEME_P256, KeyGroup
 from edgeguard.trust.store import TrustStore
 from edgeguard.trust.strict_json import canonical
 from firmware_tools.enroll import device_records, sign_again
@@ -27,7 +27,7 @@ from firmware_tools.files import sync_folder, write_synced
 from firmware_tools.fleet import OLD_TRUST, Fleet
 from firmware_tools.revocation_list import Entries
 from firmware_tools.revoke import revoke
-from firmware_tools.signer import FileSigner
+from firmware_tools.signer import ADDRESS_SUFFIX, Signer
 from firmware_tools.trust_metadata import signed_metadata, tuf_key
 
 RETIRED = "retired"
@@ -44,7 +44,9 @@ class Rotated:
     retired: tuple[Path, ...]
 
 
-def rotate(fleet: Fleet, role: str, *, wall_ns: int, valid_days: int | None = None) -> Rotated:
+def rotate(
+    fleet: Fleet, role: str, *, wall_ns: int, valid_days: int | None = None, token_keys: Sequence[str] = ()
+) -> Rotated:
     """Give a role new keys, as many of each family as it had; thresholds stay.
 
     A top-level role takes a new root, signed by the old root keys and, where root itself is rotated, by the new ones,
@@ -54,6 +56,7 @@ def rotate(fleet: Fleet, role: str, *, wall_ns: int, valid_days: int | None = No
 
     Args:
         valid_days: days until what is signed now must be renewed; as before when None.
+        token_keys: addresses of new keys on tokens; a role whose keys are on tokens gets no new ones in files.
 
     Raises:
         ProvisioningError: EG-P003 no such role, EG-P005 keys missing that must sign, EG-P030 cannot write, EG-P062 no
@@ -63,14 +66,27 @@ def rotate(fleet: Fleet, role: str, *, wall_ns: int, valid_days: int | None = No
     groups = _groups_of(trust, role)
     expires_ns = None if valid_days is None else wall_ns + valid_days * _S_PER_DAY * NS_PER_S
     retired = fleet.key_files_of(groups)
+    on_tokens = sum(path.suffix == ADDRESS_SUFFIX for path in retired)
+    if len(token_keys) < on_tokens or len(token_keys) > sum(len(g.keys) for g in groups if g.scheme == SCHEME_P256):
+        raise ProvisioningError(
+            f"{role} has {on_tokens} keys on tokens here, and {len(token_keys)} new ones are named", code="EG-P003",
+            hint="make them with token-key and name each with --token-key",
+        )  # fmt: skip
     records = list(device_records(fleet, trust)) if role == ENROL else []
     root_signers = fleet.offline_set("root", trust) if role in TOP_ROLES else []
     targets_signers = fleet.offline_set("targets", trust) if role not in TOP_ROLES else []
-    fresh: list[tuple[Path, FileSigner]] = []
+    fresh: list[tuple[Path, Signer]] = []
     try:
         for group in groups:
-            fresh += [fleet.new_signer(group.role, group.scheme) for _ in group.keys]
+            kept = token_keys if group.scheme == SCHEME_P256 else ()
+            for number in range(len(group.keys)):  # one by one, so that what is made is also removed after an error
+                if number < len(kept):
+                    fresh.append(fleet.adopt_token_key(group.role, kept[number]))
+                else:
+                    fresh.append(fleet.new_signer(group.role, group.scheme))
         signers = [signer for _, signer in fresh]
+        if {s.public_key().keyid for s in signers} & {key.keyid for group in groups for key in group.keys}:
+            raise ProvisioningError("a key cannot follow itself", code="EG-P003", hint="make another with token-key")
         with new_trust(fleet, wall_ns) as new:
             if role in TOP_ROLES:
                 also = signers if role == "root" else []
@@ -86,7 +102,7 @@ def rotate(fleet: Fleet, role: str, *, wall_ns: int, valid_days: int | None = No
     moved = tuple(path.rename(path.parent / RETIRED / path.name) for path in retired)
     for path, signer in fresh:
         if role in (RELEASE, RELEASE_PQ):
-            write_synced(fleet.folder / "public" / path.name, signer.public_pem())
+            write_synced(fleet.folder / "public" / f"{path.stem}.pem", signer.public_pem())
     made = fleet.trust(wall_ns)
     if role == REVOCATION:
         revoke(fleet, Entries(), wall_ns=wall_ns)
@@ -138,8 +154,8 @@ def _write_root(
     trust: Path,
     version: int,
     role: str,
-    fresh: Sequence[FileSigner],
-    signers: Sequence[FileSigner],
+    fresh: Sequence[Signer],
+    signers: Sequence[Signer],
     expires_ns: int | None,
 ) -> None:
     root: Root = Metadata[Root].from_bytes((trust / f"{version}.root.json").read_bytes()).signed
@@ -152,8 +168,8 @@ def _write_root(
 def _write_targets(
     trust: Path,
     role: str,
-    fresh: Sequence[FileSigner],
-    signers: Sequence[FileSigner],
+    fresh: Sequence[Signer],
+    signers: Sequence[Signer],
     issued_ns: int,
     expires_ns: int | None,
 ) -> None:
@@ -172,7 +188,7 @@ def _write_targets(
         write_synced(trust / name, raw)
 
 
-def _replace_keys(delegator: Root | Targets, keyids: Sequence[str], role: str, fresh: Sequence[FileSigner]) -> None:
+def _replace_keys(delegator: Root | Targets, keyids: Sequence[str], role: str, fresh: Sequence[Signer]) -> None:
     for keyid in list(keyids):
         delegator.revoke_key(keyid, role)
     for signer in fresh:

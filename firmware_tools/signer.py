@@ -1,10 +1,10 @@
-"""Signing keys of a fleet: P-256 and ML-DSA-65 in files today, a token behind the same calls later."""
+"""Signing keys of a fleet: P-256 and ML-DSA-65 in files, P-256 on tokens, behind the same calls."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -17,8 +17,14 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
 
 from edgeguard.errors import EnvironmentMissingError, ProvisioningError
+from edgeguard.keys.open_key import pin_reader
+from edgeguard.keys.pkcs11_uri import SCHEME, parse_pkcs11_uri
 from edgeguard.keys.private_file import passphrase_for, read_private_file, write_private_file
+from edgeguard.keys.secret_source import Ask
 from edgeguard.trust.role_keys import SCHEME_P256, RoleKey, role_key
+from firmware_tools.pkcs11_signer import Pkcs11Signer
+
+ADDRESS_SUFFIX: Final = ".uri"
 
 SigningKey = EllipticCurvePrivateKey | MLDSA65PrivateKey
 
@@ -28,6 +34,10 @@ class Signer(Protocol):
 
     def public_key(self) -> RoleKey:
         """Return the public key."""
+        ...
+
+    def public_pem(self) -> bytes:
+        """Return the public key as PEM, what `model_signing verify key --public_key` takes."""
         ...
 
     def sign(self, message: bytes) -> bytes:
@@ -84,7 +94,7 @@ class FileSigner:
         return role_key(self.private_key.public_key())
 
     def public_pem(self) -> bytes:
-        """Return the public key as PEM, what `model_signing verify key --public_key` takes."""
+        """See `Signer`."""
         form = serialization.PublicFormat.SubjectPublicKeyInfo
         return self.private_key.public_key().public_bytes(serialization.Encoding.PEM, form)
 
@@ -92,3 +102,28 @@ class FileSigner:
         if isinstance(self.private_key, MLDSA65PrivateKey):
             return self.private_key.sign(message)
         return self.private_key.sign(message, ECDSA(hashes.SHA256()))
+
+
+def open_signer(where: Path | str, passphrase: bytes | None = None, ask: Ask | None = None) -> Signer:
+    """Return the signer behind a key file, a `.uri` file that holds a token's address, or such an address itself.
+
+    Raises:
+        ProvisioningError: EG-P004. ConfigError: EG-C060, no token address. KeyUnavailableError,
+            EnvironmentMissingError: as the key file or the token says.
+    """
+    address = where if isinstance(where, str) and where.startswith(SCHEME) else ""
+    if Path(where).suffix == ADDRESS_SUFFIX and not address:
+        address = read_private_file(Path(where)).decode("utf-8", "replace").strip()
+        parse_pkcs11_uri(address)
+    return open_token_signer(address, ask) if address else FileSigner(Path(where), passphrase)
+
+
+def open_token_signer(address: str, ask: Ask | None = None, *, new: bool = False) -> Pkcs11Signer:
+    """Return the signer at a token's address. new: make its key first.
+
+    Raises:
+        ConfigError: EG-C060. KeyUnavailableError, EnvironmentMissingError: as `Pkcs11Signer`.
+    """
+    uri = parse_pkcs11_uri(address)
+    pin = pin_reader(uri.pin_source, uri.token or uri.serial, ask)
+    return Pkcs11Signer.generate(uri, pin) if new else Pkcs11Signer(uri, pin)

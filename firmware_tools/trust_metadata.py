@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from securesystemslib.signer import CryptoSigner, Key  # type: ignore[attr-defined] # documented re-export
+from cryptography.hazmat.primitives import serialization
+from securesystemslib.signer import CryptoSigner, Key, Signature, SSlibKey  # type: ignore[attr-defined] # documented re-export
+from securesystemslib.signer import Signer as TufSigner  # type: ignore[attr-defined] # documented re-export
 from tuf.api.metadata import (  # type: ignore[attr-defined] # documented re-exports
     DelegatedRole,
     Delegations,
@@ -21,11 +23,11 @@ from tuf.api.metadata import (  # type: ignore[attr-defined] # documented re-exp
 
 from edgeguard.trust.metadata import DELEGATED_PATHS, TOP_ROLES
 from edgeguard.trust.revocation import LIST_TARGET
-from firmware_tools.signer import FileSigner
+from firmware_tools.signer import FileSigner, Signer
 
 
 def root_metadata(
-    signers: Mapping[str, Sequence[FileSigner]], thresholds: Mapping[str, int], expires: datetime, version: int = 1
+    signers: Mapping[str, Sequence[Signer]], thresholds: Mapping[str, int], expires: datetime, version: int = 1
 ) -> bytes:
     """Return root metadata, signed by all its root keys. thresholds: signatures per role, all families together."""
     keys: dict[str, Any] = {}
@@ -38,7 +40,7 @@ def root_metadata(
 
 
 def targets_metadata(
-    signers: Mapping[str, Sequence[FileSigner]],
+    signers: Mapping[str, Sequence[Signer]],
     thresholds: Mapping[str, int],
     policy: bytes,
     expires: datetime,
@@ -62,24 +64,46 @@ def targets_metadata(
     return signed_metadata(targets, signers["targets"])
 
 
-def revocation_metadata(signers: Sequence[FileSigner], version: int, expires: datetime, content: bytes) -> bytes:
+def revocation_metadata(signers: Sequence[Signer], version: int, expires: datetime, content: bytes) -> bytes:
     """Return the metadata of the role `revocation`, which names one list."""
     target = TargetFile(len(content), {"sha256": hashlib.sha256(content).hexdigest()}, LIST_TARGET)
     return signed_metadata(Targets(version=version, expires=expires, targets={LIST_TARGET: target}), signers)
 
 
-def signed_metadata(signed: Signed, signers: Sequence[FileSigner]) -> bytes:
+def signed_metadata(signed: Signed, signers: Sequence[Signer]) -> bytes:
     """Return metadata signed by all `signers`; what `TrustStore.verify_delegated` reads, for delegated roles."""
     metadata: Metadata[Any] = Metadata(signed)
     for signer in signers:
-        metadata.sign(_tuf_signer(signer), append=True)
+        if isinstance(signer, FileSigner):
+            metadata.sign(CryptoSigner(signer.private_key), append=True)
+        else:
+            metadata.sign(_TokenSigner(signer), append=True)
     return metadata.to_bytes()
 
 
-def tuf_key(signer: FileSigner) -> Key:
+def tuf_key(signer: Signer) -> Key:
     """Return a signer's public key as TUF metadata lists it."""
-    return _tuf_signer(signer).public_key
+    key = serialization.load_der_public_key(signer.public_key().public_der)
+    return SSlibKey.from_crypto(key)
 
 
-def _tuf_signer(signer: FileSigner) -> CryptoSigner:
-    return CryptoSigner(signer.private_key)
+class _TokenSigner(TufSigner):
+    """A P-256 key on a token as python-tuf signs with it. ML-DSA keys, whose input TUF prefixes, are in files."""
+
+    def __init__(self, signer: Signer) -> None:
+        self._signer = signer
+        self._key = tuf_key(signer)
+
+    @property
+    def public_key(self) -> Key:
+        return self._key
+
+    @classmethod
+    def from_priv_key_uri(
+        cls, priv_key_uri: str, public_key: Key, secrets_handler: Callable[[str], str] | None = None
+    ) -> _TokenSigner:
+        """Nothing here is opened by python-tuf."""
+        raise NotImplementedError
+
+    def sign(self, payload: bytes) -> Signature:
+        return Signature(self._key.keyid, self._signer.sign(payload).hex())

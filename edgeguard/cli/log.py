@@ -41,7 +41,7 @@ def command() -> None:
 )
 @click.option("--head", default=None, help="A head kept off the device; it must still occur in the log.")
 @format_option
-def verify(directory: Path, mac_key_path: str | None, key_path: str | None, head: str | None, output: str) -> int:
+def verify(directory: Path, mac_key_path: Path | None, key_path: str | None, head: str | None, output: str) -> int:
     """Check every byte of the log in DIRECTORY; exit code 4 and the first bad record if it was changed."""
     from dataclasses import asdict
 

@@ -42,4 +42,5 @@ def command(bundle: Path, output: str) -> None:
     for name, value in rows.items():
         click.echo(f"  {name:9} {value}")
     for payload in facts.manifest.payloads:
-        click.echo(f"  payload   {payload.name} {payload.role} {payload.location} {payload.plaintext_bytes} bytes")
+        what = " ".join(filter(None, (payload.name, payload.role, payload.location)))
+        click.echo(f"  payload   {what} {payload.plaintext_bytes} bytes")

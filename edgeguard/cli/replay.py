@@ -270,7 +270,7 @@ def _open_model(stack: ExitStack, settings: ModelConfig) -> OpenedModel:
     if missing:
         raise ConfigError(
             f"--bundle also needs {', '.join(missing)}: there is no default trust", code="EG-C021",
-            hint="edgeguard inspect BUNDLE shows its model id; edgeguard-provision makes trust and key",
+            hint="edgeguard inspect BUNDLE shows its model id; edgeguard-provision keygen makes the key",
         )  # fmt: skip
     clock = SystemClock()
     trust = TrustStore.load(Path(settings.trust), clock.wall_ns())

@@ -376,7 +376,7 @@ def _require_providers(names: Sequence[str], present: Sequence[str]) -> None:
         raise InferenceError(
             f"the model would run without {', '.join(missing)}, which was asked for",
             code="EG-I002",
-            hint="edgeguard doctor lists the providers of this machine",
+            hint="onnxruntime.get_available_providers() lists those of this machine",
         )
 
 

@@ -49,6 +49,8 @@ MAX_ROOT_BYTES = 512_000
 MAX_TARGETS_BYTES = 5_000_000
 MAX_ROOT_ROTATIONS = 256
 MAX_POLICY_BYTES = 256 * 1024  # floors for a few thousand models
+MAX_VERSION = 2**53  # the device state keeps versions as JSON numbers, which other tools read as doubles
+_RETIRED_HINT = f"{HINT}; after a rotation sign the bundle again: edgeguard-provision resign FLEET BUNDLE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +203,8 @@ class TrustStore:
         for claimed in signatures:
             key = self.key(role, claimed.keyid)
             if key is None:
-                raise SignatureError(f"the signer is no {role} key of this fleet", code="EG-S001", hint=HINT)
+                hint = _RETIRED_HINT if role == RELEASE else HINT
+                raise SignatureError(f"the signer is no {role} key of this fleet", code="EG-S001", hint=hint)
             key.verify(claimed.signature, message)
             signed[key.public_der] = key
         for group in self.groups[role]:
@@ -209,7 +212,9 @@ class TrustStore:
                 raise SignatureError(
                     f"not enough {group.role} keys have signed ({group.scheme})",
                     code="EG-S003",
-                    hint="a bundle is signed further with: edgeguard-provision sign" if role == RELEASE else "",
+                    hint="sign it further with: edgeguard-provision sign BUNDLE --trust DIR --key FILE"
+                    if role == RELEASE
+                    else "",
                 )
         return tuple(signed.values())
 
@@ -267,6 +272,8 @@ def _load_targets(folder: Path, root: Root) -> tuple[Targets, str]:
     raw = read_directory_file(folder, "targets.json", MAX_TARGETS_BYTES, hint=HINT)
     metadata = parse_metadata(raw, Targets, "targets")
     require_signed(root, "targets", metadata, "targets")
+    if metadata.signed.version > MAX_VERSION:
+        raise TrustError("targets.json has a version that no device can remember", code="EG-T002", hint=HINT)
     return metadata.signed, hashlib.sha256(metadata.signed_bytes).hexdigest()
 
 

@@ -337,3 +337,17 @@ def test_expired_means_expired_for_roots_of_any_age(fleet, folder):
 
     resign(fleet, folder / "targets.json", change, "targets")
     refused(folder, "EG-T004", NOW_NS + 101 * DAY_NS)
+
+
+@pytest.mark.parametrize(("version", "believed"), [(2**53, True), (2**53 + 1, False), (2**200, False)])
+def test_a_version_that_no_state_can_remember_is_refused(fleet, folder, version, believed):
+    """Signed by the offline keys all the same: a device that took it over could never read its own state again."""
+
+    def change(signed: Targets) -> None:
+        signed.version = version
+
+    resign(fleet, folder / "targets.json", change, "targets")
+    if believed:
+        assert TrustStore.load(folder, NOW_NS).targets_version == version
+    else:
+        refused(folder, "EG-T002", NOW_NS)

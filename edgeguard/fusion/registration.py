@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeguard.kernels.projection import project_points
+from edgeguard.kernels.projection import depth_image
 from edgeguard.types import PointCloud, RegisteredDepth, RigCalibration
 
 
@@ -16,5 +16,5 @@ def register_depth(cloud: PointCloud, calibration: RigCalibration) -> Registered
     """
     width, height = calibration.image_size_px
     P = np.ascontiguousarray(calibration.camera_matrix @ calibration.T_cam_lidar[:3], dtype=np.float64)
-    depth, _, _, inside = project_points(np.ascontiguousarray(cloud.xyz, dtype=np.float32), P, width, height)
-    return RegisteredDepth(depth, int(inside))
+    depth, inside = depth_image(np.ascontiguousarray(cloud.xyz, dtype=np.float32), P, width, height)
+    return RegisteredDepth(depth, inside)

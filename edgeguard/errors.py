@@ -13,6 +13,7 @@
     │  ├─ KeyUnavailableError          the device's or signer's private key cannot be used
     │  ├─ ModelStructureError          the ONNX inside holds what the gate refuses
     │  └─ UnprotectedModelError        a plain model was given where only a bundle is accepted
+    ├─ UpdateError                     a repository of updates cannot be reached, or the store not written
     ├─ SensorError                     a sensor or a recording
     │  ├─ SensorOpenError
     │  ├─ SensorDisconnectedError
@@ -123,6 +124,13 @@ class UnprotectedModelError(ModelError):
     """A plain model was given where only a signed and encrypted bundle is accepted."""
 
     default_code = "EG-U000"
+
+
+class UpdateError(EdgeGuardError):
+    """A repository cannot be reached, or the device's store cannot be written; what it says is never to blame here."""
+
+    default_code = "EG-R000"
+    exit_code = EXIT_ENVIRONMENT
 
 
 class SensorError(EdgeGuardError):

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from tuf.api.metadata import Metadata, Root, Targets  # type: ignore[attr-defined] # documented re-exports
+from tuf.api.metadata import (  # type: ignore[attr-defined] # documented re-exports
+    Metadata,
+    Root,
+    Snapshot,
+    Targets,
+    Timestamp,
+)
 
 from edgeguard.errors import EdgeGuardError, TrustError
 from edgeguard.trust.role_keys import KeyGroup, groups_of_role, typed_key
@@ -32,7 +38,7 @@ DELEGATED_PATHS = MappingProxyType({
 TOP_ROLES = ("root", "targets", "snapshot", "timestamp")
 HINT = "copy the fleet's trust folder to the device again"
 
-S = TypeVar("S", Root, Targets)
+S = TypeVar("S", Root, Targets, Snapshot, Timestamp)
 
 
 def parse_metadata(raw: bytes, kind: type[S], what: str) -> Metadata[S]:
@@ -71,9 +77,7 @@ def groups(delegator: Root | Targets, role: str) -> tuple[KeyGroup, ...]:
     return groups_of_role(role, delegated.keyids, delegated.threshold, keys)
 
 
-def require_signed(
-    delegator: Root | Targets, role: str, metadata: Metadata[Root] | Metadata[Targets], what: str
-) -> None:
+def require_signed(delegator: Root | Targets, role: str, metadata: Metadata[Any], what: str) -> None:
     """Check that every group of `role` has signed `metadata`.
 
     Raises:

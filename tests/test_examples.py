@@ -13,7 +13,12 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("protect_a_model.py", "refused:"), ("your_own_check.py", "U1.brightness-step"), ("your_own_sensor.py", "gnss")],
+    [
+        ("protect_a_model.py", "refused:"),
+        ("your_own_check.py", "U1.brightness-step"),
+        ("your_own_sensor.py", "gnss"),
+        ("live_rig.py", "gnss waiting to reconnect"),
+    ],
 )
 def test_an_example_runs(name: str, said: str):
     """Examples are documentation; documentation that fails is worse than none."""

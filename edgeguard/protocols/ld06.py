@@ -27,6 +27,9 @@ from edgeguard.types import LineStats, Scan2d
 MAX_SPEED_DEG_S = 13 * 360 * 2
 # A revolution at 5 Hz has 900 points; more without a turn means angles that do not advance.
 MAX_SCAN_PACKETS = 256
+# Packets are 2.7 ms apart. A larger step is a gap or a damaged stamp: believed once the stream goes on there.
+MAX_STEP_MS = 1000
+STEP_PACKETS = 4
 _LARGEST_HEAD = np.array([MAX_SPEED_DEG_S, LD06_CIRCLE_CDEG, LD06_CIRCLE_CDEG, 0xFFFF], dtype=np.uint16)
 
 
@@ -159,6 +162,32 @@ class Ld06PacketDecoder:
         return []
 
 
+class _UnwrappedClock:
+    """The sensor's milliseconds without the wrap every 30 s. One damaged stamp (eight bits of checksum let one in 256
+    through) must not count as a wrap; a gap of more than 30 s cannot be told and shows as a clock that was set."""
+
+    def __init__(self) -> None:
+        self.device_ms = 0
+        self._last_ms: int | None = None
+        self._held: list[int] = []
+
+    def take(self, time_ms: int) -> None:
+        """Follow one packet's stamp."""
+        if self._last_ms is None:
+            self.device_ms = self._last_ms = time_ms
+            return
+        step_ms = (time_ms - self._last_ms) % LD06_WRAP_MS
+        if step_ms > MAX_STEP_MS:
+            if self._held and (time_ms - self._held[-1]) % LD06_WRAP_MS > MAX_STEP_MS:
+                self._held.clear()
+            self._held.append(time_ms)
+            if len(self._held) < STEP_PACKETS:
+                return
+        self._held.clear()
+        self.device_ms += step_ms
+        self._last_ms = time_ms
+
+
 class Ld06Decoder:
     """Revolutions, for the pipeline. The first, incomplete one is left out."""
 
@@ -167,7 +196,8 @@ class Ld06Decoder:
         self._parts: list[tuple[NDArray[np.float64], NDArray[np.uint16], NDArray[np.uint8]]] = []
         self._last_cdeg: int | None = None
         self._whole = False
-        self._wraps, self._last_ms = 0, 0
+        self._clock = _UnwrappedClock()
+        self._last_ms = 0
 
     @property
     def line_stats(self) -> LineStats:
@@ -187,7 +217,7 @@ class Ld06Decoder:
                     scans.append(self._scan())
                 self._whole = turned
                 self._parts.clear()
-            self._wraps += time_ms < self._last_ms
+            self._clock.take(time_ms)
             self._last_cdeg, self._last_ms = start, time_ms
             self._parts.append((angles[p], found.distance_mm[p], found.intensity[p]))
         return scans
@@ -202,7 +232,7 @@ class Ld06Decoder:
             angle_rad=np.deg2rad(-angle[hit] % 360.0).astype(np.float32),
             intensity=(intensity[hit] / np.float32(255.0)).astype(np.float32),
             timestamp_ms=self._last_ms,
-            device_ns=(self._wraps * LD06_WRAP_MS + self._last_ms) * 1_000_000,
+            device_ns=self._clock.device_ms * 1_000_000,
         )
 
 

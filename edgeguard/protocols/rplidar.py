@@ -7,6 +7,7 @@ Sans-IO. Firmware since 1.29 mixes responses into the stream, so descriptors are
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -36,6 +37,7 @@ DESCRIPTORS: Final[dict[bytes, Mode]] = {
     bytes.fromhex("a55a0300000006"): "health",
     bytes.fromhex("a55a0400000015"): "samplerate",
 }
+_ANY_DESCRIPTOR = re.compile(b"|".join(map(re.escape, DESCRIPTORS)))
 REPLY_BYTES: Final[dict[Mode, int]] = {"info": 20, "health": 3, "samplerate": 4}
 # What to write to a sensor: stop, reset is left to people; scan requests as the manual spells them.
 STOP: Final = bytes.fromhex("a525")
@@ -46,6 +48,7 @@ GET_HEALTH: Final = bytes.fromhex("a552")
 
 # Without a descriptor, this much is looked at before the mode is settled: three capsules or two hundred nodes.
 SNIFF_BYTES: Final = 1024
+PIECE_BYTES: Final = 4096
 SNIFF_NODES: Final = 20  # three fixed bits each: noise passes with 2^-60
 SNIFF_CAPSULES: Final = 2
 # A revolution of the densest model has 3200 points; more without a turn means angles that do not advance.
@@ -130,12 +133,19 @@ class RplidarPacketDecoder:
     def feed(self, data: bytes) -> list[Record]:
         """Return the records that `data` completes; never raises on the bytes' account."""
         self._count(bytes_received=len(data))
-        self._buffer += data
         records: list[Record] = []
+        # Piece by piece: cutting the buffer's front off costs its length, and a hostile line cuts at every descriptor.
+        for start in range(0, len(data), PIECE_BYTES):
+            self._feed(data[start : start + PIECE_BYTES], records)
+        return records
+
+    def _feed(self, data: bytes, records: list[Record]) -> None:
+        self._buffer += data
         while True:
             at, mode = _next_descriptor(self._buffer)
             if mode is None:
-                return records + self._take(len(self._buffer) - _begun_descriptor(self._buffer), last=False)
+                records += self._take(len(self._buffer) - _begun_descriptor(self._buffer), last=False)
+                return
             records += self._take(at, last=True)
             self._buffer = self._buffer[DESCRIPTOR_BYTES:]
             self._mode, self._quiet, self._capsule = mode, 0, None
@@ -307,13 +317,8 @@ class RplidarDecoder:
 
 
 def _next_descriptor(data: bytes) -> tuple[int, Mode | None]:
-    at = data.find(b"\xa5\x5a")
-    while at >= 0:
-        mode = DESCRIPTORS.get(data[at : at + DESCRIPTOR_BYTES])
-        if mode is not None:
-            return at, mode
-        at = data.find(b"\xa5\x5a", at + 1)
-    return len(data), None
+    found = _ANY_DESCRIPTOR.search(data)
+    return (len(data), None) if found is None else (found.start(), DESCRIPTORS[found[0]])
 
 
 def _begun_descriptor(data: bytes) -> int:

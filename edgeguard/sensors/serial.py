@@ -10,6 +10,7 @@ import termios
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from types import MappingProxyType, TracebackType
 from typing import Protocol, Self
 
@@ -54,7 +55,8 @@ class SerialSource:
         port: device path, best a stable one from /dev/serial/by-id: it is resolved anew at every `open`.
         baud: line rate; pseudo-terminals ignore it.
         decoder: keeps its state over `close` and `open`, so that replays stay refused across a reconnect.
-        info: what the source is. clock: every sample is stamped with its time when the bytes were read.
+        info: what the source is. clock: every sample is stamped with its time when the bytes were read; see `spread`
+            for several in one read.
         hello, goodbye: written after opening and before closing, for sensors that speak only when asked.
         dtr: state of the DTR line while open (some adapters stop a motor with it); None leaves it alone.
         stop_after_silence_s: None never; else `read` raises when no byte came for so long, so that who opens again says
@@ -180,9 +182,9 @@ class SerialSource:
             data = bytes(self._port.read(MAX_READ_BYTES))
         except (serial.SerialException, OSError, TypeError) as error:
             raise self._gone("went away") from error
-        self._heard_ns = stamp_ns = self._clock.now_ns()
-        samples = [record.sample(stamp_ns, self._info.sensor) for record in self._decoder.feed(data)]
-        self._ready.extend(samples)
+        before_ns, self._heard_ns = self._heard_ns, self._clock.now_ns()
+        samples = [record.sample(self._heard_ns, self._info.sensor) for record in self._decoder.feed(data)]
+        self._ready.extend(spread(samples, before_ns))
         # Only receivers' times are one clock: nodes that share a line each have their own.
         moments = [sample.device_stamp_ns for sample in samples if isinstance(sample, GnssFix)]
         self._watch.note(data, self._decoder.line_stats, moments)
@@ -248,6 +250,24 @@ class SerialSource:
             f"serial port {self._path} of sensor {self._info.sensor} {what}",
             hint="check the cable, then open the source again",
         )
+
+
+def spread(samples: Sequence[Sample], before_ns: int) -> list[Sample]:
+    """Give samples that one read brought together the times at which they came.
+
+    A USB adapter hands over what came in 16 ms at once. All but the last came earlier: by as much as the sensor's own
+    clock says, but after the read before (`before_ns`); without such a clock, by a nanosecond each, so that they stay
+    samples of their own.
+    """
+    spaced = list(samples)
+    for i in range(len(spaced) - 2, -1, -1):
+        one, later = spaced[i], spaced[i + 1]
+        step_ns = 1
+        if one.device_stamp_ns is not None and later.device_stamp_ns is not None:
+            room_ns = later.stamp_ns - before_ns - i
+            step_ns = max(1, min(later.device_stamp_ns - one.device_stamp_ns, room_ns))
+        spaced[i] = replace(one, stamp_ns=later.stamp_ns - step_ns)
+    return spaced
 
 
 def _uart_errors(descriptor: int) -> tuple[int, int] | None:

@@ -20,6 +20,7 @@ from edgeguard.errors import EXIT_INTERNAL, EXIT_USAGE, EdgeGuardError
 VERBS = {
     "demo": "pack, protect and run the example model on a simulated road under attack",
     "replay": "run the pipeline over a recording of real sensors",
+    "sim": "run attack and fault scenarios against the real pipeline, for people and for CI",
     "decode": "print what a raw capture of a sensor says, record by record",
     "scan": "scan model files before anything parses them: ONNX, pickle, PyTorch, NumPy, Keras, archives",
     "verify": "check a bundle's signature, digests and policy",

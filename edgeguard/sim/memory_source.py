@@ -9,9 +9,11 @@ from typing import Self
 
 from edgeguard.clock import Clock
 from edgeguard.errors import SensorDisconnectedError, SensorOpenError
+from edgeguard.sim.attacks.base import Damaged, Payload
 from edgeguard.sync.reasons import OVERFLOW
 from edgeguard.types import LineStats, Sample, SourceInfo
 
+DAMAGED_FRAME = "bad frame"
 MAX_QUEUE = 16  # frames a driver would buffer; the oldest is lost first
 
 
@@ -23,7 +25,7 @@ class MemorySource:
         self._queue: deque[tuple[int, Sample]] = deque()
         self._open = self._gone = False
         self.finished = False
-        self.lost = 0
+        self.lost = self.damaged = self._whole = 0
 
     @property
     def info(self) -> SourceInfo:
@@ -36,12 +38,13 @@ class MemorySource:
 
     @property
     def line_stats(self) -> LineStats:
-        return LineStats()
+        """Whole frames, and those that arrived damaged."""
+        return LineStats(frames=self._whole, checksum_failures=self.damaged)
 
     @property
     def drops(self) -> Mapping[str, int]:
-        """Frames that nobody read in time."""
-        return {OVERFLOW: self.lost} if self.lost else {}
+        """Frames that nobody read in time, and those that arrived damaged."""
+        return {reason: n for reason, n in ((OVERFLOW, self.lost), (DAMAGED_FRAME, self.damaged)) if n}
 
     def open(self) -> None:
         """Start giving samples.
@@ -72,8 +75,12 @@ class MemorySource:
         """Stop; samples that were not read stay."""
         self._open = False
 
-    def put(self, sample: Sample, readable_ns: int) -> None:
-        """Queue a sample."""
+    def put(self, sample: Payload, readable_ns: int) -> None:
+        """Queue a sample; count one that is damaged."""
+        if isinstance(sample, Damaged | bytes):
+            self.damaged += 1
+            return
+        self._whole += 1
         if len(self._queue) >= MAX_QUEUE:
             self._queue.popleft()
             self.lost += 1

@@ -8,10 +8,11 @@ what makes the rig go on: whatever is due by the new time is measured, attacked 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import heapq
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType, TracebackType
 from typing import Self
 
@@ -23,8 +24,7 @@ from edgeguard.protocols.nmea import NmeaDecoder, NmeaFix
 from edgeguard.protocols.nmea_write import epoch
 from edgeguard.sensors.serial import SerialSource
 from edgeguard.sim.ahead import RenderAhead
-from edgeguard.sim.attacks.base import Attack, Injector
-from edgeguard.sim.attacks.faults import Unplug
+from edgeguard.sim.attacks.base import Attack, Injector, Payload, SampleTruth
 from edgeguard.sim.camera import DEFAULT_CAMERA, CameraModel, render
 from edgeguard.sim.gnss import Gnss, GnssModel
 from edgeguard.sim.inertial import Imu, ImuModel
@@ -53,23 +53,32 @@ from edgeguard.types import (
 
 FRAME_PERIOD_NS = NS_PER_S // 10  # camera and lidar, both on the same ticks
 IMU_NODE, WHEELS_NODE = 1, 2
+FORGER = 1000  # added to a node's number, it names the key of who forges that node
 IMU_LATENCY_NS = 2_000_000
 WHEELS_LATENCY_NS = 4_000_000
 GNSS_BAUD, LINK_BAUD = 115_200, 921_600
+ALL_SENSORS = (CAMERA, LIDAR, GNSS, IMU, WHEELS)
 
 
 @dataclass(slots=True)
 class _Stream:
-    """One sensor's schedule: sample `index` is taken at index * period and delivered `latency` later."""
+    """One sensor's schedule: sample `index` is taken at index * period and delivered `latency` later.
+
+    encode: a sample, and whether a second transmitter forged it, to what travels; None where values travel.
+    waiting: (arrival, order, payload) of what is on its way, a heap.
+    """
 
     sensor: str
     period_ns: int
     latency_ns: int
     index: int
     measure: Callable[[int], Sample]
-    deliver: Callable[[Sample, int], None]
+    deliver: Callable[[Payload, int], None]
     unplug: Callable[[], None]
+    encode: Callable[[Sample, bool], bytes] | None = None
     plugged: bool = True
+    waiting: list[tuple[int, int, Payload]] = field(default_factory=list)
+    sent: int = 0
 
 
 class SimRig:
@@ -78,6 +87,7 @@ class SimRig:
     Args:
         world: what there is. clock: the drive starts at its time on entry. seed: of sensor noise and attacks.
         attacks: applied in order to what the sensors measured.
+        sensors: which of the five the rig has.
     """
 
     def __init__(
@@ -89,7 +99,9 @@ class SimRig:
         *,
         camera: CameraModel = DEFAULT_CAMERA,
         lidar: LidarModel = DEFAULT_LIDAR,
+        sensors: Collection[str] = ALL_SENSORS,
     ) -> None:
+        self._wanted = frozenset(sensors)
         self.world, self._clock, self._seed = world, clock, seed
         self._attacks = tuple(attacks)
         self._camera, self._lidar = camera, lidar
@@ -109,8 +121,10 @@ class SimRig:
         return MappingProxyType(self._sources)
 
     @property
-    def calibration(self) -> RigCalibration:
-        """True geometry of camera and lidar."""
+    def calibration(self) -> RigCalibration | None:
+        """True geometry of camera and lidar; None for a rig with neither."""
+        if not self._wanted & {CAMERA, LIDAR}:
+            return None
         return rig_calibration(self._camera, self._lidar)
 
     @property
@@ -118,6 +132,11 @@ class SimRig:
         """Every attack with its stamps on the clock; ends are cut at the end of the drive."""
         end_ns = self._origin_ns + round(self.world.duration_s * NS_PER_S)
         return tuple(replace(truth, end_ns=min(truth.end_ns, end_ns)) for truth in self._injector.truths)
+
+    @property
+    def labels(self) -> tuple[SampleTruth, ...]:
+        """Ground truth of every sample that an attack touched so far."""
+        return self._injector.labels
 
     @property
     def finished(self) -> bool:
@@ -160,6 +179,8 @@ class SimRig:
         self._stack.callback(worker.shutdown, cancel_futures=True)
         last_index = round(self.world.duration_s * NS_PER_S) // FRAME_PERIOD_NS
         for sensor, kind, pure in ((CAMERA, Image, camera), (LIDAR, PointCloud, lidar)):
+            if sensor not in self._wanted:
+                continue
             measure = RenderAhead(pure, worker, last_index)
             source = MemorySource(SourceInfo(sensor, kind, FRAME_PERIOD_NS, "simulator"), self._clock)
             self._frames.append(source)
@@ -169,16 +190,20 @@ class SimRig:
     def _add_lines(self) -> None:
         imu_model, wheel_model, gnss_model = ImuModel(), WheelModel(), GnssModel()
         keys = {node: node_key(self._seed, node) for node in (IMU_NODE, WHEELS_NODE)}
-        imu_link, wheel_link = (LinkEncoder(node, keys[node]) for node in (IMU_NODE, WHEELS_NODE))
+        # A forger on the line has no key of ours: his frames are well-formed under one of his own.
+        imu_links, wheel_links = (
+            (LinkEncoder(node, keys[node]), LinkEncoder(node, node_key(self._seed, FORGER + node)))
+            for node in (IMU_NODE, WHEELS_NODE)
+        )
 
-        def send_imu(sample: Sample) -> bytes:
+        def send_imu(sample: Sample, forged: bool) -> bytes:
             assert isinstance(sample, ImuSample)  # noqa: S101 - attacks keep a sample's kind
-            return imu_link.frame(_device_us(sample), ImuReading(sample.gyro_rad_s, sample.accel_m_s2))
+            return imu_links[forged].frame(_device_us(sample), ImuReading(sample.gyro_rad_s, sample.accel_m_s2))
 
-        def send_wheels(sample: Sample) -> bytes:
+        def send_wheels(sample: Sample, forged: bool) -> bytes:
             assert isinstance(sample, WheelOdometry)  # noqa: S101
             speeds = sample.wheel_speeds_m_s or (sample.speed_m_s,) * 4
-            return wheel_link.frame(_device_us(sample), WheelReading(speeds, sample.steering_rad))
+            return wheel_links[forged].frame(_device_us(sample), WheelReading(speeds, sample.steering_rad))
 
         plan = (
             (GNSS, GnssFix, gnss_model.rate_hz, round(gnss_model.latency_s * NS_PER_S), GNSS_BAUD,
@@ -190,6 +215,8 @@ class SimRig:
              send_wheels),
         )  # fmt: skip
         for sensor, kind, rate_hz, latency_ns, baud, decoder, measure, to_bytes in plan:
+            if sensor not in self._wanted:
+                continue
             line = PtyLine()
             self._stack.callback(line.unplug)
             info = SourceInfo(sensor, kind, NS_PER_S // rate_hz, line.port)
@@ -199,7 +226,7 @@ class SimRig:
             self._sources[sensor] = source
             # Sample 0 would be lost: a port is opened, and flushed, only after the rig stands.
             self._streams.append(
-                _Stream(sensor, info.period_ns, latency_ns, 1, measure, _writer(line, to_bytes), line.unplug)
+                _Stream(sensor, info.period_ns, latency_ns, 1, measure, _writer(line), line.unplug, to_bytes)
             )
 
     def _time(self, index: int, period_ns: int) -> float:
@@ -211,26 +238,46 @@ class SimRig:
         end_ns = round(self.world.duration_s * NS_PER_S)
         elapsed_ns = now_ns - self._origin_ns
         for stream in self._streams:
-            self._unplug_if_due(stream, elapsed_ns)
+            self._unplug_if_due(stream, now_ns)
             while stream.plugged:
                 taken_ns = stream.index * stream.period_ns
                 if taken_ns > end_ns or taken_ns + stream.latency_ns > elapsed_ns:
                     break
-                measured = stream.measure(stream.index)
-                sample = self._injector.apply(replace(measured, stamp_ns=self._origin_ns + taken_ns))
+                measured = replace(stream.measure(stream.index), stamp_ns=self._origin_ns + taken_ns)
                 stream.index += 1
-                if sample is not None:
-                    stream.deliver(sample, self._origin_ns + taken_ns + stream.latency_ns)
+                self._send(stream, measured, self._origin_ns + taken_ns + stream.latency_ns)
+                self._hand_over(stream, now_ns)
+            self._hand_over(stream, now_ns)
         if elapsed_ns >= end_ns:
             for source in self._frames:
                 source.finished = True
 
-    def _unplug_if_due(self, stream: _Stream, elapsed_ns: int) -> None:
-        for attack in self._attacks:
-            ours = isinstance(attack, Unplug) and attack.sensor == stream.sensor
-            if ours and stream.plugged and elapsed_ns >= round(attack.start_s * NS_PER_S):
-                stream.plugged = False
-                stream.unplug()
+    def _send(self, stream: _Stream, measured: Sample, at_ns: int) -> None:
+        """Put what becomes of one measurement on its way: attacked, encoded, delayed, beside what a forger sends."""
+        stamp_ns = measured.stamp_ns
+        for forged in self._injector.forged(measured):
+            payload = forged if stream.encode is None else stream.encode(forged, True)
+            self._put(stream, payload, at_ns + stream.period_ns // 2)
+        sample = self._injector.apply(measured)
+        if sample is None:
+            return
+        payload = sample if stream.encode is None else stream.encode(sample, False)
+        for arriving, arrival_ns in self._injector.route(stream.sensor, stamp_ns, payload, at_ns):
+            self._put(stream, arriving, arrival_ns)
+
+    def _put(self, stream: _Stream, payload: Payload, at_ns: int) -> None:
+        heapq.heappush(stream.waiting, (at_ns, stream.sent, payload))
+        stream.sent += 1
+
+    def _hand_over(self, stream: _Stream, now_ns: int) -> None:
+        while stream.plugged and stream.waiting and stream.waiting[0][0] <= now_ns:
+            at_ns, _, payload = heapq.heappop(stream.waiting)
+            stream.deliver(payload, at_ns)
+
+    def _unplug_if_due(self, stream: _Stream, now_ns: int) -> None:
+        if stream.plugged and self._injector.unplugged(stream.sensor, now_ns):
+            stream.plugged = False
+            stream.unplug()
 
 
 def rig_calibration(camera: CameraModel = DEFAULT_CAMERA, lidar: LidarModel = DEFAULT_LIDAR) -> RigCalibration:
@@ -247,15 +294,17 @@ def node_key(seed: int, node_id: int) -> bytes:
     return hashlib.sha256(f"edgeguard simulated node key {seed} {node_id}".encode()).digest()
 
 
-def _writer(line: PtyLine, to_bytes: Callable[[Sample], bytes]) -> Callable[[Sample, int], None]:
-    def deliver(sample: Sample, readable_ns: int) -> None:
+def _writer(line: PtyLine) -> Callable[[Payload, int], None]:
+    def deliver(payload: Payload, readable_ns: int) -> None:
         del readable_ns  # bytes are readable as soon as they are written
-        line.write(to_bytes(sample))
+        if isinstance(payload, bytes):
+            line.write(payload)
 
     return deliver
 
 
-def _send_gnss(sample: Sample) -> bytes:
+def _send_gnss(sample: Sample, forged: bool = False) -> bytes:
+    del forged  # NMEA knows no sender
     assert isinstance(sample, GnssFix)  # noqa: S101 - attacks keep a sample's kind
     return epoch(
         NmeaFix(

@@ -1,37 +1,72 @@
-"""Scenarios: a drive of some length and the attacks on it, as a TOML file. The seed is given when it is run."""
+"""Scenarios: a drive of some length, the attacks on it, and what must come of them, as a TOML file.
+
+The seed is given when it is run. Format and an example: docs/simulator.md.
+"""
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from edgeguard.clock import ManualClock
 from edgeguard.errors import ScenarioError
-from edgeguard.sim.attacks.faults import CameraBlind, CameraFreeze, Silence, Unplug
-from edgeguard.sim.attacks.gnss import GnssDrift
+from edgeguard.sim.attacks.base import AttackBase
 from edgeguard.sim.attacks.lidar import GhostPoints
-from edgeguard.sim.rig import SimRig
+from edgeguard.sim.attacks.registry import ATTACKS, nearest
+from edgeguard.sim.attacks.system import SYSTEM_PARTS
+from edgeguard.sim.rig import ALL_SENSORS, SimRig
 from edgeguard.sim.world import World
-from edgeguard.types import CAMERA, GNSS, IMU, LIDAR, WHEELS
 
 MAX_SCENARIO_BYTES = 1 << 18  # thousands of attacks; anything larger is not a scenario
 MAX_SEED = 2**32 - 1
-_SENSORS = frozenset({CAMERA, LIDAR, GNSS, IMU, WHEELS})
 
-AnyAttack = GnssDrift | GhostPoints | CameraBlind | CameraFreeze | Silence | Unplug
+Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=86_400.0)]
+
+
+class AttackExpect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What must come of one attack (table `[attacks.expect]` below it).
+
+    detected: whether trust in the attacked sensor falls while it acts; false states a known gap, and a run that does
+    detect it fails, so that the statement is corrected. within_s: at most this long after onset. named: whether the
+    attacked sensor is the one that is blamed; where it is left out, true for what is detected. refused: error code
+    with which an attack on the model is stopped.
+    """
+
+    detected: bool = True
+    within_s: Seconds | None = None
+    named: bool | None = None
+    refused: str = ""
+
+
+class Expect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What must come of the whole drive (table `[expect]`).
+
+    clean: nobody is blamed without excuse outside attacks. verdict: the worst of the drive. Either is not judged when
+    it is None.
+    """
+
+    clean: bool | None = True
+    verdict: Literal["PASS", "DEGRADE", "HOLD", "STOP"] | None = None
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A drive: its name, what it shows, how long it lasts, and its attacks (TOML tables `[[attacks]]`, key `type`)."""
+    """A drive: its name, what it shows, how long it lasts, its attacks and what must come of them.
+
+    sensors: which of the rig's five take part. attack_expect: one per attack, in their order.
+    """
 
     name: str
     summary: str
     duration_s: Annotated[float, msgspec.Meta(ge=1.0, le=600.0)]
-    attacks: tuple[AnyAttack, ...] = ()
+    attacks: tuple[AttackBase, ...] = ()
+    sensors: tuple[str, ...] = ALL_SENSORS
+    expect: Expect = Expect()
+    attack_expect: tuple[AttackExpect, ...] = ()
 
     def rig(self, clock: ManualClock, seed: int) -> SimRig:
         """Return the rig that runs this scenario; `seed` decides street, noise and the attacks' randomness.
@@ -41,29 +76,71 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """
         if not 0 <= seed <= MAX_SEED:
             raise ScenarioError(f"seed {seed} is not in 0..{MAX_SEED}", code="EG-X013")
-        return SimRig(World(seed, self.duration_s), clock, seed, self.attacks)
+        return SimRig(World(seed, self.duration_s), clock, seed, self.sensor_attacks, sensors=self.sensors)
+
+    @property
+    def sensor_attacks(self) -> tuple[AttackBase, ...]:
+        """Those that act on samples or lines."""
+        return tuple(a for a in self.attacks if a.sensor not in SYSTEM_PARTS)
+
+    @property
+    def system_attacks(self) -> tuple[AttackBase, ...]:
+        """Those that act on the device itself."""
+        return tuple(a for a in self.attacks if a.sensor in SYSTEM_PARTS)
+
+    def expected_of(self, attack: AttackBase) -> AttackExpect:
+        """Return what must come of one of this scenario's attacks."""
+        index = next(i for i, a in enumerate(self.attacks) if a is attack)
+        return self.attack_expect[index] if index < len(self.attack_expect) else AttackExpect()
 
 
 def load_scenario(name_or_path: str | Path) -> Scenario:
     """Return a scenario that comes with the package (`"demo"`), or that of a TOML file.
 
     Raises:
-        ScenarioError: EG-X010 not found; EG-X011 no TOML; EG-X012 unknown key, wrong type or impossible value.
+        ScenarioError: EG-X010 not found; EG-X011 no TOML; EG-X012 unknown key, wrong type or impossible value, with
+            the nearest known name as the hint.
     """
-    text = _read(name_or_path)
+    return parse_scenario(_read(name_or_path), str(name_or_path))
+
+
+def parse_scenario(text: str, origin: str) -> Scenario:
+    """Return the scenario in a TOML text; `origin` names it in errors, which are those of `load_scenario`."""
     try:
-        scenario = msgspec.convert(tomllib.loads(text), Scenario)
-    except tomllib.TOMLDecodeError as error:
-        raise ScenarioError(f"scenario {name_or_path} is no TOML: {error}", code="EG-X011") from error
-    except msgspec.ValidationError as error:
-        raise ScenarioError(f"scenario {name_or_path}: {error}", code="EG-X012") from error
+        tree = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ScenarioError(f"scenario {origin} is no TOML: {error}", code="EG-X011") from error
+    where = f"scenario {origin}"
+    _known(tree, Scenario, where, hidden={"attack_expect"})
+    raw = tree.pop("attacks", [])
+    if not isinstance(raw, list) or not all(isinstance(entry, dict) for entry in raw):
+        raise ScenarioError(f"{where}: attacks is no list of tables", code="EG-X012", hint="write [[attacks]]")
+    attacks, expects = [], []
+    for number, entry in enumerate(raw):
+        at = f"{where}: attacks[{number}]"
+        expects.append(_made(entry.pop("expect", {}), AttackExpect, f"{at}: expect"))
+        attacks.append(_attack(entry, at))
+    if isinstance(tree.get("expect"), dict):
+        _known(tree["expect"], Expect, f"{where}: expect")
+    bare: Scenario = _made(tree, Scenario, where)
+    scenario = msgspec.structs.replace(bare, attacks=tuple(attacks), attack_expect=tuple(expects))
+    for sensor in scenario.sensors:
+        if sensor not in ALL_SENSORS:
+            raise ScenarioError(
+                f"{where}: no sensor is called {sensor!r}", code="EG-X012", hint=nearest(sensor, list(ALL_SENSORS))
+            )
     for number, attack in enumerate(scenario.attacks):
         _require_possible(scenario, number, attack)
     return scenario
 
 
+def builtin_scenarios() -> tuple[str, ...]:
+    """Return the names of the scenarios that come with the package."""
+    folder = files("edgeguard.sim") / "scenarios"
+    return tuple(sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".toml")))
+
+
 def _read(name_or_path: str | Path) -> str:
-    hint = "give a TOML file or one of: " + ", ".join(builtin_scenarios())
     try:
         if str(name_or_path) in builtin_scenarios():
             return (files("edgeguard.sim") / "scenarios" / f"{name_or_path}.toml").read_text(encoding="utf-8")
@@ -73,20 +150,55 @@ def _read(name_or_path: str | Path) -> str:
             raise ScenarioError(f"scenario {name_or_path} is larger than 256 KiB", code="EG-X011")
         return raw.decode("utf-8")
     except (OSError, ValueError) as error:
+        hint = "give a TOML file or one of the names that `edgeguard sim list` shows; "
+        hint += nearest(str(name_or_path), list(builtin_scenarios()))
         raise ScenarioError(f"cannot read scenario {name_or_path}", code="EG-X010", hint=hint) from error
 
 
-def builtin_scenarios() -> tuple[str, ...]:
-    """Return the names of the scenarios that come with the package."""
-    folder = files("edgeguard.sim") / "scenarios"
-    return tuple(sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".toml")))
+def _attack(entry: Mapping[str, Any], where: str) -> AttackBase:
+    kind = entry.get("type")
+    if not isinstance(kind, str):
+        raise ScenarioError(f"{where}: a key `type` must name the attack", code="EG-X012", hint="edgeguard sim list")
+    if kind not in ATTACKS:
+        raise ScenarioError(f"{where}: no attack is called {kind!r}", code="EG-X012", hint=nearest(kind, ATTACKS))
+    _known(entry, ATTACKS[kind], where, more={"type"})
+    attack: AttackBase = _made(entry, ATTACKS[kind], f"{where} ({kind})")
+    return attack
 
 
-def _require_possible(scenario: Scenario, number: int, attack: AnyAttack) -> None:
+def _made(tree: Any, kind: type[Any], where: str) -> Any:
+    if isinstance(tree, dict):
+        more = {"type"} if issubclass(kind, AttackBase) else set()
+        _known(tree, kind, where, more=more)
+    try:
+        return msgspec.convert(tree, kind)
+    except msgspec.ValidationError as error:
+        raise ScenarioError(f"{where}: {error}", code="EG-X012") from error
+
+
+def _known(
+    tree: Mapping[str, Any],
+    kind: type[Any],
+    where: str,
+    *,
+    hidden: set[str] | None = None,
+    more: set[str] | None = None,
+) -> None:
+    names = ({field.name for field in msgspec.structs.fields(kind)} | (more or set())) - (hidden or set())
+    for key in tree:
+        if key not in names:
+            raise ScenarioError(f"{where}: unknown key `{key}`", code="EG-X012", hint=nearest(key, sorted(names)))
+
+
+def _require_possible(scenario: Scenario, number: int, attack: AttackBase) -> None:
     where = f"scenario {scenario.name}: attacks[{number}] ({attack.name})"
-    if attack.sensor not in _SENSORS:
-        raise ScenarioError(f"{where}: no sensor is called {attack.sensor!r}", code="EG-X012")
-    if not 0.0 <= attack.start_s < attack.end_s or attack.start_s > scenario.duration_s:
+    sensor, start_s, end_s = attack.sensor, attack.start_s, attack.end_s
+    known = [*ALL_SENSORS, *SYSTEM_PARTS]
+    if sensor not in known:
+        raise ScenarioError(f"{where}: no sensor is called {sensor!r}", code="EG-X012", hint=nearest(sensor, known))
+    if sensor in ALL_SENSORS and sensor not in scenario.sensors:
+        raise ScenarioError(f"{where}: the rig has no {sensor}", code="EG-X012", hint="add it to `sensors`")
+    if not 0.0 <= start_s < end_s or start_s > scenario.duration_s:
         raise ScenarioError(f"{where}: start and end are not in order within the drive", code="EG-X012")
     if not isinstance(attack, GhostPoints):
         return

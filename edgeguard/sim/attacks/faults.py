@@ -1,30 +1,27 @@
-"""Faults that need no attacker: a blinded or frozen camera, a stream that stops, a cable that comes out."""
+"""Faults that need no attacker: a stream that stops, a cable that comes out; glare and a hung camera."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Annotated, ClassVar
 
 import msgspec
 import numpy as np
 
-from edgeguard.sim.attacks.base import Moment
+from edgeguard.sim.attacks.base import AttackBase, End, Moment, Start
 from edgeguard.types import CAMERA, Image, Sample
 
 
-class CameraBlind(msgspec.Struct, frozen=True, tag="camera_blind", forbid_unknown_fields=True):
-    """Glare: `strength` of full scale is added everywhere, so that 1.0 saturates the whole sensor."""
+class CameraBlind(AttackBase, frozen=True, tag="camera_blind"):
+    """Glare everywhere: every pixel is lifted by a share of full scale."""
 
-    start_s: float
-    end_s: float
-    strength: float = 1.0
+    atlas: ClassVar[tuple[str, ...]] = ("AML.T0041", "AML.T0029")
+    knob: ClassVar[str] = "strength"
 
-    @property
-    def name(self) -> str:
-        return "camera_blind"
-
-    @property
-    def sensor(self) -> str:
-        return CAMERA
+    start_s: Start
+    end_s: End
+    strength: Annotated[float, msgspec.Meta(gt=0.0, le=4.0, description="share of full scale; 1 saturates")] = 1.0
+    sensor: str = CAMERA
 
     @property
     def size(self) -> str:
@@ -39,19 +36,14 @@ class CameraBlind(msgspec.Struct, frozen=True, tag="camera_blind", forbid_unknow
         return replace(sample, pixels=np.clip(lifted, 0, 255).astype(np.uint8))
 
 
-class CameraFreeze(msgspec.Struct, frozen=True, tag="camera_freeze", forbid_unknown_fields=True):
-    """The last frame again and again under fresh stamps: a hung driver, or a looped recording."""
+class CameraFreeze(AttackBase, frozen=True, tag="camera_freeze"):
+    """The last frame again and again under fresh stamps: a hung driver."""
 
-    start_s: float
-    end_s: float
+    atlas: ClassVar[tuple[str, ...]] = ("AML.T0029",)
 
-    @property
-    def name(self) -> str:
-        return "camera_freeze"
-
-    @property
-    def sensor(self) -> str:
-        return CAMERA
+    start_s: Start
+    end_s: End
+    sensor: str = CAMERA
 
     @property
     def size(self) -> str:
@@ -64,16 +56,14 @@ class CameraFreeze(msgspec.Struct, frozen=True, tag="camera_freeze", forbid_unkn
         return replace(sample, pixels=moment.held.pixels)
 
 
-class Silence(msgspec.Struct, frozen=True, tag="silence", forbid_unknown_fields=True):
-    """Nothing arrives from `sensor` for a while; the line itself stays open."""
+class Silence(AttackBase, frozen=True, tag="silence"):
+    """Nothing arrives from a sensor for a while; the line itself stays open."""
 
-    start_s: float
-    end_s: float
+    atlas: ClassVar[tuple[str, ...]] = ("AML.T0029",)
+
+    start_s: Start
+    end_s: End
     sensor: str
-
-    @property
-    def name(self) -> str:
-        return "silence"
 
     @property
     def size(self) -> str:
@@ -85,22 +75,21 @@ class Silence(msgspec.Struct, frozen=True, tag="silence", forbid_unknown_fields=
         return None
 
 
-class Unplug(msgspec.Struct, frozen=True, tag="unplug", forbid_unknown_fields=True):
-    """The cable of `sensor` comes out at `start_s` and stays out: the simulated device goes away for good."""
+class Unplug(AttackBase, frozen=True, tag="unplug"):
+    """The cable of a sensor comes out and stays out: the device goes away for good."""
 
-    start_s: float
+    atlas: ClassVar[tuple[str, ...]] = ("AML.T0029",)
+    unplugs: ClassVar[bool] = True
+
+    start_s: Start
     sensor: str
-    end_s: float = 86_400.0
-
-    @property
-    def name(self) -> str:
-        return "unplug"
+    end_s: End = 86_400.0
 
     @property
     def size(self) -> str:
         return "device gone"
 
     def apply(self, sample: Sample, moment: Moment) -> Sample | None:
-        """Lose the sample; `SimRig` also closes the line."""
+        """Lose the sample; the source also goes away."""
         del sample, moment
         return None

@@ -1,0 +1,197 @@
+"""`edgeguard sim`: attack scenarios against the real pipeline, for people and for CI."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgeguard.cli.options import config_option, format_option, progress_bar, say
+from edgeguard.errors import EXIT_FINDING, EXIT_OK, ConfigError
+
+if TYPE_CHECKING:
+    from edgeguard.sensors.recorded import Recording
+    from edgeguard.sim.run import Outcome
+
+DEFAULT_SEED = 7
+
+
+@click.group("sim")
+def command() -> None:
+    """Run attack and fault scenarios against the real pipeline.
+
+    \b
+    edgeguard sim list
+    edgeguard sim run gnss_drift --seed 3 --report report.html
+    edgeguard sim new mine && edgeguard sim run mine.toml
+    """
+
+
+@command.command("list")
+@click.argument("attack", required=False)
+@format_option
+def list_command(attack: str | None, output: str) -> int:
+    """Show the attacks and scenarios, or all parameters of one ATTACK."""
+    from edgeguard.sim.attacks.registry import ATTACKS, attack_info
+    from edgeguard.sim.scenario import builtin_scenarios, load_scenario
+
+    if attack is not None:
+        _show_attack(attack, output)
+        return EXIT_OK
+    infos = [attack_info(name) for name in ATTACKS]
+    scenarios = [load_scenario(name) for name in builtin_scenarios()]
+    if output == "json":
+        import msgspec
+
+        rows = [{"name": s.name, "summary": s.summary, "duration_s": s.duration_s} for s in scenarios]
+        click.echo(json.dumps({"attacks": msgspec.to_builtins(infos), "scenarios": rows}, indent=2))
+        return EXIT_OK
+    click.echo("attacks (edgeguard sim list ATTACK shows its parameters)")
+    for info in infos:
+        ids = " ".join(info.atlas)
+        click.echo(f"  {info.name:18}  {info.sensor or 'any':10}  {info.summary}" + (f"  [{ids}]" if ids else ""))
+    click.echo("scenarios (edgeguard sim run SCENARIO)")
+    for scenario in scenarios:
+        click.echo(f"  {scenario.name:18}  {scenario.duration_s:4.0f} s      {scenario.summary}")
+    return EXIT_OK
+
+
+def _show_attack(name: str, output: str) -> None:
+    import msgspec
+
+    from edgeguard.sim.attacks.registry import attack_info
+
+    info = attack_info(name)
+    if output == "json":
+        click.echo(json.dumps(msgspec.to_builtins(info), indent=2))
+        return
+    click.echo(f"{info.name}: {info.summary}")
+    if info.source:
+        click.echo(f"source: {info.source}")
+    if info.atlas:
+        click.echo(f"MITRE ATLAS: {' '.join(info.atlas)}")
+    for p in info.parameters:
+        default = "required" if p.required else f"default {p.default}"
+        facts = ", ".join(filter(None, [p.kind, default, p.limits, p.meaning]))
+        click.echo(f"  {p.name:16}  {facts}")
+
+
+@command.command("run")
+@click.argument("scenario_names", metavar="SCENARIO...", nargs=-1, required=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=DEFAULT_SEED,
+    show_default=True,
+    help="Seed of street, noise and attacks; the first of --seeds.",
+)
+@click.option("--seeds", type=click.IntRange(1, 10_000), default=1, show_default=True, help="How many seeds in a row.")
+@click.option(
+    "--on",
+    "recording_path",
+    type=click.Path(path_type=Path),
+    help="Attack this recording instead of a simulated drive.",
+)
+@click.option(
+    "--report", "report_path", type=click.Path(path_type=Path), help="Write the HTML report of the first run."
+)
+@click.option("--junit", "junit_path", type=click.Path(path_type=Path), help="Write JUnit XML.")
+@click.option(
+    "--labels",
+    "labels_path",
+    type=click.Path(path_type=Path),
+    help="Write the ground truth of every attacked sample as CSV.",
+)
+@config_option
+@format_option
+def run_command(
+    scenario_names: tuple[str, ...],
+    seed: int,
+    seeds: int,
+    recording_path: Path | None,
+    report_path: Path | None,
+    junit_path: Path | None,
+    labels_path: Path | None,
+    config_path: Path | None,
+    output: str,
+) -> int:  # fmt: skip
+    """Run scenarios by name or file; exit 0 when all their expectations hold, 1 when one does not.
+
+    \b
+    edgeguard sim run demo
+    edgeguard sim run gnss_drift ghost_points --seeds 5 --junit sim.xml
+    edgeguard sim run wheel_scale --on drive.npz
+    """
+    from edgeguard.config import load_config
+    from edgeguard.sim.run import run_scenario
+    from edgeguard.sim.scenario import load_scenario
+
+    config = load_config(config_path)
+    scenarios = [load_scenario(name) for name in scenario_names]
+    outcomes: list[Outcome] = []
+    with progress_bar() as bar:
+        task = bar.add_task("sim", total=len(scenarios) * seeds)
+        for scenario in scenarios:
+            for number in range(seed, seed + seeds):
+                recording = _recording(recording_path) if recording_path else None
+                outcomes.append(run_scenario(scenario, number, config=config, recording=recording))
+                _show_outcome(outcomes[-1], output)
+                bar.advance(task)
+    if report_path is not None:
+        from edgeguard.report.html import render_html
+
+        _write(report_path, render_html(outcomes[0].report))
+    if junit_path is not None:
+        _write(junit_path, _junit(outcomes))
+    if labels_path is not None:
+        _write(labels_path, _labels(outcomes))
+    passed = all(outcome.passed for outcome in outcomes)
+    say(f"{sum(o.passed for o in outcomes)} of {len(outcomes)} runs as expected")
+    return EXIT_OK if passed else EXIT_FINDING
+
+
+def _recording(path: Path) -> Recording:
+    from edgeguard.sensors.recording import open_recording
+
+    return open_recording(path)
+
+
+def _show_outcome(outcome: Outcome, output: str) -> None:
+    if output == "json":
+        click.echo(json.dumps(outcome.record(), sort_keys=True))
+        return
+    click.echo(f"{outcome.scenario.name} seed {outcome.seed}: {'as expected' if outcome.passed else 'NOT as expected'}")
+    for e in outcome.expectations:
+        click.echo(f"  {'ok  ' if e.met else 'FAIL'}  {e.subject:44}  {e.found}" + ("" if e.met else f"; {e.expected}"))
+
+
+def _junit(outcomes: list[Outcome]) -> str:
+    from edgeguard.report.junit import JunitCase, render_junit
+
+    cases = []
+    for outcome in outcomes:
+        wrong = [f"{e.subject}: expected {e.expected}, found {e.found}" for e in outcome.expectations if not e.met]
+        told = "\n".join(f"{e.subject}: {e.found}" for e in outcome.expectations)
+        name = f"seed {outcome.seed}"
+        cases.append(JunitCase(outcome.scenario.name, name, outcome.report.duration_s, "\n".join(wrong), told))
+    return render_junit("edgeguard sim", cases)
+
+
+def _labels(outcomes: list[Outcome]) -> str:
+    lines = ["scenario,seed,sensor,stamp_ns,attack,effect,amount"]
+    for o in outcomes:
+        prefix = f"{o.scenario.name},{o.seed}"
+        lines += [f"{prefix},{t.sensor},{t.stamp_ns},{t.attack},{t.effect},{t.amount:.9g}" for t in o.labels]
+    return "\n".join(lines) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write {path}: {error.strerror}", code="EG-C022", hint="choose another path"
+        ) from None
+    say(f"wrote {path}")

@@ -206,7 +206,7 @@ def test_a_signature_by_a_stranger_is_refused(world, other_world):
     refused(world, world.storage.changed({"model.sig": signed}), SignatureError, "EG-S001")
 
 
-@pytest.mark.parametrize("role", ["root", "targets", "snapshot", "timestamp", "enrol"])
+@pytest.mark.parametrize("role", ["root", "targets", "snapshot", "timestamp", "enrol", "revocation", "attest"])
 def test_no_other_role_can_sign_a_model(world, role):
     """Roles are disjoint; a stolen online key releases nothing."""
     signed = world.sign(canonical(statement_of(world)), role=role)

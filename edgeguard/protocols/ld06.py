@@ -28,7 +28,7 @@ MAX_SPEED_DEG_S = 13 * 360 * 2
 # A revolution at 5 Hz has 900 points; more without a turn means angles that do not advance.
 MAX_SCAN_PACKETS = 256
 # Packets are 2.7 ms apart. A larger step is a gap or a damaged stamp: believed once the stream goes on there.
-MAX_STEP_MS = 1000
+MAX_STEP_MS = 50
 STEP_PACKETS = 4
 _LARGEST_HEAD = np.array([MAX_SPEED_DEG_S, LD06_CIRCLE_CDEG, LD06_CIRCLE_CDEG, 0xFFFF], dtype=np.uint16)
 
@@ -163,8 +163,12 @@ class Ld06PacketDecoder:
 
 
 class _UnwrappedClock:
-    """The sensor's milliseconds without the wrap every 30 s. One damaged stamp (eight bits of checksum let one in 256
-    through) must not count as a wrap; a gap of more than 30 s cannot be told and shows as a clock that was set."""
+    """The sensor's milliseconds without the wrap every 30 s.
+
+    One damaged stamp (eight bits of checksum let one in 256 through) must not count as a wrap: what the stream does not
+    confirm is passed over, and a confirmed step back by less than half a wrap is a correction. A gap of more than 15 s
+    cannot be told from one and shows as a clock that was set.
+    """
 
     def __init__(self) -> None:
         self.device_ms = 0
@@ -184,7 +188,7 @@ class _UnwrappedClock:
             if len(self._held) < STEP_PACKETS:
                 return
         self._held.clear()
-        self.device_ms += step_ms
+        self.device_ms += step_ms if step_ms <= LD06_WRAP_MS // 2 else step_ms - LD06_WRAP_MS
         self._last_ms = time_ms
 
 

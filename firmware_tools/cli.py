@@ -19,6 +19,7 @@ from edgeguard.cli.options import ask_secret, format_option, say
 from edgeguard.clock import SystemClock
 from edgeguard.errors import BundleFormatError, ProvisioningError
 from firmware_tools.cli_devices import answer, challenge, enroll, grant, keygen
+from firmware_tools.cli_publish import publish
 from firmware_tools.cli_revocation import resign, revoke
 from firmware_tools.cli_signing import harden, rotate, sign, token_key
 from firmware_tools.cli_state import recover_state, state_token
@@ -321,6 +322,7 @@ for verb in (
     recover_state,
     state_token,
     resign,
+    publish,
 ):
     cli.add_command(verb)
 

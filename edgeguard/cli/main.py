@@ -27,6 +27,7 @@ VERBS = {
     "inspect": "show what a bundle says about itself, unverified",
     "find": "list attached sensors and what it takes to use them",
     "state": "show what this device remembers: floors, revocation list, time",
+    "model": "install a model from a repository, try it, keep it or go back: two slots, nothing lost in a power cut",
     "log": "verify or show a tamper-evident log",
 }
 

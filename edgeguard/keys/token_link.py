@@ -14,6 +14,7 @@ import hmac
 import os
 import stat
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -42,17 +43,30 @@ class _Login:
 
 
 _logins: dict[tuple[str, str, str], _Login] = {}
-_table_lock = threading.Lock()
+_table_lock = threading.RLock()  # a garbage collection inside the lock may give a share back
 
 
 def _forget_logins() -> None:
     """Leave a parent's sessions to the parent: PKCS#11 gives a child none."""
     global _table_lock  # noqa: PLW0603 - another thread of the parent may have held it
-    _table_lock = threading.Lock()
+    _table_lock = threading.RLock()
     _logins.clear()
 
 
 os.register_at_fork(after_in_child=_forget_logins)
+
+
+def _give_back(name: tuple[str, str, str], shared: _Login, pid: int) -> None:
+    if os.getpid() != pid:
+        return
+    with _table_lock:
+        shared.users -= 1
+        if shared.users:
+            return
+        if _logins.get(name) is shared:
+            del _logins[name]
+        with shared.lock, suppress(Exception):  # a token that was pulled out has logged us out
+            shared.session.close()
 
 
 def library() -> Any:
@@ -132,6 +146,8 @@ class TokenLink:
             else:
                 shared.users += 1
         self._shared: _Login | None = shared
+        # A key provider has no close: when nobody holds it any more, its share of the login goes with it.
+        self._release = weakref.finalize(self, _give_back, self._name, shared, self._pid)
 
     def _log_in(self, module: str, pin: Callable[[], bytes]) -> Any:
         session = None
@@ -184,16 +200,8 @@ class TokenLink:
 
     def close(self) -> None:
         """Give the share back, and log out with the last one; calling it again does nothing."""
-        shared, self._shared = self._shared, None
-        if shared is None or os.getpid() != self._pid:
-            return
-        with _table_lock:
-            shared.users -= 1
-            if shared.users:
-                return
-            del _logins[self._name]
-            with shared.lock, suppress(Exception):  # a token that was pulled out has logged us out
-                shared.session.close()
+        self._shared = None
+        self._release()
 
     def _login(self) -> _Login:
         if self._shared is None or os.getpid() != self._pid:

@@ -106,7 +106,7 @@ def tpm(tpm_maker: Callable[[str], Swtpm]) -> Swtpm:
 
 @pytest.fixture(scope="session")
 def softhsm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Pkcs11Uri]]:
-    """Initialises SoftHSM tokens in a folder of this test run, and gives addresses on them."""
+    """Initialises SoftHSM tokens in a folder of this test run, two of one name, and gives addresses on them."""
     pytest.importorskip("pkcs11", reason="python-pkcs11 is not installed: pip install edgeguard[pkcs11]")
     if not MODULE.exists() or not shutil.which("softhsm2-util"):
         pytest.skip("SoftHSM is not installed: apt-get install softhsm2")
@@ -120,20 +120,15 @@ def softhsm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
     pin_file = root / "pin"
     pin_file.write_text(PIN + "\n")
     pin_file.chmod(0o600)
-    made: set[str] = set()
+    # All of them before the module is loaded: SoftHSM lists the tokens that were there when it was initialised.
+    for token, code in ((TOKEN, PIN), ("twice", PIN), ("twice", "an-attackers-pin")):
+        subprocess.run(
+            ["softhsm2-util", "--init-token", "--free", "--label", token, "--pin", code, "--so-pin", "12345678"],
+            check=True, capture_output=True,
+        )  # fmt: skip
 
-    def address(token: str = TOKEN, label: str = "device", pin_source: str = str(pin_file)) -> Pkcs11Uri:
-        if token not in made:
-            subprocess.run(
-                ["softhsm2-util", "--init-token", "--free", "--label", token, "--pin", PIN, "--so-pin", "12345678"],
-                check=True, capture_output=True,
-            )  # fmt: skip
-            made.add(token)
-            import pkcs11
-
-            if str(MODULE) in pkcs11._loaded:  # a module lists the slots that were there when it was initialised
-                pkcs11.unload(str(MODULE))
-        return Pkcs11Uri(token, label, MODULE, digest, pin_source=pin_source)
+    def address(token: str = TOKEN, label: str = "device") -> Pkcs11Uri:
+        return Pkcs11Uri(token, label, MODULE, digest, pin_source=str(pin_file))
 
     yield address
     if before is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ def command() -> None:
     \b
     edgeguard sim list
     edgeguard sim run gnss_drift --seed 3 --report report.html
-    edgeguard sim new mine && edgeguard sim run mine.toml
+    edgeguard sim new mine && edgeguard sim run mine.egsim.toml
     """
 
 
@@ -125,18 +126,19 @@ def run_command(
     edgeguard sim run wheel_scale --on drive.npz
     """
     from edgeguard.config import load_config
-    from edgeguard.sim.run import run_scenario
     from edgeguard.sim.scenario import load_scenario
+    from edgeguard.sim.system import run_completely
 
     config = load_config(config_path)
     scenarios = [load_scenario(name) for name in scenario_names]
     outcomes: list[Outcome] = []
-    with progress_bar() as bar:
+    with tempfile.TemporaryDirectory(prefix="edgeguard-sim-") as folder, progress_bar() as bar:
         task = bar.add_task("sim", total=len(scenarios) * seeds)
         for scenario in scenarios:
             for number in range(seed, seed + seeds):
                 recording = _recording(recording_path) if recording_path else None
-                outcomes.append(run_scenario(scenario, number, config=config, recording=recording))
+                where = Path(folder) / str(len(outcomes))
+                outcomes.append(run_completely(scenario, number, where, config=config, recording=recording))
                 _show_outcome(outcomes[-1], output)
                 bar.advance(task)
     if report_path is not None:
@@ -195,3 +197,57 @@ def _write(path: Path, text: str) -> None:
             f"cannot write {path}: {error.strerror}", code="EG-C022", hint="choose another path"
         ) from None
     say(f"wrote {path}")
+
+
+NEW_SCENARIO = """\
+# {name}: run it with   edgeguard sim run {name}.egsim.toml --seed 1 --report report.html
+# pytest collects it too (one test per seed): files that end in .egsim.toml.
+name = "{name}"
+summary = "what this drive shows, in one line"
+duration_s = 24.0
+
+# Which sensors the rig has; all five without this line. Fewer run faster.
+sensors = ["gnss", "imu", "wheels"]
+
+# One table per attack; `edgeguard sim list` shows all, `edgeguard sim list gnss_drift` the parameters of one.
+# The first seconds are best left clean: checks learn the rig's own lag and scale.
+[[attacks]]
+type = "gnss_drift"
+start_s = 8.0       # seconds from the start of the drive
+end_s = 16.0        # exclusive
+rate_m_s = 1.0
+bearing_deg = 70.0  # clockwise from north
+
+# What must come of the attack above. detected = false states a known gap: the run then fails if it IS detected;
+# detected = "varies" judges nothing.
+[attacks.expect]
+detected = true
+within_s = 3.0
+named = true
+
+# What must come of the whole drive.
+[expect]
+clean = true  # nobody is blamed outside attacks and the recovery after them
+"""
+
+
+@command.command("new")
+@click.argument("name")
+def new_command(name: str) -> int:
+    """Write NAME.egsim.toml: a commented scenario to start from."""
+    import re
+
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
+        raise ConfigError(
+            f"{name!r} is no scenario name", code="EG-C052", hint="lower-case letters, digits, - and _, at most 64"
+        )
+    path = Path(f"{name}.egsim.toml")
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(NEW_SCENARIO.format(name=name))
+    except FileExistsError:
+        raise ConfigError(f"{path} exists", code="EG-C052", hint="choose another name") from None
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}", code="EG-C022") from None
+    click.echo(str(path))
+    return EXIT_OK

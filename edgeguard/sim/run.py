@@ -163,9 +163,11 @@ def _outcome_of(attack: AttackBase, outcomes: Sequence[AttackOutcome]) -> Attack
 def _judge_attack(expect: AttackExpect, attack: AttackBase, outcome: AttackOutcome) -> list[Expectation]:
     subject = f"{attack.name} on {outcome.sensor}"
     delay = "not detected" if outcome.delay_s is None else f"detected after {outcome.delay_s:.1f} s"
+    if expect.detected == "varies":
+        return [Expectation(f"{subject}: detection", "varies", delay, True)]
     wanted = "detected" if expect.detected else "not detected (known gap)"
     found = [Expectation(f"{subject}: detection", wanted, delay, outcome.detected == expect.detected)]
-    if not expect.detected:
+    if expect.detected is False:
         return found
     if expect.within_s is not None:
         met = outcome.delay_s is not None and outcome.delay_s <= expect.within_s

@@ -32,12 +32,13 @@ class AttackExpect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What must come of one attack (table `[attacks.expect]` below it).
 
     detected: whether trust in the attacked sensor falls while it acts; false states a known gap, and a run that does
-    detect it fails, so that the statement is corrected. within_s: at most this long after onset. named: whether the
+    detect it fails, so that the statement is corrected; "varies" where it hangs on the street, and is not judged.
+    within_s: at most this long after onset. named: whether the
     attacked sensor is the one that is blamed; where it is left out, true for what is detected. refused: error code
     with which an attack on the model is stopped.
     """
 
-    detected: bool = True
+    detected: bool | Literal["varies"] = True
     within_s: Seconds | None = None
     named: bool | None = None
     refused: str = ""

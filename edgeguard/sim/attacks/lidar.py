@@ -22,6 +22,8 @@ _SATO = "Sato et al., NDSS 2024: jitter and share of surviving points per lidar"
 Azimuth = Annotated[float, msgspec.Meta(ge=-360.0, le=360.0, description="left positive, 0 ahead")]
 Width = Annotated[float, msgspec.Meta(gt=0.0, le=360.0, description="of the sector")]
 Metres = Annotated[float, msgspec.Meta(gt=0.0, le=500.0)]
+_RAYS_AT_ONCE = 32  # bounds the table of rays by points to some 15 MB a sweep
+
 Jitter = Annotated[float, msgspec.Meta(ge=0.0, le=10.0, description="1 sigma of the range")]
 
 
@@ -360,11 +362,12 @@ def _ranges_along(
     Near means within a beam's own spacing at that range: 0.1 m and 1.5 % of the way.
     """
     found = np.full(len(origins), np.inf)
-    for index, (origin, direction) in enumerate(zip(origins, directions, strict=True)):
-        relative = points - origin
-        along = relative @ direction
-        off = np.einsum("ij,ij->i", relative, relative) - along * along
-        near = (along > 0.5) & (along < max_range_m) & (off < (0.1 + 0.015 * along) ** 2)
-        if near.any():
-            found[index] = along[near].min()
+    squared = np.einsum("ij,ij->i", points, points)
+    for first in range(0, len(origins), _RAYS_AT_ONCE):
+        part = slice(first, first + _RAYS_AT_ONCE)
+        origin, direction = origins[part], directions[part]
+        along = points @ direction.T - np.einsum("ij,ij->i", origin, direction)
+        apart = squared[:, None] - 2.0 * (points @ origin.T) + np.einsum("ij,ij->i", origin, origin)
+        near = (along > 0.5) & (along < max_range_m) & (apart - along * along < (0.1 + 0.015 * along) ** 2)
+        found[part] = np.where(near, along, np.inf).min(axis=0)
     return found

@@ -19,8 +19,9 @@ GROUPS = {"edgeguard": device_cli, "edgeguard-provision": host_cli}
 COMMAND = re.compile(r"(?<![\w./-])(edgeguard(?:-provision)?)((?: +(?!and\b|or\b|in\b|it\b)[^\s`;,]+)+)")
 OPTION = re.compile(r"--[a-z][a-z-]*")
 PAGE = re.compile(r"(?<!ggml )\bdocs/[a-z0-9/_-]+\.md")
+DOCUMENTS = ("README.md", "SECURITY.md", "docs/cli.md", "docs/inference.md", "docs/scan.md", "docs/threat-model.md")
 # Prose in which the project's name is followed by a word that is no verb.
-PROSE = frozenset({"checks", "first", "has", "is", "needs", "reads", "runs", "simulated", "will"})
+PROSE = frozenset({"checks", "first", "has", "import", "link", "is", "needs", "reads", "runs", "simulated", "will"})
 
 
 def sources() -> list[Path]:
@@ -50,18 +51,27 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def commands(text: str) -> Iterator[tuple[str, str, list[str]]]:
-    """Give (command, verb, options) of every command that a text names."""
+    """Give (command, verb with its inner verb, options) of every command that a text names."""
     for name, rest in COMMAND.findall(text):
-        verb = rest.split()[0].rstrip(".:)")
-        if re.fullmatch(r"[a-z][a-z-]+", verb):
-            yield name, verb, OPTION.findall(rest)
+        words = [word.rstrip(".:)") for word in rest.split()]
+        if re.fullmatch(r"[a-z][a-z-]+", words[0]):
+            group = GROUPS[name].get_command(click.Context(GROUPS[name]), words[0])
+            inner = isinstance(group, click.Group) and len(words) > 1 and words[1] in group.commands
+            yield name, " ".join(words[: 2 if inner else 1]), OPTION.findall(rest)
+
+
+def find(name: str, verb: str) -> click.Command | None:
+    """Return a command by its words."""
+    command: click.Command | None = GROUPS[name]
+    for word in verb.split():
+        command = command.get_command(click.Context(command), word) if isinstance(command, click.Group) else None
+    return command
 
 
 def wrong(text: str) -> Iterator[str]:
     """Give what is wrong with the commands that a text names."""
     for name, verb, options in commands(text):
-        group = GROUPS[name]
-        found = group.get_command(click.Context(group), verb)
+        found = find(name, verb)
         if found is None:
             if name == "edgeguard-provision" or verb not in PROSE:
                 yield f"{name} has no verb {verb}"
@@ -88,6 +98,45 @@ def test_every_page_in_a_message_exists() -> None:
         if not (ROOT / page).is_file()
     }
     assert missing == set()
+
+
+def every_verb() -> Iterator[tuple[str, str]]:
+    """Give command and words of every verb, inner ones too."""
+    for name, group in GROUPS.items():
+        for verb in group.list_commands(click.Context(group)):
+            yield name, verb
+            found = find(name, verb)
+            if isinstance(found, click.Group):
+                yield from ((name, f"{verb} {inner}") for inner in found.commands)
+
+
+PAGES = [*sorted((ROOT / "docs" / "formats").glob("*.md")), *(ROOT / name for name in DOCUMENTS)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_on_a_page_exists(page: Path) -> None:
+    """What stands in code, in a block or in a line."""
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```[a-z]*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines += re.findall(r"`([^`\n]+)`", text)
+    assert [problem for line in lines for problem in wrong(line.partition("#")[0])] == []
+
+
+def test_the_page_of_commands_lists_every_verb_and_option() -> None:
+    """docs/cli.md names each verb of both commands, and each option in the verb's section."""
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    missing = []
+    for name, verb in every_verb():
+        heading = re.search(rf"^### `{name} {verb}[ `].*?(?=^#|\Z)", text, re.DOTALL | re.MULTILINE)
+        found = find(name, verb)
+        assert found is not None
+        options = {p.opts[0] for p in found.params if isinstance(p, click.Option)}
+        if heading is None:
+            missing.append(f"{name} {verb}")
+        else:
+            missing += [f"{name} {verb} {option}" for option in sorted(options - set(OPTION.findall(heading[0])))]
+    assert missing == [], "run: python tests/cli/commands_page.py"
 
 
 def test_the_check_sees_what_is_wrong() -> None:

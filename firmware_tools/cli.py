@@ -277,7 +277,8 @@ def pack(
         say(note)
     for missing in packed.missing:
         say(
-            f"devices wait for {missing.count} more {missing.role} signature(s): edgeguard-provision sign {packed.path}"
+            f"devices wait for {missing.count} more {missing.role} signature(s): "
+            f"edgeguard-provision sign {packed.path} --trust {fleet / 'trust'} --key FILE"
         )
     _result(output, {"bundle": str(packed.path), "identity": packed.identity, "bundle_id": packed.bundle_id})
 

@@ -50,7 +50,7 @@ def keygen(
 ) -> None:
     """Make a device key, its state and its enrolment request; run where the key will stay."""
     from edgeguard.keys.context import POST_QUANTUM_SUITES, fingerprint_of
-    from edgeguard.keys.open_key import generate_key
+    from edgeguard.keys.open_key import generate_key, parse_address
     from edgeguard.keys.tpm_counter import TpmCounter
     from edgeguard.trust.state import DeviceState
     from edgeguard.trust.store import TrustStore
@@ -61,15 +61,25 @@ def keygen(
     store = TrustStore.load(trust, SystemClock().wall_ns())
     full_name = f"hpke-base/{suite}/hkdf-sha256/aes-256-gcm" if suite else None
     key = generate_key(key_path, suite=full_name, passphrase=chosen_passphrase(new=True), ask=ask_secret)
-    if state_path is not None:
-        with TpmCounter.create(key, tcti=tpm_counter) if tpm_counter else nullcontext() as counter:
-            state = DeviceState.create(state_path, key=key, trust=store, counter=counter)
-        say(state.undetected or "the TPM's counter keeps step with the state: give --tpm-counter wherever it is opened")
-    write_atomic(request_path, make_request(key, store, device_name=name, board=board))
+    try:
+        write_atomic(request_path, make_request(key, store, device_name=name, board=board))
+        if state_path is not None:
+            with TpmCounter.create(key, tcti=tpm_counter) if tpm_counter else nullcontext() as counter:
+                state = DeviceState.create(state_path, key=key, trust=store, counter=counter)
+            say(state.undetected or "the TPM's counter keeps step with the state: give --tpm-counter to every verb")
+    except BaseException:
+        # A key that nobody has seen yet: whoever calls again finds the place as it was. Keys in chips stay.
+        address = parse_address(key_path)
+        if address.provider == "file":
+            address.path.unlink(missing_ok=True)
+            request_path.unlink(missing_ok=True)
+        raise
     fingerprint = fingerprint_of(key.public_key())
     print_facts(output, {"device": name, "kid": key.kid, "fingerprint": fingerprint, "request": str(request_path)})
     if key.suite in POST_QUANTUM_SUITES:
         say(f"next, on the provisioning host: edgeguard-provision challenge FLEET {request_path} --out challenge.json")
+    else:
+        say(f"next, on the provisioning host: edgeguard-provision enroll FLEET {request_path}")
 
 
 @click.command()

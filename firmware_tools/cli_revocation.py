@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeguard.cli.options import format_option, print_facts
+from edgeguard.cli.options import format_option, print_facts, say
 from edgeguard.clock import SystemClock
 from edgeguard.errors import BundleFormatError, ProvisioningError
 
@@ -80,6 +80,7 @@ def revoke(
             "floors": len(made.entries.floors),
         },
     )
+    say(f"copy {opened.trust_folder} to each device again" + ("" if targets else "; offline ones: revoke with --into"))
 
 
 @click.command()

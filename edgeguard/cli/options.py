@@ -113,7 +113,7 @@ def print_facts(output: str, facts: dict[str, Any]) -> None:
         return
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
-        click.echo(f"{name:{width}}  {value}")
+        click.echo(f"{name:{width}}  {', '.join(map(str, value)) if isinstance(value, list) else value}")
 
 
 def say(line: str) -> None:

@@ -31,7 +31,8 @@ def write_private_file(path: Path, content: bytes) -> None:
     except (OSError, ValueError) as error:
         reason = (getattr(error, "strerror", None) or "not a path").lower()
     if reason:
-        raise KeyUnavailableError(f"cannot write {path}: {reason}", code="EG-K001")
+        hint = "choose another name; a private file is never overwritten" if reason == "file exists" else ""
+        raise KeyUnavailableError(f"cannot write {path}: {reason}", code="EG-K001", hint=hint)
 
 
 def read_private_file(path: Path, hint: str = "make a key with: edgeguard-provision keygen") -> bytes:

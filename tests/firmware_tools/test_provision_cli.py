@@ -115,3 +115,50 @@ def test_a_damaged_bundle_is_named_with_exit_code_four(place, capsys):
     payload.write_bytes(raw)
     assert verify("m-1.0.bundle", "--trust", "fleet/trust") == 4
     assert "payload/001.egc is damaged or altered between bytes 0 and" in capsys.readouterr().err
+
+
+def test_a_keygen_that_fails_leaves_nothing(place, capsys):
+    """No key that nobody has seen, no request without its key; whoever calls again finds the place as it was."""
+    assert provision("init", "fleet", "--name", "demo") == 0
+    made = ["keygen", "--trust", "fleet/trust", "--key", "device.pem", "--request", "request.json"]
+    (place / "taken").mkdir()
+    (place / "taken" / "device.state").write_bytes(b"")
+    before = sorted(place.rglob("*"))
+    for further in (
+        ["--name", "not a name"],
+        ["--name", "cam-1", "--state", "taken"],
+        ["--name", "cam-1", "--board", ""],
+        ["--name", "cam-1", "--state", "model.onnx"],
+    ):
+        assert provision(*made, *further) != 0, further
+        assert [path for path in sorted(place.rglob("*")) if path.name != "lock"] == before, further
+    capsys.readouterr()
+    assert provision(*made, "--name", "cam-1", "--state", "state") == 0
+    assert "edgeguard-provision enroll FLEET request.json" in capsys.readouterr().err
+    key = (place / "device.pem").read_bytes()
+    assert provision(*made, "--name", "cam-2") != 0
+    assert "never overwritten" in capsys.readouterr().err
+    assert (place / "device.pem").read_bytes() == key
+
+
+def test_a_folder_that_another_tool_signed_is_told_how_to_be_checked(place, capsys):
+    """The public tool's signature in the place of a bundle's: the refusal names the option for it."""
+    assert provision("init", "fleet", "--name", "demo") == 0
+    (place / "plain").mkdir()
+    (place / "plain" / "model.sig").write_text('{"mediaType": "x"}')
+    capsys.readouterr()
+    assert verify("plain", "--trust", "fleet/trust") == 4
+    assert "--public-key" in capsys.readouterr().err
+
+
+def test_a_name_that_cannot_be_used_is_said_in_words(place, capsys):
+    """No pattern of a schema, and nothing is encrypted first."""
+    assert provision("init", "fleet", "--name", "demo") == 0
+    for words in (["--model-id", "a b", "--release", "1"], ["--model-id", "m", "--release", "../1"],
+                  ["--model-id", "m", "--release", "1", "--board", "x" * 65]):  # fmt: skip
+        capsys.readouterr()
+        assert provision("pack", "fleet", "model.onnx", *words, "--out", "b") == 2
+        error = capsys.readouterr().err
+        assert "EG-P003" in error
+        assert "letters, digits" in error
+        assert "regex" not in error

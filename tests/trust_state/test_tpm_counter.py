@@ -13,7 +13,9 @@ import pytest
 
 from edgeguard.cli.main import run
 from edgeguard.cli.state import command
+from edgeguard.cli.verify import command as verify_command
 from edgeguard.errors import TrustError
+from edgeguard.keys.context import fingerprint_of
 from edgeguard.keys.file import FileKeyProvider
 from edgeguard.keys.tpm_counter import DEFAULT_INDEX, TpmCounter
 from edgeguard.trust.state import DeviceState
@@ -163,3 +165,14 @@ def test_keygen_makes_a_counted_state_and_the_verb_reads_it(device, tcti, capsys
     assert "undetected" not in capsys.readouterr().out
     assert run(command, "edgeguard", shown) == 4
     assert "EG-T035" in capsys.readouterr().err
+
+    fleet, key = str(device.fleet.folder), str(root / "k.pem")
+    fingerprint = fingerprint_of(FileKeyProvider(key).public_key())
+    enroll = ["enroll", fleet, str(root / "r"), "--fingerprint", fingerprint]
+    assert run(cli, "edgeguard-provision", enroll) == 0
+    bundle = str(device.pack())
+    assert run(cli, "edgeguard-provision", ["grant", fleet, bundle, "n"]) == 0
+    opened = [bundle, "--trust", str(device.trust_folder), "--key", key, "--state", str(root / "s")]
+    assert run(verify_command, "edgeguard", [*opened, "--tpm-counter", tcti]) == 0
+    assert run(verify_command, "edgeguard", opened) == 4
+    assert "--tpm-counter" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeguard.cli.options import config_option, format_option, progress_bar, say
-from edgeguard.errors import EXIT_FINDING, EXIT_OK, ConfigError
+from edgeguard.errors import EXIT_FINDING, EXIT_OK, ConfigError, ScenarioError
 
 if TYPE_CHECKING:
     from edgeguard.sensors.recorded import Recording
@@ -238,16 +238,132 @@ def new_command(name: str) -> int:
     import re
 
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
-        raise ConfigError(
-            f"{name!r} is no scenario name", code="EG-C052", hint="lower-case letters, digits, - and _, at most 64"
+        raise ScenarioError(
+            f"{name!r} is no scenario name", code="EG-X015", hint="lower-case letters, digits, - and _, at most 64"
         )
     path = Path(f"{name}.egsim.toml")
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(NEW_SCENARIO.format(name=name))
     except FileExistsError:
-        raise ConfigError(f"{path} exists", code="EG-C052", hint="choose another name") from None
+        raise ScenarioError(f"{path} exists", code="EG-X015", hint="choose another name") from None
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}", code="EG-C022") from None
     click.echo(str(path))
+    return EXIT_OK
+
+
+@command.command("stealth")
+@click.option(
+    "--goal",
+    "goals",
+    type=click.Choice(["gnss_cross_track", "gnss_along_track", "wheel_scale"]),
+    multiple=True,
+    help="Repeat for several; all without it.",
+)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=1, show_default=True, help="First seed.")
+@click.option("--seeds", type=click.IntRange(1, 100), default=1, show_default=True, help="How many seeds in a row.")
+@click.option("--sensor", "sensors", multiple=True, help="Sensors of the rig; gnss, imu and wheels without it.")
+@config_option
+@format_option
+def stealth_command(
+    goals: tuple[str, ...], seed: int, seeds: int, sensors: tuple[str, ...], config_path: Path | None, output: str
+) -> int:  # fmt: skip
+    """How far an attacker gets in 60 s who sees every statistic and keeps it below its threshold."""
+    from edgeguard.config import load_config
+    from edgeguard.sim.rig import ALL_SENSORS
+    from edgeguard.sim.stealth import BRISKNESS, DARINGS, GOALS, attempt, best_attempt
+
+    config, rig = load_config(config_path), sensors or ("gnss", "imu", "wheels")
+    unknown = [sensor for sensor in rig if sensor not in ALL_SENSORS]
+    if unknown:
+        raise ScenarioError(
+            f"no sensor is called {unknown[0]!r}", code="EG-X012", hint="known: " + ", ".join(ALL_SENSORS)
+        )
+    wanted = [goal for goal in GOALS if not goals or goal in goals]
+    with progress_bar() as bar:
+        task = bar.add_task("stealth", total=len(wanted) * seeds * len(DARINGS) * len(BRISKNESS))
+        for goal in wanted:
+            for number in range(seed, seed + seeds):
+                tried = []
+                for daring in DARINGS:
+                    for briskness in BRISKNESS:
+                        tried.append(attempt(goal, number, daring, briskness, sensors=rig, config=config))
+                        bar.advance(task)
+                best, caught = best_attempt(tried), sum(r.caught_s is not None for r in tried)
+                facts = {
+                    "goal": goal, "seed": number, "sensors": list(rig), "attempts": len(tried), "caught": caught,
+                    "unseen_m": None if best is None else round(best.deviation_m, 2),
+                    "peak_rate": None if best is None else round(best.peak_rate, 4),
+                }  # fmt: skip
+                if output == "json":
+                    click.echo(json.dumps(facts))
+                else:
+                    reached = "always caught" if best is None else f"{best.deviation_m:7.2f} m unseen in 60 s"
+                    click.echo(f"{goal:18} seed {number}: {reached}; caught in {caught} of {len(tried)} attempts")
+    return EXIT_OK
+
+
+@command.command("sweep")
+@click.argument("scenario_name", metavar="SCENARIO")
+@click.option("--values", required=True, help="Sizes, such as 0.1,0.2,0.5,1.")
+@click.option("--parameter", default="", help="Parameter of the scenario's first attack; its size without this.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=1, show_default=True, help="First seed.")
+@click.option("--seeds", type=click.IntRange(1, 10_000), default=5, show_default=True, help="How many seeds in a row.")
+@click.option(
+    "--csv",
+    "csv_path",
+    type=click.Path(path_type=Path),
+    default=Path("sweep.csv"),
+    show_default=True,
+    help="Rows go here as they are made; runs that it already holds are not repeated.",
+)
+@click.option("--report", "report_path", type=click.Path(path_type=Path), help="Write the curve as an HTML page.")
+@click.option("--processes", type=click.IntRange(1, 64), default=1, show_default=True)
+@config_option
+@format_option
+def sweep_command(
+    scenario_name: str,
+    values: str,
+    parameter: str,
+    seed: int,
+    seeds: int,
+    csv_path: Path,
+    report_path: Path | None,
+    processes: int,
+    config_path: Path | None,
+    output: str,
+) -> int:  # fmt: skip
+    """Detection against attack size: run a scenario at many sizes and seeds; stop and start again at will."""
+    import msgspec
+
+    from edgeguard.config import load_config
+    from edgeguard.report.curve import DetectionPoint, render_curve
+    from edgeguard.sim.scenario import load_scenario
+    from edgeguard.sim.sweep import Sweep, curve, run_sweep
+
+    try:
+        sizes = tuple(dict.fromkeys(float(value) for value in values.split(",")))
+    except ValueError:
+        raise ScenarioError(f"--values {values!r} is no list of numbers", code="EG-X016", hint="0.1,0.5,1") from None
+    scenario = load_scenario(scenario_name)
+    knob = parameter or next((a.knob for a in scenario.sensor_attacks), "")
+    sweep = Sweep(scenario, knob, sizes, tuple(range(seed, seed + seeds)), load_config(config_path))
+    with progress_bar() as bar:
+        task = bar.add_task("sweep", total=len(sizes) * seeds)
+        rows = run_sweep(sweep, csv_path, processes=processes, on_row=lambda _: bar.advance(task))
+    points = curve(rows)
+    for p in points:
+        if output == "json":
+            click.echo(json.dumps({"parameter": knob, **msgspec.to_builtins(p)}))
+        else:
+            delay = "" if p.median_delay_s is None else f"  median delay {p.median_delay_s:.1f} s"
+            click.echo(f"{knob} = {p.value:<8g}  detected {p.detected}/{p.runs}  named {p.named}/{p.runs}{delay}")
+    say(f"rows: {csv_path}")
+    if report_path is not None:
+        words = (
+            f"edgeguard sim sweep {scenario_name} --parameter {knob} --values {values} --seed {seed} --seeds {seeds}"
+        )
+        drawn = [DetectionPoint(p.value, p.runs, p.detected, p.named, p.median_delay_s) for p in points]
+        _write(report_path, render_curve(f"sweep of {scenario.name}", knob, drawn, words))
     return EXIT_OK

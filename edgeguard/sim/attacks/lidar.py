@@ -362,6 +362,16 @@ def _ranges_along(
     Near means within a beam's own spacing at that range: 0.1 m and 1.5 % of the way.
     """
     found = np.full(len(origins), np.inf)
+    # Only points in the cone that all rays together fill can be met: a tenth of a sweep or less.
+    centre, axis = origins.mean(axis=0), directions.mean(axis=0)
+    axis /= max(float(np.linalg.norm(axis)), 1e-9)
+    radius = float(np.linalg.norm(origins - centre, axis=1).max())
+    slope = float(np.tan(min(np.arccos(np.clip(directions @ axis, -1.0, 1.0)).max(), 1.4)))
+    ahead = (points - centre) @ axis
+    aside = np.sqrt(np.maximum(((points - centre) ** 2).sum(axis=1) - ahead * ahead, 0.0))
+    points = points[(ahead > -radius) & (aside < radius + 0.2 + (slope + 0.03) * np.maximum(ahead + radius, 0.0))]
+    if len(points) == 0:
+        return found
     squared = np.einsum("ij,ij->i", points, points)
     for first in range(0, len(origins), _RAYS_AT_ONCE):
         part = slice(first, first + _RAYS_AT_ONCE)

@@ -252,7 +252,7 @@ def _load_roots(folder: Path) -> tuple[Root, str, str]:
     require_signed(current.signed, "root", current, "root 1")
     if current.signed.version != 1:
         raise TrustError("1.root.json is not version 1", code="EG-T002", hint=HINT)
-    for version in range(2, MAX_ROOT_ROTATIONS + 2):
+    for version in range(2, MAX_ROOT_ROTATIONS + 3):  # one beyond the last that may be there
         following = read_directory_file(folder, f"{version}.root.json", MAX_ROOT_BYTES, hint=HINT, optional=True)
         if following is None:
             return current.signed, hashlib.sha256(current.signed_bytes).hexdigest(), fleet_id

@@ -6,7 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tuf.api.exceptions import DownloadError, DownloadHTTPError, ExpiredMetadataError, RepositoryError
+from tuf.api.exceptions import (
+    DownloadError,
+    DownloadHTTPError,
+    DownloadLengthMismatchError,
+    ExpiredMetadataError,
+    RepositoryError,
+)
 from tuf.ngclient.config import UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
@@ -64,6 +70,8 @@ def tuf_refusals() -> Iterator[None]:
         return
     except EdgeGuardError:
         raise
+    except DownloadLengthMismatchError:
+        refusal = UpdateError("a metadata file is larger than it may be", code="EG-R002", hint="publish again")
     except DownloadError as error:
         cause = error.__cause__
         refusal = UpdateError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import import_module
@@ -20,6 +20,7 @@ from edgeguard.types import LineStats
 
 MAX_KEY_FILE_BYTES = 256
 BAR_FROM_BYTES = 16 * 1024 * 1024  # below, it is done before a person has read the bar
+LOOKED_AT_BYTES = 1 << 16
 ANY_NODE = 0  # no node has this number
 
 
@@ -180,12 +181,15 @@ def command(
     records = 0
     notes: list[str] = []
     with ExitStack() as stack:
-        for record, stamp_ns in _records(stack, protocol, file, decoder, notes.append):
-            printer.record(record, stamp_ns)
-            records += 1
-            if records == limit:
-                notes.append(f"stopped after {limit} records, as asked")
-                break
+        try:
+            for record, stamp_ns in _records(stack, protocol, file, decoder, notes.append):
+                printer.record(record, stamp_ns)
+                records += 1
+                if records == limit:
+                    notes.append(f"stopped after {limit} records, as asked")
+                    break
+        except KeyboardInterrupt:  # the way to end a live line: its summary is still wanted
+            notes.append("interrupted")
     for note in notes:
         say(f"note: {note}")
     stats = decoder.line_stats
@@ -226,6 +230,7 @@ def _records(
     while len(head) < 4 and (piece := next(pieces, b"")):
         head += piece
     stamp_ns: int | None = None
+    kept: _Kept | None = None
     if is_capture(head):
         guard = SenderGuard()
         for datagram in read_capture(_again(head, pieces), note):
@@ -239,11 +244,44 @@ def _records(
             note(f"{count} packets from {address} were not decoded: the sensor is {guard.sender}")
     else:
         size = getattr(decoder, "packet_bytes", 0) if PROTOCOLS[protocol].datagrams else 0
-        for piece in _cut(_again(head, pieces), size) if size else _again(head, pieces):
+        kept = _Kept(_again(head, pieces))
+        for piece in _cut(kept, size) if size else kept:
             yield from ((record, None) for record in decoder.feed(piece))
     flush = getattr(decoder, "flush", None)
     if flush is not None:
         yield from ((record, stamp_ns) for record in flush())
+    if kept is not None and not decoder.line_stats.frames:
+        note(_instead(kept.first, protocol, path))
+
+
+class _Kept:
+    """The pieces, and what the first of them held: to say what it is, when it is not what was asked for."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self.first = pieces, b""
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._pieces:
+            if len(self.first) < LOOKED_AT_BYTES:
+                self.first += piece[: LOOKED_AT_BYTES - len(self.first)]
+            yield piece
+
+
+def _instead(data: bytes, protocol: str, path: Path) -> str:
+    """Why nothing was found, and the command that finds more."""
+    from edgeguard.sensors.recognise import foreign_protocols, recognise
+
+    if not data:
+        return "there are no bytes in it"
+    names = {"NMEA 0183": "nmea", "UBX": "ubx"}
+    for found in recognise(data):
+        verb = names.get(found.name, found.decoder)
+        if verb in PROTOCOLS and verb != protocol:
+            return f"the bytes look like {found.name}; try: edgeguard decode {verb} {path}"
+    foreign = foreign_protocols(data)
+    if foreign:
+        return f"the bytes look like {', '.join(foreign)}, which is named but not decoded"
+    return f"nothing of {protocol} in it: another protocol, a wrong baud rate, or bytes that a program has changed"
 
 
 def _again(head: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -251,7 +289,7 @@ def _again(head: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
     yield from pieces
 
 
-def _cut(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
+def _cut(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
     """Cut bare bytes into packets of one size, the way they were written one after the other."""
     rest = b""
     for piece in pieces:

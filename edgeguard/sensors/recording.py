@@ -18,6 +18,9 @@ _MCAP_MAGIC = b"\x89MCAP0\r\n"
 _ZIP_MAGIC = b"PK\x03\x04"
 
 
+_ONE_SENSOR = ". Raw bytes of one sensor, and pcap: edgeguard decode --help"
+
+
 def open_recording(path: Path) -> Recording:
     """Open a recording of any layout we read.
 
@@ -46,7 +49,7 @@ def open_recording(path: Path) -> Recording:
 
         return McapRecording(path)
     what = "is neither a file nor a folder" if not path.exists() else "is no recording we read"
-    raise RecordingError(f"{path} {what}", code="EG-N073", hint="readable: " + "; ".join(READABLE))
+    raise RecordingError(f"{path} {what}", code="EG-N073", hint="readable: " + "; ".join(READABLE) + _ONE_SENSOR)
 
 
 def recording_kind(path: Path) -> str:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import math
+import signal
 import socket
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -314,3 +317,65 @@ def test_every_protocol_of_the_verb_exists() -> None:
     from importlib.util import find_spec
 
     assert [name for name, entry in decode.PROTOCOLS.items() if find_spec(entry.module) is None] == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "content", "says"),
+    [
+        ("ubx", RMC * 5, "edgeguard decode nmea"),
+        ("nmea", ld06_bytes(40), "edgeguard decode ld06"),
+        ("ld06", link_bytes() * 3, "edgeguard decode link"),
+        ("vlp16", RMC * 5, "edgeguard decode nmea"),
+        ("rplidar", b"", "no bytes"),
+        ("nmea", np.random.default_rng(1).bytes(5000), "wrong baud rate"),
+    ],
+)
+def test_the_wrong_protocol_is_told_together_with_the_right_one(
+    asked: str, content: bytes, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On stderr; the summary stays the last line of stdout."""
+    assert run(cli, "edgeguard", ["decode", asked, write(tmp_path / "a", content), "--format", "json"]) == 1
+    captured = capsys.readouterr()
+    assert says in captured.err
+    assert rows(captured.out)[1]["bytes_received"] == len(content)
+
+
+def test_a_live_pipe_is_decoded_as_it_comes_and_interrupted_with_a_summary() -> None:
+    """The first record is printed while the sender still holds the pipe open."""
+    command = [sys.executable, "-m", "edgeguard.cli.main", "decode", "ld06", "-", "--format", "json"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(ld06_bytes(2))
+        process.stdin.flush()
+        lines = [process.stdout.readline() for _ in range(2)]
+        process.send_signal(signal.SIGINT)
+        lines += process.stdout.readlines()
+        said = process.stderr.read().decode()
+        process.stdin.close()
+    assert process.returncode == 0
+    assert [json.loads(line).get("frames") for line in lines] == [None, None, 2]
+    assert "note: interrupted" in said
+
+
+@pytest.mark.slow
+def test_two_hundred_megabytes_are_read_in_the_memory_of_two(tmp_path: Path) -> None:
+    """Whatever the size; every line of the output is JSON, the last one the summary."""
+    small, large = tmp_path / "small", tmp_path / "large"
+    packets = ld06_bytes(3) + bytes(60_000)
+    small.write_bytes(packets * 35)
+    with large.open("wb") as file:
+        for _ in range(100):
+            file.write(packets * 35)
+    peaks = []
+    for path, count in ((small, 105), (large, 10_500)):
+        script = (
+            "import resource, sys; from edgeguard.cli.main import cli, run;"
+            f"code = run(cli, 'edgeguard', ['decode', 'ld06', {str(path)!r}, '--format', 'json']);"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(code)"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        assert rows(done.stdout)[1]["frames"] == count
+        peaks.append(int(done.stderr.split()[-1]))
+    assert peaks[1] - peaks[0] < 32 * 1024

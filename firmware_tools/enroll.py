@@ -27,6 +27,7 @@ from edgeguard.keys.context import CEK_BYTES, POST_QUANTUM_SUITES, challenge_inf
 from edgeguard.keys.hpke_provider import challenge_answer
 from edgeguard.keys.provider import EnrollingKey
 from edgeguard.keys.public_key import DevicePublicKey, parse_public_key
+from edgeguard.keys.regular_file import open_regular, read_up_to
 from edgeguard.trust.dates import Date, ns_to_date
 from edgeguard.trust.store import ENROL, KeySignature, TrustStore
 from edgeguard.trust.strict_json import canonical, convert, parse
@@ -322,8 +323,8 @@ def read_bounded(path: Path) -> bytes:
     """
     reason = ""
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_REQUEST_BYTES + 1)
+        with open_regular(path) as file:
+            raw = read_up_to(file, MAX_REQUEST_BYTES + 1)
         if len(raw) <= MAX_REQUEST_BYTES:
             return raw
         reason = f"larger than {MAX_REQUEST_BYTES} bytes"
@@ -422,5 +423,5 @@ def _claimed_name(path: Path) -> str | None:
 
 
 def _read_record_file(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(MAX_RECORD_BYTES)
+    with open_regular(path) as file:
+        return read_up_to(file, MAX_RECORD_BYTES)

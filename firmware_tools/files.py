@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -10,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgeguard.errors import ProvisioningError
+from edgeguard.harden import durable
+from edgeguard.harden.durable import sync_folder
 
 
 def write_atomic(path: Path, content: bytes, mode: int = 0o644) -> None:
@@ -22,7 +23,7 @@ def write_atomic(path: Path, content: bytes, mode: int = 0o644) -> None:
     reason = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_synced(partial, content, mode)
+        durable.write_synced(partial, content, mode)
         partial.replace(path)
         sync_folder(path.parent)
     except OSError as error:
@@ -32,22 +33,9 @@ def write_atomic(path: Path, content: bytes, mode: int = 0o644) -> None:
         raise ProvisioningError(f"cannot write {path}: {reason}", code="EG-P030")
 
 
-def write_synced(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Write a new file and flush it to disk."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-    with os.fdopen(fd, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush the names in a folder to disk."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a new file that everybody may read, and flush it to the medium."""
+    durable.write_synced(path, content, 0o644)
 
 
 @contextmanager

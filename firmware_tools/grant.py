@@ -16,13 +16,14 @@ from pathlib import Path
 
 from edgeguard.bundle.verify import verify_bundle
 from edgeguard.errors import ProvisioningError
+from edgeguard.harden.durable import sync_folder
 from edgeguard.harden.memory import SecretBuffer
 from edgeguard.keys.context import KEY_CLASSES, POST_QUANTUM_SUITES, WRAP_BYTES, wrap_info
 from edgeguard.keys.provider import VerifiedStatement
 from edgeguard.keys.public_key import parse_public_key
 from edgeguard.trust.store import TrustStore
 from firmware_tools.enroll import DeviceRecord, device_records, find_device, matching_records, unknown_device
-from firmware_tools.files import sync_folder, write_atomic
+from firmware_tools.files import write_atomic
 from firmware_tools.fleet import Fleet
 
 Progress = Callable[[int, int], None]

@@ -15,11 +15,12 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from edgeguard.errors import BundleFormatError, ProvisioningError
+from edgeguard.harden.durable import sync_folder
 from edgeguard.keys.regular_file import open_regular, read_up_to
 from edgeguard.trust.policy import Hex64
 from edgeguard.trust.strict_json import canonical, convert, parse
 from edgeguard.update.catalogue import Offer, OfferFacts
-from firmware_tools.files import sync_folder, write_atomic
+from firmware_tools.files import write_atomic
 from firmware_tools.fleet import Fleet
 
 PUBLISHED_FILE: Final = "published.json"

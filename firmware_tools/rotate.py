@@ -17,13 +17,14 @@ from tuf.api.metadata import Metadata, Root, TargetFile, Targets  # type: ignore
 
 from edgeguard.clock import NS_PER_S
 from edgeguard.errors import ProvisioningError, TrustError
+from edgeguard.harden.durable import sync_folder
 from edgeguard.trust.dates import ns_to_date, ns_to_datetime
 from edgeguard.trust.metadata import ENROL, RELEASE, RELEASE_PQ, REVOCATION, TOP_ROLES
 from edgeguard.trust.role_keys import SCHEME_P256, KeyGroup
 from edgeguard.trust.store import TrustStore
 from edgeguard.trust.strict_json import canonical
 from firmware_tools.enroll import device_records, sign_again
-from firmware_tools.files import sync_folder, write_synced
+from firmware_tools.files import write_synced
 from firmware_tools.fleet import OLD_TRUST, Fleet
 from firmware_tools.revocation_list import Entries
 from firmware_tools.revoke import revoke

@@ -8,8 +8,6 @@ the tool's own defaults, nothing unsigned.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import os
 import re
@@ -25,13 +23,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgeguard.bundle.plain_tree import MAX_FILES, Piece, PlainTree
+from edgeguard.bundle.signature import STATEMENT_TYPE, from_base64, pae
 from edgeguard.bundle.statement import IGNORE_PATHS
 from edgeguard.errors import BundleFormatError, KeyUnavailableError, SignatureError
 from edgeguard.keys.regular_file import open_regular, read_up_to
 from edgeguard.trust.strict_json import convert, parse
 
 DEFAULT_SIGNATURE: Final = "model.sig"
-STATEMENT_TYPE: Final = "application/vnd.in-toto+json"
 MAX_SIGNATURE_BYTES: Final = 64 * 1024 * 1024  # 100,000 files of 300 bytes each, in base64
 MAX_KEY_BYTES: Final = 64 * 1024
 GIT_PATHS: Final = frozenset({".git", ".gitattributes", ".github", ".gitignore"})  # the tool ignores them by default
@@ -213,25 +211,15 @@ def _verified_payload(bundle: _SigstoreBundle, key: ec.EllipticCurvePublicKey, k
         raise SignatureError(
             "the signature is by another key", code="EG-S001", hint=f"it names the key with the digest {hint[:64]!a}"
         )
-    payload = _from_base64(bundle.dsse_envelope.payload)
-    message = b"DSSEv1 %d %b %d %b" % (len(STATEMENT_TYPE), STATEMENT_TYPE.encode(), len(payload), payload)
+    payload = from_base64(bundle.dsse_envelope.payload, what="the signature")
+    signature = from_base64(bundle.dsse_envelope.signatures[0].sig, what="the signature")
     try:
-        key.verify(_from_base64(bundle.dsse_envelope.signatures[0].sig), message, ec.ECDSA(_CURVES[key.curve.name]))
+        key.verify(signature, pae(STATEMENT_TYPE, payload), ec.ECDSA(_CURVES[key.curve.name]))
     except InvalidSignature:
         payload = b""
     if not payload:
         raise SignatureError("the signature does not verify", code="EG-S002")
     return payload
-
-
-def _from_base64(text: str) -> bytes:
-    try:
-        raw = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raw = b""
-    if not raw or base64.b64encode(raw).decode() != text:
-        raise BundleFormatError("the signature holds malformed base64", code="EG-B004")
-    return raw
 
 
 def _read_statement(payload: bytes) -> _Statement:

@@ -99,11 +99,11 @@ def parse_signed(raw: bytes, payload_type: str, *, what: str) -> SignedPayload:
     if envelope.payload_type != payload_type:
         raise BundleFormatError(f"{what} holds another kind of payload", code="EG-B004")
     return SignedPayload(
-        payload=_from_base64(envelope.payload, what),
+        payload=from_base64(envelope.payload, what=what),
         payload_type=payload_type,
         claimed=KeySignature(
             keyid=bundle.verification_material.public_key.hint,
-            signature=_from_base64(envelope.signatures[0].sig, what),
+            signature=from_base64(envelope.signatures[0].sig, what=what),
         ),
     )
 
@@ -152,8 +152,12 @@ def _read_further(storage: BundleStorage, key: RoleKey, payload: bytes) -> KeySi
     return signed.claimed
 
 
-def _from_base64(text: str, what: str) -> bytes:
-    """Decode standard base64; one spelling only, so that no flipped bit goes unseen."""
+def from_base64(text: str, *, what: str) -> bytes:
+    """Decode standard base64; one spelling only, so that no flipped bit goes unseen.
+
+    Raises:
+        BundleFormatError: EG-B004, empty, or not what an encoder would write.
+    """
     try:
         raw = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

@@ -25,6 +25,7 @@ from cryptography.exceptions import InvalidTag
 
 from edgeguard.bundle.manifest import CHUNK_BYTES, HEADER_BYTES, SPAN_BYTES, TAG_BYTES, Hex64
 from edgeguard.errors import BundleFormatError
+from edgeguard.harden.durable import sync_folder
 from edgeguard.harden.memory import SecretBuffer, private_mapping, wipe
 from edgeguard.keys.regular_file import open_regular
 from edgeguard.trust.strict_json import canonical, convert, parse
@@ -139,7 +140,7 @@ def seal_directory(folder_fd: int, files: Snapshot, target: Path, key: SecretBuf
             with suppress(OSError):
                 partial.unlink()
     with suppress(OSError):
-        _sync(target.parent)
+        sync_folder(target.parent)
 
 
 def unseal_into(folder_fd: int, source: Path, key: SecretBuffer, context: bytes, max_bytes: int) -> None:
@@ -387,14 +388,6 @@ def _create(folder_fd: int, name: str) -> int:
 def _write_all(fd: int, data: memoryview) -> None:
     while len(data):
         data = data[os.write(fd, data) :]
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, _FOLDER_FLAGS)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _encoded_length(text: str) -> int:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from edgeguard.errors import KeyUnavailableError
+from edgeguard.harden.durable import write_synced
 from edgeguard.keys.regular_file import open_regular, read_up_to
 
 MAX_KEY_FILE_BYTES = 16 * 1024  # an expanded ML-DSA-65 key, as other tools write it, is 6 KiB of PEM
@@ -23,11 +24,7 @@ def write_private_file(path: Path, content: bytes) -> None:
     """
     reason = ""
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        write_synced(path, content)
     except (OSError, ValueError) as error:
         reason = (getattr(error, "strerror", None) or "not a path").lower()
     if reason:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from edgeguard.clock import NS_PER_S, SystemClock
+from edgeguard.harden.durable import sync_folder, write_synced
 from edgeguard.keys.regular_file import open_regular, read_up_to
 
 LOCK_WAIT_NS: Final = 5 * NS_PER_S  # a hundred writes to a slow card
 _RETRY_NS: Final = 5_000_000
-_NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class StateFiles(Protocol):
@@ -59,7 +59,7 @@ class FolderFiles:
         self._folder = Path(folder)
         if make:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _sync_folder(self._folder.parent)
+            sync_folder(self._folder.parent)
 
     def read(self, name: str, limit: int) -> bytes | None:
         try:
@@ -72,17 +72,14 @@ class FolderFiles:
         return sorted(entry.name for entry in os.scandir(self._folder))
 
     def write_new(self, name: str, content: bytes) -> None:
-        fd = os.open(self._folder / name, _NEW_FLAGS, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        self.remove(name)  # rather than writing into it: a name that was linked elsewhere would take that along
+        write_synced(self._folder / name, content)
 
     def replace(self, name: str, final: str) -> None:
         (self._folder / name).replace(self._folder / final)
 
     def sync_names(self) -> None:
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
 
     def remove(self, name: str) -> None:
         (self._folder / name).unlink(missing_ok=True)
@@ -109,11 +106,3 @@ def _lock(fd: int) -> None:
             if clock.now_ns() >= deadline_ns:
                 raise
             clock.wait_until_ns(clock.now_ns() + _RETRY_NS)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

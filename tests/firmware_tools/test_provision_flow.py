@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,6 +220,21 @@ def test_a_damaged_request_never_raises_a_foreign_error(template, tmp_path_facto
     path.write_bytes(raw[:at] + content)
     with pytest.raises(ProvisioningError):
         enroll(Fleet.open(template / "fleet"), path, confirm=lambda _: True, wall_ns=NOW_NS)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder", "missing"])
+def test_what_is_no_regular_file_is_no_request(site, kind):
+    """A stick that somebody hands over: nothing blocks, no link leads to another file of the host."""
+    site.request.rename(site.root / "real")
+    if kind == "pipe":
+        os.mkfifo(site.request)
+    elif kind == "link":
+        site.request.symlink_to(site.root / "real")
+    elif kind == "folder":
+        site.request.mkdir()
+    with pytest.raises(ProvisioningError) as error:
+        site.enroll()
+    assert error.value.code == "EG-P010"
 
 
 def test_a_replayed_request_and_a_second_device_of_the_same_name_are_refused(site):

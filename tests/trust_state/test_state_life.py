@@ -207,3 +207,15 @@ def test_a_lock_that_somebody_holds_delays_and_does_not_hang(device, monkeypatch
             state.set_note("a", "1")
         assert error.value.code == "EG-T033"
     device.state.set_note("a", "1")
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_what_lies_under_the_name_of_a_new_state_is_not_written_into(device, link):
+    """A temporary name that leads elsewhere: replaced, and the other file stays as it was."""
+    precious = device.root / "precious"
+    precious.write_bytes(b"precious")
+    link(precious, device.state_folder / "device.state.new")
+    device.state.set_note("a", "1")
+    assert device.state.note("a") == "1"
+    assert precious.read_bytes() == b"precious"
+    assert not (device.state_folder / "device.state").is_symlink()

@@ -202,6 +202,12 @@ def seal_for(key: EnrollingKey, cek: bytes = b"\x07" * 32) -> bytes:
 
 
 @pytest.fixture
+def free_port() -> Callable[[], int]:
+    """`_free_port`."""
+    return _free_port
+
+
+@pytest.fixture
 def statement() -> Callable[..., VerifiedStatement]:
     """`make_statement`."""
     return make_statement

@@ -307,12 +307,10 @@ def test_no_key_file_makes_the_parser_raise_anything_else(data):
 class Tap(threading.Thread):
     """Stands between a TPM and whoever uses it, on both of its ports, and records what passes."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, own: int) -> None:
         super().__init__(daemon=True)
-        self._port = port
-        self._servers = [socket.create_server(("127.0.0.1", 0))]
-        self.port = int(self._servers[0].getsockname()[1])
-        self._servers.append(socket.create_server(("127.0.0.1", self.port + 1)))
+        self._port, self.port = port, own
+        self._servers = [socket.create_server(("127.0.0.1", own + offset)) for offset in range(2)]
         self._over = False
         self.seen: list[bytes] = []
 
@@ -342,9 +340,9 @@ class Tap(threading.Thread):
 
 
 @pytest.fixture
-def tapped(tpm) -> Iterator[tuple[str, list[bytes]]]:
+def tapped(tpm, free_port) -> Iterator[tuple[str, list[bytes]]]:
     """A TCTI that leads to the TPM through a recorder, and what was recorded."""
-    tap = Tap(tpm.port)
+    tap = Tap(tpm.port, free_port())
     tap.start()
     yield f"swtpm:host=127.0.0.1,port={tap.port}", tap.seen
     tap.stop()

@@ -64,7 +64,7 @@ def _print_suite(suite: str, kem: KEM, count: int) -> None:
 def _print_grant(folder: Path) -> None:
     """Ten thousand signed records, one bundle, one call: records verified, one unwrap, wraps on disk."""
     fleet = Fleet.create(folder / "fleet", name="bench", wall_ns=NOW_NS, device_state="optional")
-    _enrol(fleet, DEVICES)
+    enrol_many(fleet, DEVICES)
     bundle = pack_model(fleet, MODEL, folder / "b", release=Release("m", "1"), wall_ns=NOW_NS).path
     start_s, start_cpu_s = time.perf_counter(), time.process_time()
     granted = grant_many(fleet, bundle, None, wall_ns=NOW_NS)
@@ -79,7 +79,7 @@ def _print_grant(folder: Path) -> None:
     )
 
 
-def _enrol(fleet: Fleet, count: int) -> None:
+def enrol_many(fleet: Fleet, count: int) -> None:
     """Write the records that `enroll` writes, without its checks for doubles, which are quadratic here."""
     signer = fleet.signing_set(ENROL, fleet.trust(NOW_NS))[0]
     keyid = signer.public_key().keyid

@@ -109,6 +109,7 @@ def publish(
     folder.drop_partials()
     verified = [(Path(b), verify_bundle(b, trust, wall_ns=wall_ns)) for b in bundles]
     offers = _offers(trust, known.as_offers, verified, withdraw)
+    _require_present(folder, offers, {b.statement.identity.hex() for _, b in verified})
     _copy(folder, trust, verified, progress)
     work = _Signing(fleet, trust, folder, known, wall_ns, valid_days)
     files = work.offline_files()
@@ -393,6 +394,18 @@ def _require_own(fleet: Fleet, folder: RepositoryFolder) -> None:
             code="EG-P070",
             hint="name an empty folder, or the one that was published to before",
         )
+
+
+def _require_present(folder: RepositoryFolder, offers: Sequence[Offer], coming: set[str]) -> None:
+    """A bundle that stays on offer must lie here: in a new or cleared folder it has to be published again."""
+    for offer in offers:
+        name = f"targets/bundles/{offer.sha256}.{offer.identity}.sig"
+        if offer.identity not in coming and folder.read(name, offer.length) is None:
+            raise ProvisioningError(
+                f"{offer.facts.model_id} {offer.facts.release} is on offer and not in {folder.folder}",
+                code="EG-P072",
+                hint=f"name its bundle as well, or take it off offer: --withdraw {offer.identity}",
+            )
 
 
 def _offers(

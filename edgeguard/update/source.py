@@ -53,12 +53,17 @@ def open_source(address: str, clock: Clock | None = None) -> Source:
     Raises:
         UpdateError: EG-R003.
     """
-    parts = urllib.parse.urlsplit(address)
-    if parts.scheme in _SCHEMES and parts.hostname:
+    try:
+        parts = urllib.parse.urlsplit(address)
+        host = parts.hostname
+        known = parts.port is None or parts.port >= 0
+    except ValueError:  # brackets that do not close, ports that are none
+        parts, host, known = urllib.parse.urlsplit(""), None, False
+    if parts.scheme in _SCHEMES and host and known:
         return HttpSource(address, clock)
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
         return FolderSource(urllib.parse.unquote(parts.path))
-    if not parts.scheme and address:
+    if not parts.scheme and known and address:
         return FolderSource(address)
     raise UpdateError(
         f"cannot use the address {address!a}", code="EG-R003", hint="give https://..., http://..., file://... or a path"

@@ -33,8 +33,9 @@ class SourceFetcher(FetcherInterface):
         self._source = source
 
     def _fetch(self, url: str) -> Iterator[bytes]:
+        # Sources may open when called or when first read; both end up here.
         try:
-            return _as_download_errors(self._source.stream(url.lstrip("/")))
+            yield from self._source.stream(url.lstrip("/"))
         except NotThereError as error:
             raise DownloadHTTPError(error.message, 404) from error
         except EdgeGuardError as error:
@@ -102,13 +103,6 @@ def expired(role: str) -> TrustError:
         code="EG-T051",
         hint="on the publishing host: edgeguard-provision publish FLEET REPOSITORY --refresh; check this clock as well",
     )
-
-
-def _as_download_errors(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    try:
-        yield from pieces
-    except EdgeGuardError as error:
-        raise DownloadError(error.message) from error
 
 
 def _line(error: Exception) -> str:

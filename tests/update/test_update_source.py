@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgeguard.errors import EdgeGuardError, UpdateError
@@ -166,10 +166,24 @@ def test_a_stick_is_read_without_following_links_or_leaving_it(tmp_path):
         read_all(source, "a/none", 100)
 
 
-@given(st.text(max_size=40))
+@given(st.text(max_size=20) | st.builds("http://{}".format, st.text("[]:@/ab1", max_size=10)))
+@example("http://[")
+@example("http://a:b/")
+@example("file://elsewhere/x")
+@example("ftp://a/")
 def test_any_address_is_a_source_or_a_refusal(address):
-    """No other exception for any text."""
+    """One refusal for all that cannot be used, and no other exception for any text."""
+    codes = []
     try:
         open_source(address)
     except EdgeGuardError as error:
-        assert error.code == "EG-R003"
+        codes = [error.code]
+    assert codes in ([], ["EG-R003"])
+
+
+@pytest.mark.parametrize("address", ["", "http://[", "http://a:b/", "file://elsewhere/x", "ftp://a/", "https:///x"])
+def test_an_address_that_cannot_be_used_is_refused(address):
+    """By code."""
+    with pytest.raises(UpdateError) as error:
+        open_source(address)
+    assert error.value.code == "EG-R003"

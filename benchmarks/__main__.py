@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.timing import yardstick_s
 
-NOT_PARTS = ("__main__", "scan_peers", "timing")
+NOT_PARTS = ("__main__", "lidar_peers", "scan_peers", "timing")
 PARTS = sorted(m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]) if m.name not in NOT_PARTS)
 
 

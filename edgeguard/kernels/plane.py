@@ -50,18 +50,18 @@ def _best_triple(
         p = xyz[triples[k, 0]]
         q = xyz[triples[k, 1]]
         r = xyz[triples[k, 2]]
-        ux = float(q[0]) - float(p[0])
-        uy = float(q[1]) - float(p[1])
-        uz = float(q[2]) - float(p[2])
-        vx = float(r[0]) - float(p[0])
-        vy = float(r[1]) - float(p[1])
-        vz = float(r[2]) - float(p[2])
+        ux = np.float64(q[0]) - np.float64(p[0])
+        uy = np.float64(q[1]) - np.float64(p[1])
+        uz = np.float64(q[2]) - np.float64(p[2])
+        vx = np.float64(r[0]) - np.float64(p[0])
+        vy = np.float64(r[1]) - np.float64(p[1])
+        vz = np.float64(r[2]) - np.float64(p[2])
         nz = ux * vy - uy * vx
         a = (vy * uz - uy * vz) / nz
         b = (ux * vz - vx * uz) / nz
         if not (a * a + b * b <= max_slope * max_slope):
             continue
-        c = float(p[2]) - a * float(p[0]) - b * float(p[1])
+        c = np.float64(p[2]) - a * np.float64(p[0]) - b * np.float64(p[1])
         reach = threshold_m * np.sqrt(1.0 + a * a + b * b)
         votes = _votes(some[0], some[1], some[2], a, b, c, reach)
         if votes > best:
@@ -79,9 +79,9 @@ def _least_squares(
     n = sx = sy = sz = sxx = sxy = syy = sxz = syz = 0.0
     for i in range(np.uint64(flat.shape[0]) // _THREE):
         j = i * _THREE
-        x = float(flat[j])
-        y = float(flat[j + _ONE])
-        e = float(flat[j + _TWO]) - (a * x + b * y + c)
+        x = np.float64(flat[j])
+        y = np.float64(flat[j + _ONE])
+        e = np.float64(flat[j + _TWO]) - (a * x + b * y + c)
         if abs(e) <= reach:
             n += 1.0
             sx += x

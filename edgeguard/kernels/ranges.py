@@ -11,6 +11,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from edgeguard.kernels.angles import fast_atan2
+from edgeguard.kernels.scratch import Scratch
+
 COLUMNS = 900  # 0.4 deg
 ROWS = 100  # 0.5 deg, from -30 to +20 deg
 EL_MIN_DEG = -30.0
@@ -22,36 +25,46 @@ SEEN_THROUGH, HIT, HIDDEN, UNKNOWN = 1, 0, -1, -2
 MIN_SOLID_CELLS = 4  # of the nine, for a surface in front to count as closed
 MAX_SOLID_SPREAD_M = 0.6  # foliage, fences and glass show depth within one degree; bodywork and walls do not
 
+MANY_POINTS = 8_000  # more are worth a look at every cell of the image first
+
 AZ_SCALE = COLUMNS / (2.0 * np.pi)
 EL_SCALE = 180.0 / np.pi / EL_STEP_DEG
 EL_OFFSET = -EL_MIN_DEG / EL_STEP_DEG
+_ONE = np.uint64(1)
+_TWO = np.uint64(2)
+_THREE = np.uint64(3)
+_scratch = Scratch()
 
 
-@njit("Tuple((f4[::1], i2[::1], i2[::1]))(f4[:,::1])", cache=True, nogil=True)
+@njit("void(f4[::1], f4[::1], i2[::1], i2[::1])", cache=True, nogil=True, error_model="numpy")
+def _spherical(
+    flat: NDArray[np.float32], range_m: NDArray[np.float32], row: NDArray[np.int16], col: NDArray[np.int16]
+) -> None:
+    for i in range(np.uint64(range_m.shape[0])):
+        j = i * _THREE
+        x = np.float64(flat[j])
+        y = np.float64(flat[j + _ONE])
+        z = np.float64(flat[j + _TWO])
+        rho2 = x * x + y * y
+        r = np.sqrt(rho2 + z * z)
+        k = fast_atan2(z, np.sqrt(rho2)) * EL_SCALE + EL_OFFSET
+        c = np.int32((fast_atan2(y, x) + np.pi) * AZ_SCALE)
+        c = np.int32(0) if c >= COLUMNS else c  # exactly behind
+        inside = (r >= MIN_RANGE_M) & (r <= MAX_RANGE_M) & (k >= 0.0) & (k < ROWS)
+        range_m[i] = np.float32(r) if inside else np.float32(0.0)
+        row[i] = np.int16(np.int32(k)) if inside else np.int16(-1)
+        col[i] = np.int16(c) if inside else np.int16(0)
+
+
 def to_spherical(xyz: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int16], NDArray[np.int16]]:
-    """Range, row and column of each point. xyz: (N, 3) float32, metres, sensor frame.
+    """Range, row and column of each point. xyz: (N, 3) float32, C-contiguous, metres, sensor frame.
 
     Returns range_m (N,) float32, row (N,) int16 and column (N,) int16; row is -1 (and range 0) for points that are
     not finite, too near, too far, or outside the elevation band.
     """
     n = xyz.shape[0]
-    range_m = np.zeros(n, dtype=np.float32)
-    row = np.full(n, -1, dtype=np.int16)
-    col = np.zeros(n, dtype=np.int16)
-    for i in range(n):
-        x = float(xyz[i, 0])
-        y = float(xyz[i, 1])
-        z = float(xyz[i, 2])
-        r = np.sqrt(x * x + y * y + z * z)
-        if not (r >= MIN_RANGE_M and r <= MAX_RANGE_M):
-            continue
-        k = np.floor(np.arcsin(z / r) * EL_SCALE + EL_OFFSET)
-        if k < 0 or k >= ROWS:
-            continue
-        c = int((np.arctan2(y, x) + np.pi) * AZ_SCALE)
-        range_m[i] = np.float32(r)
-        row[i] = np.int16(k)
-        col[i] = np.int16(c % COLUMNS)
+    range_m, row, col = np.empty(n, np.float32), np.empty(n, np.int16), np.empty(n, np.int16)
+    _spherical(xyz.reshape(-1), range_m, row, col)
     return range_m, row, col
 
 
@@ -59,13 +72,148 @@ def to_spherical(xyz: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray
 def range_image(range_m: NDArray[np.float32], row: NDArray[np.int16], col: NDArray[np.int16]) -> NDArray[np.float32]:
     """Nearest range per cell, (ROWS, COLUMNS) float32 in metres, inf where no return. Inputs from `to_spherical`."""
     image = np.full((ROWS, COLUMNS), np.inf, dtype=np.float32)
-    for i in range(range_m.shape[0]):
-        if row[i] >= 0 and range_m[i] < image[row[i], col[i]]:
-            image[row[i], col[i]] = range_m[i]
+    for i in range(np.uint64(range_m.shape[0])):
+        if row[i] >= 0:
+            k, c = np.uint64(row[i]), np.uint64(col[i])
+            image[k, c] = min(image[k, c], range_m[i])
     return image
 
 
-@njit("Tuple((i1[::1], f4[::1]))(f4[:,::1], f8[:,::1], f4[:,::1], f8, f8)", cache=True, nogil=True)
+@njit("void(f4[:,::1], f4[:,::1], f4[:,::1], i4[:,::1], f8[:,::1])", cache=True, nogil=True)
+def _around(
+    image: NDArray[np.float32],
+    low: NDArray[np.float32],
+    high: NDArray[np.float32],
+    count: NDArray[np.int32],
+    total: NDArray[np.float64],
+) -> None:
+    """Nearest, farthest, number and sum of the returns in the 3 x 3 cells around each cell."""
+    rows = np.uint64(ROWS)
+    columns = np.uint64(COLUMNS)
+    low[:] = np.inf
+    high[:] = 0.0
+    count[:] = 0
+    total[:] = 0.0
+    for dk in range(-1, 2):
+        for dc in range(-1, 2):
+            for k in range(rows):
+                at = np.int64(k) + dk
+                if at < 0 or at >= ROWS:
+                    continue
+                source = image[at]
+                for c in range(columns):
+                    column = np.int64(c) + dc
+                    column = column + COLUMNS if column < 0 else column
+                    column = column - COLUMNS if column >= COLUMNS else column
+                    d = source[np.uint64(column)]
+                    here = d < np.inf
+                    low[k, c] = min(low[k, c], d)
+                    high[k, c] = max(high[k, c], d if here else np.float32(0.0))
+                    count[k, c] += here
+                    total[k, c] += np.float64(d) if here else 0.0
+
+
+@njit("void(f4[::1], f8[:,::1], f8[::1], i4[::1])", cache=True, nogil=True, error_model="numpy")
+def _look(
+    flat: NDArray[np.float32], T: NDArray[np.float64], range_m: NDArray[np.float64], cell: NDArray[np.int32]
+) -> None:
+    """Range and cell of each point as the earlier sweep would see it; cell -1 where no neighbour can have a return."""
+    t00, t01, t02, t03 = T[0, 0], T[0, 1], T[0, 2], T[0, 3]
+    t10, t11, t12, t13 = T[1, 0], T[1, 1], T[1, 2], T[1, 3]
+    t20, t21, t22, t23 = T[2, 0], T[2, 1], T[2, 2], T[2, 3]
+    for i in range(np.uint64(cell.shape[0])):
+        j = i * _THREE
+        x0 = np.float64(flat[j])
+        y0 = np.float64(flat[j + _ONE])
+        z0 = np.float64(flat[j + _TWO])
+        x = t00 * x0 + t01 * y0 + t02 * z0 + t03
+        y = t10 * x0 + t11 * y0 + t12 * z0 + t13
+        z = t20 * x0 + t21 * y0 + t22 * z0 + t23
+        rho2 = x * x + y * y
+        r = np.sqrt(rho2 + z * z)
+        k = fast_atan2(z, np.sqrt(rho2)) * EL_SCALE + EL_OFFSET + 1.0  # one row below the image has neighbours too
+        c = np.int32((fast_atan2(y, x) + np.pi) * AZ_SCALE)
+        c = np.int32(0) if c >= COLUMNS else c  # exactly behind
+        inside = (r >= MIN_RANGE_M) & (r <= MAX_RANGE_M) & (k >= 0.0) & (k < ROWS + 2)
+        range_m[i] = r
+        cell[i] = np.int32(k) * np.int32(COLUMNS) + c if inside else np.int32(-1)
+
+
+@njit("Tuple((i8, f4, f4, f8))(f4[:,::1], i8, i8)", cache=True, nogil=True)
+def _edge(image: NDArray[np.float32], row: int, column: int) -> tuple[int, float, float, float]:
+    """Number, nearest, farthest and sum of the returns around a cell that may lie just outside the image."""
+    seen = 0
+    nearest = np.float32(np.inf)
+    farthest = np.float32(0.0)
+    total = 0.0
+    for at in range(max(row - 1, 0), min(row + 2, ROWS)):
+        for dc in range(-1, 2):
+            d = image[at, (column + dc) % COLUMNS]
+            if d < np.inf:
+                seen += 1
+                nearest = min(nearest, d)
+                farthest = max(farthest, d)
+                total += d
+    return seen, nearest, farthest, total  # type: ignore[return-value]  # float32 is a float to numba
+
+
+@njit(
+    "void(f8[::1], i4[::1], f4[:,::1], f4[:,::1], f4[:,::1], i4[:,::1], f8[:,::1], b1, f8, f8, i1[::1], f4[::1])",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def _ask(
+    range_m: NDArray[np.float64],
+    cell: NDArray[np.int32],
+    image: NDArray[np.float32],
+    low: NDArray[np.float32],
+    high: NDArray[np.float32],
+    count: NDArray[np.int32],
+    total: NDArray[np.float64],
+    known: bool,
+    margin_m: float,
+    margin_ratio: float,
+    out: NDArray[np.int8],
+    front_m: NDArray[np.float32],
+) -> None:
+    for i in range(np.uint64(cell.shape[0])):
+        out[i] = UNKNOWN
+        front_m[i] = np.nan
+        if cell[i] < 0:
+            continue
+        row = np.int64(cell[i]) // COLUMNS - 1
+        column = np.int64(cell[i]) % COLUMNS
+        r = range_m[i]
+        margin = margin_m + margin_ratio * r
+        if not known or row < 0 or row >= ROWS:
+            seen, nearest, farthest, sum_ = _edge(image, row, column)
+        else:
+            k, c = np.uint64(row), np.uint64(column)
+            seen, nearest, farthest, sum_ = np.int64(count[k, c]), low[k, c], high[k, c], total[k, c]
+        if seen == 0:
+            continue
+        if nearest > r + margin:
+            if seen >= 2:
+                out[i] = SEEN_THROUGH
+        elif nearest >= r - margin or (farthest >= r - margin and farthest <= r + margin):
+            out[i] = HIT
+        elif farthest < r - margin:
+            out[i] = HIDDEN
+            if seen >= MIN_SOLID_CELLS and np.float64(farthest) - np.float64(nearest) < MAX_SOLID_SPREAD_M:
+                front_m[i] = np.float32(sum_ / seen)
+        else:  # some in front, some beyond: is one at the place?
+            out[i] = HIDDEN
+            for dk in range(-1, 2):
+                at = row + dk
+                if at < 0 or at >= ROWS:
+                    continue
+                for dc in range(-1, 2):
+                    d = image[at, (column + dc) % COLUMNS]
+                    if d >= r - margin and d <= r + margin:
+                        out[i] = HIT
+
+
 def ask_sweep(
     xyz: NDArray[np.float32],
     T_ref_cur: NDArray[np.float64],
@@ -76,59 +224,29 @@ def ask_sweep(
     """Ask an earlier sweep what it knew about places.
 
     Args:
-        xyz: (N, 3) float32, metres, current sensor frame.
+        xyz: (N, 3) float32, C-contiguous, metres, current sensor frame.
         T_ref_cur: (4, 4) float64, maps current to reference sensor frame.
-        reference: range image of the earlier sweep.
+        reference: range image of the earlier sweep, (ROWS, COLUMNS) float32, C-contiguous.
         margin_m, margin_ratio: a return counts as at the place when within `margin_m + margin_ratio * range`.
 
     Returns status (N,) int8: SEEN_THROUGH when at least two of the 3 x 3 cells have returns and all of them lie
     beyond the place, HIT when one lies at it, HIDDEN when all lie in front of it or on both sides, UNKNOWN otherwise;
     and front_m (N,) float32: the mean range of a closed surface that hid the place, NaN where there was none.
+
+    For many points the nearest and the farthest of the nine are worked out for every cell first; they answer for most.
     """
     n = xyz.shape[0]
-    out = np.full(n, UNKNOWN, dtype=np.int8)
-    front_m = np.full(n, np.nan, dtype=np.float32)
-    for i in range(n):
-        x0 = float(xyz[i, 0])
-        y0 = float(xyz[i, 1])
-        z0 = float(xyz[i, 2])
-        x = T_ref_cur[0, 0] * x0 + T_ref_cur[0, 1] * y0 + T_ref_cur[0, 2] * z0 + T_ref_cur[0, 3]
-        y = T_ref_cur[1, 0] * x0 + T_ref_cur[1, 1] * y0 + T_ref_cur[1, 2] * z0 + T_ref_cur[1, 3]
-        z = T_ref_cur[2, 0] * x0 + T_ref_cur[2, 1] * y0 + T_ref_cur[2, 2] * z0 + T_ref_cur[2, 3]
-        r = np.sqrt(x * x + y * y + z * z)
-        if not (r >= MIN_RANGE_M and r <= MAX_RANGE_M):
-            continue
-        k = int(np.floor(np.arcsin(z / r) * EL_SCALE + EL_OFFSET))
-        c = int((np.arctan2(y, x) + np.pi) * AZ_SCALE)
-        margin = margin_m + margin_ratio * r
-        beyond = 0
-        front = 0
-        near = 0
-        nearest = np.inf
-        farthest = 0.0
-        total = 0.0
-        for dk in range(-1, 2):
-            if k + dk < 0 or k + dk >= ROWS:
-                continue
-            for dc in range(-1, 2):
-                d = float(reference[k + dk, (c + dc) % COLUMNS])
-                if not d < np.inf:
-                    continue
-                if d > r + margin:
-                    beyond += 1
-                elif d < r - margin:
-                    front += 1
-                    total += d
-                    nearest = min(nearest, d)
-                    farthest = max(farthest, d)
-                else:
-                    near += 1
-        if near > 0:
-            out[i] = HIT
-        elif front > 0:
-            out[i] = HIDDEN
-            if beyond == 0 and front >= MIN_SOLID_CELLS and farthest - nearest < MAX_SOLID_SPREAD_M:
-                front_m[i] = np.float32(total / front)
-        elif beyond >= 2:
-            out[i] = SEEN_THROUGH
+    range_m = _scratch.array("range", n, np.float64)
+    cell = _scratch.array("cell", n, np.int32)
+    _look(xyz.reshape(-1), np.ascontiguousarray(T_ref_cur, dtype=np.float64), range_m, cell)
+    shape = (ROWS, COLUMNS)
+    low = _scratch.array("low", ROWS * COLUMNS, np.float32).reshape(shape)
+    high = _scratch.array("high", ROWS * COLUMNS, np.float32).reshape(shape)
+    count = _scratch.array("count", ROWS * COLUMNS, np.int32).reshape(shape)
+    total = _scratch.array("total", ROWS * COLUMNS, np.float64).reshape(shape)
+    known = n >= MANY_POINTS
+    if known:
+        _around(reference, low, high, count, total)
+    out, front_m = np.empty(n, dtype=np.int8), np.empty(n, dtype=np.float32)
+    _ask(range_m, cell, reference, low, high, count, total, known, margin_m, margin_ratio, out, front_m)
     return out, front_m

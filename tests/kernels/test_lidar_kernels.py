@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from edgeguard.kernels import _reference as twin
+from edgeguard.kernels.angles import fast_atan2
 from edgeguard.kernels.clusters import cluster_points
 from edgeguard.kernels.ground import height_above_ground
 from edgeguard.kernels.motion import build_normals, refine_pose, score_poses
@@ -78,6 +79,35 @@ def test_asking_a_sweep_equals_its_twin(before: np.ndarray, now: np.ndarray, for
 
     np.testing.assert_array_equal(status, want_status)
     np.testing.assert_allclose(front, want_front, rtol=1e-5)
+
+
+@pytest.mark.parametrize("points", [3_000, 9_000])
+def test_asking_a_sweep_about_few_or_many_places_equals_its_twin(points: int) -> None:
+    """Both ways of asking, with every answer among the results and places just outside the image."""
+    rng = np.random.default_rng(points)
+    before = (rng.standard_normal((20_000, 3)) * (1, 1, 0.4) * rng.uniform(2, 40, (20_000, 1))).astype(np.float32)
+    y, z = np.meshgrid(np.linspace(-4, 4, 300), np.linspace(-1.5, 1.5, 150))
+    wall = np.stack((np.full(y.size, 5.0), y.ravel(), z.ravel()), axis=1).astype(np.float32)
+    reference = range_image(*to_spherical(np.concatenate((before[before[:, 0] < 0], wall))))
+    now = (rng.standard_normal((points, 3)) * (1, 1, 0.5) * rng.uniform(1, 60, (points, 1))).astype(np.float32)
+    now[::50] = np.nan
+    T = np.array([[0.995, -0.0998, 0, 0.7], [0.0998, 0.995, 0, 0.1], [0, 0, 1, -0.2], [0, 0, 0, 1.0]])
+
+    status, front = ask_sweep(now, T, reference, 0.5, 0.02)
+    want_status, want_front = twin.ask_sweep(now, T, reference, 0.5, 0.02)
+
+    np.testing.assert_array_equal(status, want_status)
+    np.testing.assert_allclose(front, want_front, rtol=1e-5)
+    assert set(status.tolist()) == {1, 0, -1, -2}
+    assert np.isfinite(front).any()
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False, width=64), st.floats(-1e6, 1e6))
+def test_the_angle_is_the_librarys(y: float, x: float) -> None:
+    """Within 2e-14 rad in every quadrant and on the axes."""
+    want = np.arctan2(y, x) if x or y else 0.0
+
+    assert fast_atan2(y, x) == pytest.approx(abs(want) if y == 0 else want, abs=2e-14)
 
 
 @given(_CLOUDS)

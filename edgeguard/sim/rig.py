@@ -19,9 +19,9 @@ from typing import Self
 import numpy as np
 
 from edgeguard.clock import NS_PER_S, ManualClock
+from edgeguard.protocols.gnss import GnssDecoder
 from edgeguard.protocols.link import ImuReading, LinkDecoder, LinkEncoder, WheelReading
-from edgeguard.protocols.nmea import NmeaDecoder, NmeaFix
-from edgeguard.protocols.nmea_write import epoch
+from edgeguard.protocols.nmea_write import NmeaFix, epoch
 from edgeguard.sensors.serial import SerialSource
 from edgeguard.sim.ahead import RenderAhead
 from edgeguard.sim.attacks.base import Attack, Injector, Payload, SampleTruth
@@ -207,7 +207,7 @@ class SimRig:
 
         plan = (
             (GNSS, GnssFix, gnss_model.rate_hz, round(gnss_model.latency_s * NS_PER_S), GNSS_BAUD,
-             NmeaDecoder(), Gnss(self.world, self._seed, gnss_model).sample, _send_gnss),
+             GnssDecoder(ends=["RMC"]), Gnss(self.world, self._seed, gnss_model).sample, _send_gnss),
             (IMU, ImuSample, imu_model.rate_hz, IMU_LATENCY_NS, LINK_BAUD,
              LinkDecoder({IMU_NODE: keys[IMU_NODE]}), Imu(self.world, self._seed, imu_model).sample, send_imu),
             (WHEELS, WheelOdometry, wheel_model.rate_hz, WHEELS_LATENCY_NS, LINK_BAUD,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pynmeagps import NMEAReader
 
-from edgeguard.protocols.nmea import NmeaDecoder
+from edgeguard.protocols.gnss import GnssDecoder
 from edgeguard.sim.gnss import Gnss, radii_m
 from edgeguard.sim.inertial import Imu, ImuModel
 from edgeguard.sim.rig import _send_gnss
@@ -113,7 +113,9 @@ def test_what_the_receiver_sends_is_nmea_for_others_too(world: World) -> None:
         message = NMEAReader.parse(line + "\r\n", validate=1)
         assert message.lat == pytest.approx(fix.latitude_deg, abs=1e-8)
         assert message.lon == pytest.approx(fix.longitude_deg, abs=1e-8)
-    (record,) = NmeaDecoder().feed(data)
+    (record,) = GnssDecoder(ends=["RMC"]).feed(data)
+    assert record.latitude_deg is not None
+    assert record.longitude_deg is not None
     assert record.utc_ns == fix.device_stamp_ns
     assert hypot(record.latitude_deg - fix.latitude_deg, record.longitude_deg - fix.longitude_deg) < 1e-8
     assert record.speed_m_s == pytest.approx(fix.speed_m_s, abs=3e-4)

@@ -294,7 +294,9 @@ class LidarMirror(AttackBase, frozen=True, tag="lidar_mirror"):
     height_m: Metres = 1.5
     range_m: Metres = 10.0
     azimuth_deg: Azimuth = 0.0
-    tilt_deg: Annotated[float, msgspec.Meta(ge=-89.0, le=89.0, description="turned left, seen from above")] = 40.0
+    tilt_deg: Annotated[
+        float, msgspec.Meta(ge=-89.0, le=89.0, description="of its normal, counter-clockwise from facing the lidar")
+    ] = 40.0
     bottom_m: Annotated[float, msgspec.Meta(ge=0.0, le=10.0, description="above ground")] = 0.3
     loss: Annotated[float, msgspec.Meta(ge=0.0, le=1.0, description="of beams that a mirror of this kind swallows")] = (
         0.05

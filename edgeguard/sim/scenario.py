@@ -33,25 +33,25 @@ class AttackExpect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     detected: whether trust in the attacked sensor falls while it acts; false states a known gap, and a run that does
     detect it fails, so that the statement is corrected; "varies" where it hangs on the street, and is not judged.
-    within_s: at most this long after onset. named: whether the
-    attacked sensor is the one that is blamed; where it is left out, true for what is detected. refused: error code
-    with which an attack on the model is stopped.
+    within_s: at most this long after onset. named: whether the attacked sensor is the one that is blamed; where it is
+    left out, true for what is detected; "varies" is not judged. refused: error code with which an attack on the model
+    is stopped.
     """
 
     detected: bool | Literal["varies"] = True
     within_s: Seconds | None = None
-    named: bool | None = None
+    named: bool | Literal["varies"] | None = None
     refused: str = ""
 
 
 class Expect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What must come of the whole drive (table `[expect]`).
 
-    clean: nobody is blamed without excuse outside attacks. verdict: the worst of the drive. Either is not judged when
-    it is None.
+    clean: nobody is blamed without excuse outside attacks; "varies" is not judged. verdict: the worst of the drive, not
+    judged when it is None.
     """
 
-    clean: bool | None = True
+    clean: bool | Literal["varies"] = True
     verdict: Literal["PASS", "DEGRADE", "HOLD", "STOP"] | None = None
 
 

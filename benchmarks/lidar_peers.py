@@ -5,7 +5,7 @@
 
 FOLDER holds sweeps as KITTI stores them: float32 x, y, z, reflectance. Results are compared before times. Every call
 gets another sweep than the one before, because a processor learns the branches of a sweep that is repeated; ours and
-the peers take turns, and the medians of processor time, which other programs hardly disturb, are printed with their
+the peers take turns, all sweeps each. Medians of processor time, which other programs disturb least, and their
 ratio.
 """
 
@@ -52,8 +52,8 @@ def race(name: str, rounds: int, count: int, **calls: Callable[[int], object]) -
     for call in calls.values():
         call(0)
     for _ in range(rounds):
-        for i in range(count):
-            for key, call in calls.items():
+        for key, call in calls.items():
+            for i in range(count):
                 start = time.process_time()
                 call(i)
                 times[key].append(time.process_time() - start)
@@ -224,9 +224,7 @@ def known_motions(sweeps: list[Cloud]) -> dict[str, list[tuple[Cloud, Cloud, Pos
         before, after = world.ego(5.0), world.ego(5.1)
         ahead_m = DEFAULT_LIDAR.mount_m[0]
         at = [
-            np.array([e.east_m, e.north_m])
-            + DEFAULT_LIDAR.mount_m[0] * np.array([np.cos(e.yaw_rad), np.sin(e.yaw_rad)])
-            for e in (before, after)
+            (e.east_m + ahead_m * np.cos(e.yaw_rad), e.north_m + ahead_m * np.sin(e.yaw_rad)) for e in (before, after)
         ]
         c, s_ = np.cos(before.yaw_rad), np.sin(before.yaw_rad)
         pose = np.array([*(np.array([[c, s_], [-s_, c]]) @ np.subtract(at[1], at[0])), after.yaw_rad - before.yaw_rad])

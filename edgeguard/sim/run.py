@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeguard.clock import NS_PER_S, ManualClock
 from edgeguard.config import Config
+from edgeguard.errors import ScenarioError
 from edgeguard.report.model import Report, ReportBuilder
 from edgeguard.report.outcomes import AttackOutcome
 from edgeguard.runtime.pipeline import Pipeline
@@ -19,7 +20,7 @@ from edgeguard.runtime.ticks import periodic_ticks
 from edgeguard.sim.attacked import AttackedRecording
 from edgeguard.sim.attacks.base import AttackBase, SampleTruth
 from edgeguard.sim.scenario import AttackExpect, Scenario
-from edgeguard.types import Check, FrameResult
+from edgeguard.types import Check, FrameResult, Tick
 
 if TYPE_CHECKING:
     from edgeguard.sensors.recorded import Recording
@@ -102,7 +103,7 @@ def run_scenario(
         extra_checks: a user's own. on_frame: called with every tick's result.
 
     Raises:
-        ScenarioError: EG-X013 for a seed out of range.
+        ScenarioError: EG-X013 for a seed out of range, EG-X017 for an attack that begins after the recording ends.
     """
     config = config or Config()
     meta = {"scenario": scenario.name, "seed": str(seed), "summary": scenario.summary}
@@ -111,6 +112,7 @@ def run_scenario(
         if recording is not None:
             attacked = AttackedRecording(recording, scenario.sensor_attacks, seed)
             ticks = list(attacked.ticks())
+            _require_within(scenario, ticks)
             clock = ManualClock(start_ns=ticks[0].stamp_ns - 1 if ticks else 0)
             drive: Any = attacked
             sources, start_ns = attacked.sources(clock), ticks[0].stamp_ns if ticks else 0
@@ -132,6 +134,17 @@ def run_scenario(
         labels = drive.labels
     report = builder.build()
     return Outcome(scenario, seed, report, judge(scenario, report), labels, digest.hexdigest())
+
+
+def _require_within(scenario: Scenario, ticks: Sequence[Tick]) -> None:
+    length_s = (ticks[-1].stamp_ns - ticks[0].stamp_ns) / NS_PER_S if ticks else 0.0
+    for attack in scenario.sensor_attacks:
+        if attack.start_s >= length_s:
+            raise ScenarioError(
+                f"{attack.name} begins at {attack.start_s:g} s, but the recording lasts {length_s:.1f} s",
+                code="EG-X017",
+                hint="let it begin earlier in a scenario of your own: edgeguard sim new NAME",
+            )
 
 
 def judge(scenario: Scenario, report: Report) -> tuple[Expectation, ...]:

@@ -29,6 +29,7 @@ from edgeguard.sim.run import run_scenario
 from edgeguard.sim.scenario import AttackExpect, Scenario, builtin_scenarios, load_scenario, parse_scenario
 from edgeguard.sim.stealth import StealthResult, attempt, best_attempt
 from edgeguard.sim.sweep import Sweep, curve, read_rows, run_sweep
+from edgeguard.sim.system import run_completely
 from edgeguard.types import GNSS, GnssFix, Sample, SourceInfo
 
 SHORT = """
@@ -132,6 +133,19 @@ def test_a_run_repeats_to_the_byte_and_another_seed_does_not(short: Path) -> Non
     assert {(label.sensor, label.attack, label.effect) for label in first.labels} == {("gnss", "gnss_jump", "changed")}
     assert len(first.labels) == 30
     assert all(label.amount == 30.0 for label in first.labels)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in {"rogue_wheels", "clock_step"} else pytest.mark.slow)
+        for name in builtin_scenarios()
+    ],
+)
+def test_every_scenario_comes_out_as_it_says(name: str, tmp_path: Path) -> None:
+    """One of the seeds that its statements were measured with; all in the slow suite."""
+    outcome = run_completely(load_scenario(name), 7 if name == "demo" else 1, tmp_path)
+    assert outcome.passed, [e for e in outcome.expectations if not e.met]
 
 
 def test_an_attack_that_is_found_although_it_was_called_a_gap_fails_the_run() -> None:

@@ -11,6 +11,7 @@ secret. docs/formats/device-keys.md section 2.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -94,6 +95,7 @@ class TpmKey:
 
     def __init__(self, path: Path | str, *, auth: bytes, tcti: str = DEFAULT_TCTI) -> None:
         self._tcti = tcti
+        self._pid = os.getpid()
         self._auth = SecretBuffer.copy_of(_auth_value(auth))
         self._file, x, y = parse_key_file(read_private_file(Path(path)))
         public = None
@@ -182,6 +184,11 @@ class TpmKey:
     @contextmanager
     def _operation(self) -> Iterator[_Use]:
         """Give the storage key and a session; both are flushed however the block ends."""
+        if os.getpid() != self._pid:  # the kernel has wiped the authorisation value here; zeros would cost a try
+            raise KeyUnavailableError(
+                "the TPM key belongs to the process before a fork", code="EG-K014",
+                hint="open the key again in this process",
+            )  # fmt: skip
         with (
             TpmLink(self._tcti) as link,
             link.use() as esys,

@@ -137,6 +137,24 @@ def softhsm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
         os.environ["SOFTHSM2_CONF"] = before
 
 
+@pytest.fixture
+def plant() -> Callable[[Pkcs11Uri, bytes], None]:
+    """Puts a public key on a token, under any label, as everybody can without a PIN."""
+
+    def put(uri: Pkcs11Uri, point: bytes) -> None:
+        import pkcs11
+
+        attribute = pkcs11.Attribute
+        with pkcs11.lib(str(MODULE.resolve())).get_token(token_label=uri.token).open(rw=True) as stranger:
+            stranger.create_object({
+                attribute.LABEL: uri.object, attribute.TOKEN: True, attribute.PRIVATE: False,
+                attribute.CLASS: pkcs11.ObjectClass.PUBLIC_KEY, attribute.KEY_TYPE: pkcs11.KeyType.EC,
+                attribute.EC_PARAMS: bytes.fromhex("06082a8648ce3d030107"), attribute.EC_POINT: point,
+            })  # fmt: skip
+
+    return put
+
+
 def write_mailbox(path: Path, words: list[int] = OTP_WORDS, status: int = 0x80000000, code: int = 0) -> Path:
     """Write a program that answers like `vcmailbox`, and notes with what arguments it was called."""
     answer = [0x40, status, 0x30081, 0x28, 0x80000028, 0, 8, *words, 0]

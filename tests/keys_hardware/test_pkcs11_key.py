@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import ECDH, SECP256R1, generate_private_key
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +21,7 @@ from edgeguard.keys import token_link
 from edgeguard.keys.open_key import open_key
 from edgeguard.keys.pkcs11 import Pkcs11Key, Pkcs11KeyProvider
 from edgeguard.keys.pkcs11_uri import Pkcs11Uri, parse_pkcs11_uri
-from edgeguard.keys.public_key import parse_public_key
+from edgeguard.keys.public_key import of_p256, parse_public_key
 from edgeguard.keys.token_link import TokenLink, trusted_module
 
 PIN = b"4711-pin"
@@ -93,33 +94,31 @@ def test_nothing_can_be_read_out_of_the_token(uri):
         assert list(session.get_objects({attribute.TOKEN: False})) == []
 
 
-def test_objects_that_anybody_can_plant_change_nothing(uri):
-    """Without a PIN, public objects of our label: an HMAC key of known value, another public key."""
+def test_objects_that_anybody_can_plant_change_nothing(uri, plant):
+    """Without a PIN, before and after: public keys of our label, an HMAC key of known value."""
+    foreign = b"\x04\x41" + _point()
+    plant(uri, foreign)
     key = Pkcs11Key.create(uri, pin)
+    assert parse_public_key(key.public_key()).point not in foreign
+    own = generate_private_key(SECP256R1())
+    agreed = key.ecdh(of_p256(own.public_key()).point)
+    assert agreed == own.exchange(ECDH(), parse_public_key(key.public_key()).key)
     before = bytes(key.derive_secret("state").view), key.public_key()
     key.close()
-    attribute, kinds = OUR_PKCS11.Attribute, OUR_PKCS11.ObjectClass
-    token = OUR_PKCS11.lib(str(MODULE.resolve())).get_token(token_label=uri.token)
-    with token.open(rw=True) as stranger:
-        common = {attribute.LABEL: uri.object, attribute.TOKEN: True, attribute.PRIVATE: False}
-        stranger.create_object(
-            common | {attribute.CLASS: kinds.SECRET_KEY, attribute.KEY_TYPE: OUR_PKCS11.KeyType.GENERIC_SECRET,
-                      attribute.VALUE: b"k" * 32, attribute.SIGN: True}
-        )  # fmt: skip
-        for point in (b"\x04\x41" + b"\x04" * 65, b"", bytes.fromhex("0441") + _point()):
-            stranger.create_object(
-                common | {attribute.CLASS: kinds.PUBLIC_KEY, attribute.KEY_TYPE: OUR_PKCS11.KeyType.EC,
-                          attribute.EC_PARAMS: bytes.fromhex("06082a8648ce3d030107"), attribute.EC_POINT: point}
-            )  # fmt: skip
+    for point in (b"\x04\x41" + b"\x04" * 65, b"", b"\x04\x41" + _point()):
+        plant(uri, point)
+    attribute = OUR_PKCS11.Attribute
+    with OUR_PKCS11.lib(str(MODULE.resolve())).get_token(token_label=uri.token).open(rw=True) as stranger:
+        stranger.create_object({
+            attribute.LABEL: uri.object, attribute.TOKEN: True, attribute.PRIVATE: False, attribute.SIGN: True,
+            attribute.CLASS: OUR_PKCS11.ObjectClass.SECRET_KEY, attribute.VALUE: b"k" * 32,
+            attribute.KEY_TYPE: OUR_PKCS11.KeyType.GENERIC_SECRET,
+        })  # fmt: skip
     again = Pkcs11Key(uri, pin)
     assert (bytes(again.derive_secret("state").view), again.public_key()) == before
 
 
 def _point() -> bytes:
-    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
-
-    from edgeguard.keys.public_key import of_p256
-
     return of_p256(generate_private_key(SECP256R1()).public_key()).point
 
 
@@ -234,7 +233,7 @@ def test_a_session_does_not_pass_to_a_forked_child(uri):
         "    except KeyUnavailableError as error:\n"
         "        os._exit(0 if error.code == 'EG-K014' else 2)\n"
         "    os._exit(1)\n"
-        "sys.exit(os.waitpid(child, 0)[1] or len(key.derive_secret('state')) - 32)\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or len(key.derive_secret('state')) - 32)\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(uri)], timeout=30, check=False, env=dict(os.environ))
     assert done.returncode == 0

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, generate_private_key
 
 from edgeguard.bundle.verify import verify_bundle
 from edgeguard.cli.main import run
 from edgeguard.errors import EdgeGuardError, SignatureError
+from edgeguard.keys.public_key import of_p256
 from firmware_tools.cli import cli
 from firmware_tools.fleet import Fleet
 from firmware_tools.pack import Release, pack_model
@@ -56,6 +57,20 @@ def test_signatures_verify_with_the_public_half_and_are_bound_to_the_message(add
         signer.public_key().verify(signature, message)
         with pytest.raises(SignatureError):
             signer.public_key().verify(signature, message + b"x")
+
+
+def test_a_public_key_that_somebody_planted_is_not_taken_for_the_signer_s(softhsm, plant, tmp_path):
+    """A root that names it would belong to the planter."""
+    uri = softhsm(label=f"planted-{tmp_path.name}")
+    before, *after = (of_p256(generate_private_key(SECP256R1()).public_key()) for _ in range(6))
+    plant(uri, b"\x04\x41" + before.point)
+    made = open_token_signer(str(uri), new=True)
+    for key in after:
+        plant(uri, b"\x04\x41" + key.point)
+    again = open_signer(str(uri))
+    assert made.public_key() == again.public_key()
+    assert again.public_key().public_der not in {key.der for key in (before, *after)}
+    again.public_key().verify(made.sign(b"message"), b"message")
 
 
 def test_a_signing_key_is_no_device_key_and_the_reverse(address):

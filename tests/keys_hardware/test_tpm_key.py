@@ -74,9 +74,9 @@ def test_a_file_of_another_chip_is_refused_when_it_is_opened(key, tpm_maker, tmp
 
 
 def test_another_authorisation_value_opens_and_derives_nothing(key, tpm, tmp_path, statement, wrap_for):
-    """Forty wrong ones: no lock-out, because 32 bytes are not guessed; the right one works after them."""
+    """Sixteen wrong ones: no lock-out, because 32 bytes are not guessed; the right one works after them."""
     wrong = TpmKeyProvider(tmp_path / "device.tpm", auth=b"\x02" * 32, tcti=tpm.tcti)
-    for _ in range(20):
+    for _ in range(8):
         refused("EG-K011", lambda: wrong.derive_secret("state"))
         refused("EG-K011", lambda: wrong.open_wrap(statement(), wrap_for(wrong)))
     assert len(key.derive_secret("state")) == 32
@@ -87,7 +87,7 @@ def test_guessing_a_short_value_locks_the_chip(tpm, tmp_path):
     TpmKey.create(tmp_path / "k.tpm", auth=b"1234", tcti=tpm.tcti)
     guesser = TpmKey(tmp_path / "k.tpm", auth=b"9999", tcti=tpm.tcti)
     codes = []
-    for _ in range(40):
+    for _ in range(8):
         with pytest.raises(KeyUnavailableError) as error:
             guesser.derive_secret("state")
         codes.append(error.value.code)
@@ -160,10 +160,10 @@ def _software_object(tss, area: bytes, value: bytes):
 
 
 def test_nothing_stays_in_the_chip(key, tpm, tmp_path, statement, wrap_for):
-    """A TPM has three places: thirty operations, failing ones among them, leave none taken."""
+    """A TPM has three places: twelve operations, failing ones among them, leave none taken."""
     provider = TpmKeyProvider(tmp_path / "device.tpm", auth=AUTH, tcti=tpm.tcti)
     wrong = TpmKeyProvider(tmp_path / "device.tpm", auth=b"x" * 32, tcti=tpm.tcti)
-    for _ in range(10):
+    for _ in range(4):
         provider.open_wrap(statement(), wrap_for(provider)).close()
         provider.derive_secret("state").close()
         refused("EG-K011", lambda: wrong.derive_secret("state"))
@@ -227,30 +227,42 @@ def test_threads_take_turns(key):
     assert all(found[n] == found[n % 4] for n in range(32))
 
 
-def test_a_forked_child_opens_its_own_connection(key, tpm, tmp_path):
-    """Two processes on one connection would mix their commands; the child gets an error, then its own."""
-    script = (
-        "import os, sys\n"
-        "from edgeguard.errors import KeyUnavailableError\n"
-        "from edgeguard.keys.tpm import TpmKey\n"
-        "from edgeguard.keys.tpm_link import TpmLink\n"
-        "key = TpmKey(sys.argv[1], auth=b'\\x01' * 32, tcti=sys.argv[2])\n"
-        "link = TpmLink(sys.argv[2])\n"
-        "child = os.fork()\n"
-        "if child == 0:\n"
-        "    try:\n"
-        "        with link.use():\n"
-        "            os._exit(1)\n"
-        "    except KeyUnavailableError as error:\n"
-        "        os._exit(0 if error.code == 'EG-K014' else 2)\n"
-        "status = os.waitpid(child, 0)[1]\n"
-        "link.close()\n"
-        "child = os.fork()\n"
-        "if child == 0:\n"
-        "    os._exit(0 if len(key.derive_secret('state')) == 32 else 3)\n"
-        "sys.exit(status or os.waitpid(child, 0)[1] or len(key.derive_secret('state')) - 32)\n"
-    )
-    arguments = [sys.executable, "-c", script, str(tmp_path / "device.tpm"), tpm.tcti]
+FORK = """
+import os, sys
+from edgeguard.errors import KeyUnavailableError
+from edgeguard.keys.tpm import TpmKey
+from edgeguard.keys.tpm_link import TpmLink, _connections
+
+def opened():
+    return TpmKey(sys.argv[1], auth=b"\\x01" * 32, tcti=sys.argv[2])
+
+def code_of(use):
+    try:
+        use()
+    except KeyUnavailableError as error:
+        return error.code
+    return "worked"
+
+def in_child(work):
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if work() else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+key = opened()
+link = TpmLink(sys.argv[2])
+inherited = in_child(lambda: not _connections and code_of(lambda: link.use().__enter__()) == "EG-K014")
+link.close()
+stale = in_child(lambda: code_of(lambda: key.derive_secret("state")) == "EG-K014")
+fresh = in_child(lambda: len(opened().derive_secret("state")) == 32)
+own = len(key.derive_secret("state")) != 32
+sys.exit(inherited + 2 * stale + 4 * fresh + 8 * own)
+"""
+
+
+def test_a_forked_child_opens_its_own_key_and_connection(key, tpm, tmp_path):
+    """Two processes on one connection would mix their commands, and the authorisation value is wiped by the fork."""
+    arguments = [sys.executable, "-c", FORK, str(tmp_path / "device.tpm"), tpm.tcti]
     assert subprocess.run(arguments, timeout=30, check=False).returncode == 0
 
 

@@ -127,6 +127,18 @@ def test_parts_of_two_genuine_states_do_not_mix(running):
     running.refresh(new)
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b'{"signed":{},"signatures":[]}'])
+def test_a_torn_cache_is_fetched_again(running, content):
+    """The TUF client does not flush what it writes: every file of its cache may be anything after a power cut."""
+    running.publish(running.pack("2", counter=(0, 2)))
+    cache = running.root / "store/tuf"
+    torn = [p for p in cache.rglob("*") if p.is_file() and not p.is_symlink()]
+    assert len(torn) >= 6
+    for path in torn:
+        path.write_bytes(content)
+    assert running.upgrade().counter == (0, 2)
+
+
 def test_endless_data_is_cut_off_at_the_limit_of_the_file(running):
     """Timestamp, snapshot, catalogue, payload: never more than the limit and one piece is taken."""
     running.publish(running.pack("2", counter=(0, 2)))

@@ -112,8 +112,8 @@ def updating(site):
     return site, old
 
 
-def cut_at_every_point(site, old, aside: Path, whens: tuple[str, ...]) -> int:
-    """Cut the power at each write of refresh, download, trial and mark-good; return how many cuts that were."""
+def cut_at_writes(site, old, aside: Path, whens: tuple[str, ...], every: int) -> int:
+    """Cut the power at writes of refresh, download, trial and mark-good; return how many cuts that were."""
     shutil.copytree(site.root / "store", aside / "store", symlinks=True)
     shutil.copytree(site.root / "state", aside / "state")
 
@@ -131,6 +131,7 @@ def cut_at_every_point(site, old, aside: Path, whens: tuple[str, ...]) -> int:
         (step, when)
         for step, point in enumerate(whole.points, start=1)
         for when in whens or (("middle",) if point.endswith("half way") else ("before",))
+        if step % every == 0
     ]
     assert {p.partition(" ")[0] for p in whole.points} == {"state", "folder", "whole", "part", "remove", "point"}
     started = set()
@@ -152,15 +153,15 @@ def cut_at_every_point(site, old, aside: Path, whens: tuple[str, ...]) -> int:
     return len(cuts)
 
 
-def test_a_power_cut_at_any_write_leaves_a_device_that_runs_a_verified_model_and_can_update(updating, tmp_path):
-    """Half way through each write, and before what has no middle."""
-    assert cut_at_every_point(*updating, tmp_path, ()) > 40
+def test_a_power_cut_at_a_write_leaves_a_device_that_runs_a_verified_model_and_can_update(updating, tmp_path):
+    """Half way through every second write, and before it where it has no middle; the slow test below takes all."""
+    assert cut_at_writes(*updating, tmp_path, (), 2) > 20
 
 
 @pytest.mark.slow
 def test_a_power_cut_before_and_in_the_middle_of_every_write_leaves_a_device_that_runs(updating, tmp_path):
     """Both, everywhere."""
-    assert cut_at_every_point(*updating, tmp_path, ("before", "middle")) > 80
+    assert cut_at_writes(*updating, tmp_path, ("before", "middle"), 1) > 80
 
 
 def test_a_power_cut_in_every_trial_ends_at_the_old_model(updating):
@@ -238,11 +239,11 @@ def kill_loop(site, rounds: int) -> dict:
 
 
 def test_an_updater_killed_at_random_leaves_a_device_that_starts(updating):
-    """SIGKILL from outside, fifteen times; each time a verified model starts."""
+    """SIGKILL from outside, ten times; each time a verified model starts."""
     site, _ = updating
     site.publish(site.pack("3", floats=3_000_000, counter=(0, 2)))
-    found = kill_loop(site, 15)
-    assert found["killed"] >= 10, "the kills must hit the updater at work"
+    found = kill_loop(site, 10)
+    assert found["killed"] == 10, "the kills must hit the updater at work"
     assert set(found["started"]) <= {"1", "2", "3"}
 
 

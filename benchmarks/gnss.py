@@ -16,8 +16,7 @@ from pyubx2 import ERR_IGNORE, NMEA_PROTOCOL, UBX_PROTOCOL, UBXMessage, UBXReade
 
 from benchmarks.timing import paired_s
 from edgeguard.protocols.gnss import GnssDecoder
-from edgeguard.protocols.nmea import NmeaFix
-from edgeguard.protocols.nmea_write import epoch, sentence
+from edgeguard.protocols.nmea_write import NmeaFix, epoch, sentence
 
 T0 = 1_767_225_600_000_000_000
 

@@ -24,8 +24,7 @@ from edgeguard.errors import SensorDisconnectedError
 from edgeguard.protocols.gnss import GnssDecoder
 from edgeguard.protocols.ld06 import Ld06Packet, encode_packet
 from edgeguard.protocols.link import ImuReading, LinkEncoder
-from edgeguard.protocols.nmea import NmeaFix
-from edgeguard.protocols.nmea_write import epoch
+from edgeguard.protocols.nmea_write import NmeaFix, epoch
 from edgeguard.runtime.pipeline import Pipeline
 from edgeguard.runtime.ticks import periodic_ticks
 from edgeguard.sensors.frame_sender import FrameSender

@@ -7,7 +7,7 @@ its navigation messages (they arrive later, for a time already given).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from types import MappingProxyType
 
@@ -37,6 +37,8 @@ class GnssDecoder:
             moved forward by 1024-week periods, as a receiver whose week counter wrapped needs. None moves nothing.
         unconfirmed: also give fixes that the receiver calls outside its limits.
         repeated: also give epochs that another protocol on the line has already told; for comparing receivers' outputs.
+        ends: kinds of NMEA sentences ("RMC") that are known to end an epoch; without, the first fix comes with the
+            second epoch. What turns out to be wrong is unlearned.
     """
 
     def __init__(
@@ -46,9 +48,10 @@ class GnssDecoder:
         not_before: date | None = None,
         unconfirmed: bool = False,
         repeated: bool = False,
+        ends: Iterable[str] = (),
     ) -> None:
         self._framer = GnssFramer(unchecked)
-        self._nmea = NmeaEpochs(not_before)
+        self._nmea = NmeaEpochs(not_before, ends)
         self._ubx = UbxEpochs(not_before)
         self._give_unconfirmed, self._give_repeated = unconfirmed, repeated
         self._rank = 0

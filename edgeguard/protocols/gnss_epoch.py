@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 # A message that ended an epoch too early is not believed for so many turns, twice as many each time: a sentence lost on
 # the line is soon forgiven, a receiver whose epochs differ in length is not asked again and again.
 FIRST_PENALTY_TURNS = 32
@@ -11,11 +13,14 @@ MAX_PENALTY_TURNS = 1 << 14
 class EpochEnd:
     """The message that stood last before the time changed ends epochs from then on, until one of them goes on.
 
+    Args:
+        known: names that are known to end epochs, so that already the first one is given with its last message.
+
     Names are few (kinds of sentences, message ids), so memory is bounded by the caller's table.
     """
 
-    def __init__(self) -> None:
-        self._ends: set[str] = set()
+    def __init__(self, known: Iterable[str] = ()) -> None:
+        self._ends = set(known)
         self._penalty: dict[str, int] = {}
         self._left: dict[str, int] = {}
         self._last = ""

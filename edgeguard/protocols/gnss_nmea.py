@@ -14,6 +14,7 @@ is 0 or missing is no fix even when it prints a position.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -99,9 +100,10 @@ class NmeaEpochs:
 
     Args:
         not_before: a date that has certainly passed; earlier dates are moved forward by 1024-week periods.
+        ends: kinds of sentences ("RMC") that are known to end an epoch.
     """
 
-    def __init__(self, not_before: date | None = None) -> None:
+    def __init__(self, not_before: date | None = None, ends: Iterable[str] = ()) -> None:
         self._not_before = not_before
         self._now = _Epoch()
         self._seen: set[str] = set()
@@ -109,7 +111,7 @@ class NmeaEpochs:
         self._altitude_epochs_ago = 99
         self._day: date | None = None
         self._tod_ns: int | None = None
-        self._end = EpochEnd()
+        self._end = EpochEnd(ends)
         self._last_gga = ("", "")
         self._stuck = False
         self._view = SatelliteView()

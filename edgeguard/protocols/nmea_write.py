@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from edgeguard.errors import PacketError
-from edgeguard.protocols.nmea import KNOT_M_S, NmeaFix, checksum
+from edgeguard.protocols.gnss_frames import xor
+from edgeguard.protocols.nmea_fields import KNOT_M_S
+
+
+@dataclass(frozen=True, slots=True)
+class NmeaFix:
+    """What a receiver says of one epoch in GGA and RMC. `utc_ns` is nanoseconds since 1970."""
+
+    utc_ns: int | None
+    latitude_deg: float
+    longitude_deg: float
+    altitude_m: float | None = None
+    speed_m_s: float | None = None
+    course_deg: float | None = None
+    satellites: int | None = None
+    hdop: float | None = None
+    fix_quality: int = 1
 
 
 def epoch(fix: NmeaFix) -> bytes:
@@ -35,7 +52,7 @@ def epoch(fix: NmeaFix) -> bytes:
 def sentence(body: str) -> bytes:
     """Return `$body*hh` with line end."""
     raw = body.encode("ascii")
-    return b"$" + raw + f"*{checksum(raw):02X}\r\n".encode("ascii")
+    return b"$" + raw + f"*{xor(raw):02X}\r\n".encode("ascii")
 
 
 def _angle(value_deg: float, digits: int, signs: str) -> str:

@@ -22,8 +22,7 @@ from edgeguard.cli.main import cli, run
 from edgeguard.clock import SystemClock
 from edgeguard.protocols.ld06 import Ld06Packet, encode_packet
 from edgeguard.protocols.link import ImuReading, LinkEncoder
-from edgeguard.protocols.nmea import NmeaFix
-from edgeguard.protocols.nmea_write import epoch
+from edgeguard.protocols.nmea_write import NmeaFix, epoch
 from edgeguard.sensors.find import take_inventory
 from edgeguard.sensors.find_ids import KNOWN, known_device
 from edgeguard.sensors.listen import listen_serial, listen_udp

@@ -7,8 +7,7 @@ import random
 import pytest
 
 from edgeguard.protocols.gnss import GnssDecoder
-from edgeguard.protocols.nmea import NmeaFix
-from edgeguard.protocols.nmea_write import epoch
+from edgeguard.protocols.nmea_write import NmeaFix, epoch
 from edgeguard.sensors.line_diagnosis import WINDOW_BYTES, LineFault, LineWatch, oversampling
 
 T0 = 1_767_225_600_000_000_000

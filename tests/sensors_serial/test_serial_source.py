@@ -13,8 +13,7 @@ from edgeguard.clock import ManualClock
 from edgeguard.errors import SensorDisconnectedError, SensorOpenError
 from edgeguard.protocols.gnss import GnssDecoder
 from edgeguard.protocols.link import ImuReading, LinkDecoder, LinkEncoder
-from edgeguard.protocols.nmea import NmeaDecoder, NmeaFix
-from edgeguard.protocols.nmea_write import epoch
+from edgeguard.protocols.nmea_write import NmeaFix, epoch
 from edgeguard.sensors.line_diagnosis import LineFault
 from edgeguard.sensors.serial import SerialSource
 from edgeguard.sim.pty_line import KERNEL_ROOM_BYTES, MAX_BACKLOG_BYTES, PtyLine
@@ -81,7 +80,7 @@ def test_noise_on_the_line_is_counted_and_survived(line: PtyLine) -> None:
 def test_a_gnss_receiver_is_read_through_the_same_source(line: PtyLine) -> None:
     """The decoder decides the protocol; baud changes nothing on a pseudo-terminal."""
     info = SourceInfo("gnss", GnssFix, 100_000_000, line.port)
-    with SerialSource(line.port, 115_200, NmeaDecoder(), info, ManualClock(9)) as source:
+    with SerialSource(line.port, 115_200, GnssDecoder(ends=["RMC"]), info, ManualClock(9)) as source:
         line.write(epoch(NmeaFix(1_767_225_600_000_000_000, 48.1, 11.5, 500.0, 3.0, 90.0, 10, 0.9)))
         sample = source.read(0.5)
         assert isinstance(sample, GnssFix)
@@ -109,7 +108,7 @@ def test_opening_what_is_not_there_or_is_taken_fails_clearly(line: PtyLine) -> N
     info = SourceInfo("imu", ImuSample, 10_000_000, "nowhere")
     for path in ("/dev/edgeguard-has-no-such-port", os.devnull, "/"):
         with pytest.raises(SensorOpenError) as caught:
-            SerialSource(path, 9600, NmeaDecoder(), info, ManualClock()).open()
+            SerialSource(path, 9600, GnssDecoder(ends=["RMC"]), info, ManualClock()).open()
         assert caught.value.code == "EG-N001"
         assert caught.value.hint
     with imu_source(line, ManualClock()), pytest.raises(SensorOpenError):

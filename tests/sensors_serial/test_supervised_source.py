@@ -16,8 +16,7 @@ import pytest
 from edgeguard.clock import ManualClock, SystemClock
 from edgeguard.errors import ConfigError, SensorDisconnectedError, SensorOpenError
 from edgeguard.protocols.gnss import GnssDecoder
-from edgeguard.protocols.nmea import NmeaFix
-from edgeguard.protocols.nmea_write import epoch
+from edgeguard.protocols.nmea_write import NmeaFix, epoch
 from edgeguard.sensors import supervised
 from edgeguard.sensors.reconnect import Backoff, BackoffPolicy
 from edgeguard.sensors.serial import SerialSource

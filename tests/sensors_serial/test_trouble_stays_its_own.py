@@ -20,8 +20,7 @@ import pytest
 from edgeguard.clock import NS_PER_S, ManualClock, SystemClock
 from edgeguard.config import load_config
 from edgeguard.protocols.gnss import GnssDecoder
-from edgeguard.protocols.nmea import NmeaFix
-from edgeguard.protocols.nmea_write import epoch
+from edgeguard.protocols.nmea_write import NmeaFix, epoch
 from edgeguard.protocols.velodyne import VelodyneDecoder
 from edgeguard.runtime.pipeline import Pipeline
 from edgeguard.runtime.ticks import periodic_ticks

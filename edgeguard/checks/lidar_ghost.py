@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from edgeguard.checks.lidar_evidence import LidarEvidence, LidarFrame
 from edgeguard.clock import NS_PER_S
 from edgeguard.kernels.clusters import cluster_points
-from edgeguard.kernels.ranges import HIT, SEEN_THROUGH, ask_sweep, range_image
+from edgeguard.kernels.ranges import COLUMNS, HIT, SEEN_THROUGH, ask_sweep, range_image
+from edgeguard.kernels.regions import count_behind, count_in_box, within_reach
 from edgeguard.types import LIDAR, CheckResult, Level, SyncedSet
 
 MIN_RANGE_M, MAX_RANGE_M = 3.5, 40.0  # nearer is the vehicle itself, farther a car has too few returns to judge
@@ -287,7 +288,7 @@ class GhostCheck:
         dt_s = (frame.stamp_ns - last.stamp_ns) / NS_PER_S
         here = T_current_world[:2, :2] @ last.xy_m + T_current_world[:2, 3]
         gate_m = track.extent_m + V_MAX_M_S * dt_s
-        close = np.flatnonzero(((xyz[:, :2] - here) ** 2).sum(axis=1) < gate_m**2)
+        close = np.flatnonzero(within_reach(xyz, here[0], here[1], gate_m))
         if close.size < MIN_SIGHTING_POINTS:
             return None
         T = np.linalg.inv(track.T_world_reference) @ self._pose
@@ -339,9 +340,9 @@ def _extent(points: NDArray[np.float32]) -> float:
 
 def _share(points: NDArray[np.float32], xyz: NDArray[np.float32], born: NDArray[np.bool_]) -> float:
     """Share of the upright returns in the cluster's box that are born."""
-    low, high = np.quantile(points, (0.05, 0.95), axis=0)
-    inside = ((xyz >= low) & (xyz <= high)).all(axis=1)
-    return float(np.mean(born[inside])) if inside.any() else 0.0
+    low, high = np.quantile(points, (0.05, 0.95), axis=0).astype(np.float64)
+    inside, fresh = count_in_box(xyz, low, high, born)
+    return float(fresh / inside) if inside else 0.0
 
 
 def _displacements(reach_m: float) -> NDArray[np.float64]:
@@ -435,10 +436,10 @@ def _penetration(frame: LidarFrame, members: NDArray[np.intp]) -> float:
     """Share of the returns within the cluster's inner angular box that come from well behind it."""
     row, col = frame.row[members].astype(np.int64), frame.col[members].astype(np.int64)
     shift = int(col[0]) - 450
-    col = (col - shift) % 900  # away from the seam
+    col = (col - shift) % COLUMNS  # away from the seam
     low_row, high_row = np.quantile(row, (0.1, 0.9))
     low_col, high_col = np.quantile(col, (0.1, 0.9))
-    all_col = (frame.col.astype(np.int64) - shift) % 900
-    inside = (frame.row >= low_row) & (frame.row <= high_row) & (all_col >= low_col) & (all_col <= high_col)
-    behind = inside & (frame.range_m > np.quantile(frame.range_m[members], 0.95) + 1.0)
-    return int(np.count_nonzero(behind)) / max(int(np.count_nonzero(inside)), 1)
+    window = np.array((low_row, high_row, low_col, high_col), dtype=np.float64)
+    beyond_m = float(np.quantile(frame.range_m[members], 0.95) + 1.0)
+    inside, behind = count_behind(frame.row, frame.col, frame.range_m, shift, COLUMNS, window, beyond_m)
+    return float(behind / max(inside, 1))

@@ -1,0 +1,36 @@
+"""NumPy twins of the region counts; oracles for the tests."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def count_in_box(
+    xyz: NDArray[np.float32], low: NDArray[np.float64], high: NDArray[np.float64], flag: NDArray[np.bool_]
+) -> tuple[int, int]:
+    """Twin of `regions.count_in_box`."""
+    inside = ((xyz >= low) & (xyz <= high)).all(axis=1)
+    return int(inside.sum()), int((inside & flag).sum())
+
+
+def within_reach(xyz: NDArray[np.float32], x_m: float, y_m: float, reach_m: float) -> NDArray[np.bool_]:
+    """Twin of `regions.within_reach`."""
+    with np.errstate(all="ignore"):
+        near: NDArray[np.bool_] = ((xyz[:, :2].astype(np.float64) - (x_m, y_m)) ** 2).sum(axis=1) < reach_m**2
+    return near
+
+
+def count_behind(
+    row: NDArray[np.int16],
+    col: NDArray[np.int16],
+    range_m: NDArray[np.float32],
+    shift: int,
+    columns: int,
+    window: NDArray[np.float64],
+    beyond_m: float,
+) -> tuple[int, int]:
+    """Twin of `regions.count_behind`."""
+    column = (col.astype(np.int64) - shift) % columns
+    inside = (row >= window[0]) & (row <= window[1]) & (column >= window[2]) & (column <= window[3])
+    return int(inside.sum()), int((inside & (range_m > beyond_m)).sum())

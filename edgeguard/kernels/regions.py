@@ -1,0 +1,73 @@
+"""How many points of a sweep lie in a region: one pass, no arrays in between."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+_ONE = np.uint64(1)
+_TWO = np.uint64(2)
+_THREE = np.uint64(3)
+
+
+@njit("UniTuple(i8, 2)(f4[:,::1], f8[::1], f8[::1], b1[::1])", cache=True, nogil=True)
+def count_in_box(
+    xyz: NDArray[np.float32], low: NDArray[np.float64], high: NDArray[np.float64], flag: NDArray[np.bool_]
+) -> tuple[int, int]:
+    """Points inside a box, borders included, and how many of them are flagged.
+
+    xyz: (N, 3) float32, metres. low, high: (3,) float64. flag: (N,) bool. NaN is outside.
+    """
+    flat = xyz.reshape(-1)
+    inside = 0
+    flagged = 0
+    for i in range(np.uint64(flag.shape[0])):
+        j = i * _THREE
+        x, y, z = np.float64(flat[j]), np.float64(flat[j + _ONE]), np.float64(flat[j + _TWO])
+        here = (x >= low[0]) & (x <= high[0]) & (y >= low[1]) & (y <= high[1]) & (z >= low[2]) & (z <= high[2])
+        inside += here
+        flagged += here & flag[i]
+    return inside, flagged
+
+
+@njit("b1[::1](f4[:,::1], f8, f8, f8)", cache=True, nogil=True)
+def within_reach(xyz: NDArray[np.float32], x_m: float, y_m: float, reach_m: float) -> NDArray[np.bool_]:
+    """Whether each point is nearer than `reach_m` to a place in the plane. xyz: (N, 3) float32, metres."""
+    flat = xyz.reshape(-1)
+    near = np.empty(xyz.shape[0], dtype=np.bool_)
+    reach2 = reach_m * reach_m
+    for i in range(np.uint64(near.shape[0])):
+        j = i * _THREE
+        dx = np.float64(flat[j]) - x_m
+        dy = np.float64(flat[j + _ONE]) - y_m
+        near[i] = dx * dx + dy * dy < reach2
+    return near
+
+
+@njit("UniTuple(i8, 2)(i2[::1], i2[::1], f4[::1], i8, i8, f8[::1], f8)", cache=True, nogil=True)
+def count_behind(
+    row: NDArray[np.int16],
+    col: NDArray[np.int16],
+    range_m: NDArray[np.float32],
+    shift: int,
+    columns: int,
+    window: NDArray[np.float64],
+    beyond_m: float,
+) -> tuple[int, int]:
+    """Returns inside a window of the range image, borders included, and how many of them lie farther than `beyond_m`.
+
+    row, col: (N,) int16, col in 0..columns - 1; range_m: (N,) float32. The window is (lowest row, highest row, lowest
+    column, highest column), its columns counted from `shift`, which is less than `columns` either way.
+    """
+    inside = 0
+    behind = 0
+    for i in range(np.uint64(row.shape[0])):
+        c = np.int64(col[i]) - shift
+        c = c + columns if c < 0 else c
+        c = c - columns if c >= columns else c
+        k = np.float64(row[i])
+        here = (k >= window[0]) & (k <= window[1]) & (c >= window[2]) & (c <= window[3])
+        inside += here
+        behind += here & (np.float64(range_m[i]) > beyond_m)
+    return inside, behind

@@ -71,6 +71,9 @@ def test_a_public_key_that_somebody_planted_is_not_taken_for_the_signer_s(sofths
     assert made.public_key() == again.public_key()
     assert again.public_key().public_der not in {key.der for key in (before, *after)}
     again.public_key().verify(made.sign(b"message"), b"message")
+    genuine = made._matching([before.key, made._public])  # the token lists its objects in any order
+    assert genuine == made._public
+    refused("EG-K015", lambda: made._matching([before.key]))
 
 
 def test_a_signing_key_is_no_device_key_and_the_reverse(address):

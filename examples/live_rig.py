@@ -101,12 +101,14 @@ def senders(folder: Path) -> Iterator[dict[str, Port]]:
         ports["lidar"].write(encode_packet(packet))
 
     def frames(k: int) -> None:
-        with suppress(SensorDisconnectedError):  # nobody listens yet
-            camera or camera.append(FrameSender(folder / "camera.sock"))
-        if not camera:
-            return
         pixels = np.random.default_rng(k).integers(90, 160, (96, 128, 3), dtype=np.uint8)
-        camera[0].send(pixels, PixelFormat.BGR, (128, 96))
+        try:
+            if not camera:
+                camera.append(FrameSender(folder / "camera.sock"))
+            camera[0].send(pixels, PixelFormat.BGR, (128, 96))
+        except SensorDisconnectedError:  # nobody listens yet, or any more: try again with the next frame
+            while camera:
+                camera.pop().close()
 
     def send(period_s: float, device: Callable[[int], None]) -> None:
         k = 0

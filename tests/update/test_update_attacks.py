@@ -342,3 +342,15 @@ def test_a_hybrid_index_signed_by_two_keys_of_one_family_does_not_exist(site_mak
     timestamp.expires = datetime(2099, 1, 1, tzinfo=UTC)
     evil.resign("timestamp.json", timestamp, site.fleet.signers("timestamp", 1))
     unchanged(site, lambda: refused("EG-T050", site.refresh, evil))
+
+
+def test_two_classical_keys_do_not_pass_for_two_families(site_maker, tmp_path):
+    """One of two keys in each family: TUF counts two signatures and is content, this client counts families."""
+    site = site_maker(tmp_path / "hybrid", signatures="hybrid-required", roles={"timestamp": (2, 1)})
+    site.publish(site.pack("1"))
+    site.upgrade()
+    evil = RepositorySimulator.of(site.repository)
+    timestamp = evil.signed("timestamp.json")
+    timestamp.version += 1
+    evil.resign("timestamp.json", timestamp, site.fleet.signers("timestamp", 2))
+    unchanged(site, lambda: refused("EG-T003", site.refresh, evil))

@@ -6,6 +6,7 @@ docs/formats/bundle.md section 8. `verify_bundle` adds the digests of the payloa
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,7 +159,9 @@ def _require_runtime(policy: Policy) -> None:
 
 
 def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".")[:3])
+    """Return the three numbers of a version; a pre-release of ours (1.2.0rc1) counts as what it precedes."""
+    leading = (re.match(r"[0-9]*", part) for part in text.split(".")[:3])
+    return tuple(int(found[0] or 0) if found else 0 for found in leading)
 
 
 def _read_manifest(storage: BundleStorage, policy: Policy) -> Manifest:

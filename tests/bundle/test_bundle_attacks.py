@@ -131,6 +131,26 @@ def test_a_counter_below_the_signed_floor_is_refused(world):
 
 
 @pytest.mark.parametrize(
+    ("ours", "opens"),
+    [
+        ("0.1.0", True),
+        ("0.1.0rc1", True),
+        ("0.1.0.dev3+g12", True),
+        ("1.0b2", True),
+        ("0.0.9", False),
+        ("0.0.9rc1", False),
+    ],
+)
+def test_the_runtime_s_own_version_may_be_any_release_or_one_before_it(world, monkeypatch, ours, opens):
+    """A release candidate on a device is no reason for an error that nobody understands."""
+    monkeypatch.setattr("edgeguard.__version__", ours)
+    if opens:
+        world.open(world.storage).close()
+    else:
+        refused(world, world.storage, TrustError, "EG-T017")
+
+
+@pytest.mark.parametrize(
     "ignored",
     [
         ["model.sig", "recipients", "signatures", "payload"],

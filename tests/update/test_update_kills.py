@@ -195,6 +195,17 @@ def test_a_power_cut_in_every_trial_holds_once_an_urgent_floor_has_passed_the_ol
     assert not site.start().on_trial
 
 
+def test_a_power_cut_between_commit_and_record_of_the_last_try_does_not_lose_the_committed_model(updating):
+    """The floor has passed the old model by then: the record alone would leave nothing to start."""
+    site, _ = updating
+    site.install()
+    started = [site.start() for _ in range(3)]
+    site.state.commit(started[-1].value)  # and the power goes before the record says good
+    after = site.start()
+    assert (after.on_trial, after.value.counter) == (False, (0, 2))
+    assert site.slots.record.active == "b"
+
+
 def test_a_model_that_fails_its_trial_is_left_and_the_old_one_runs(updating):
     """mark-bad, or a bundle that does not open any more."""
     site, old = updating

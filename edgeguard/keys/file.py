@@ -24,7 +24,14 @@ class FileKeyProvider(SoftwareKeyProvider):
         Raises:
             KeyUnavailableError: EG-K001 missing, unreadable, no device key or wrong passphrase; EG-K002 open to others.
         """
-        key = parse(read_private_file(Path(path)), passphrase)
+        pem = read_private_file(Path(path))
+        key = parse(pem, passphrase)
+        if key is None and passphrase is None and b"ENCRYPTED" in pem:
+            raise KeyUnavailableError(
+                f"the key {path} is encrypted and no passphrase was given",
+                code="EG-K001",
+                hint="a device that starts by itself keeps its key in a systemd credential or a chip: docs/keys.md",
+            )
         if key is None:
             raise KeyUnavailableError(
                 f"{path} holds no device key that can be read",

@@ -278,3 +278,16 @@ def test_deriving_a_secret_leaves_no_copy_of_the_private_key(key, monkeypatch):
     with key.derive_secret("a") as first, key.derive_secret("a") as second:
         assert bytes(first.view) == bytes(second.view) != bytes(32)
     assert [bytes(32)] * 2 == kept
+
+
+def test_an_encrypted_key_without_a_passphrase_is_told_from_a_broken_one(tmp_path):
+    """Whoever protected the key with a passphrase learns that it is missing, and where a device's key lives instead."""
+    FileKeyProvider.generate(tmp_path / "closed.pem", b"correct horse")
+    with pytest.raises(KeyUnavailableError) as error:
+        FileKeyProvider(tmp_path / "closed.pem")
+    assert error.value.code == "EG-K001"
+    assert "is encrypted and no passphrase" in error.value.message
+    assert "credential" in error.value.hint
+    with pytest.raises(KeyUnavailableError) as error:
+        FileKeyProvider(tmp_path / "closed.pem", b"wrong horse")
+    assert "no passphrase" not in error.value.message

@@ -65,10 +65,14 @@ class StaleData(AttackBase, frozen=True, tag="stale_data"):
         return f"{self.delay_s:g} s old"
 
     def apply(self, sample: Sample, moment: Moment) -> Sample | None:
-        """Return what the sensor measured `delay_s` ago, stamped now."""
-        if not moment.past:
-            return sample
-        return _restamped(moment.past[0], sample)
+        """Return what the sensor measured `delay_s` ago, stamped now.
+
+        What was delivered before the onset is not delivered again: a delay line first gives nothing.
+        """
+        old = moment.past[0] if moment.past else sample
+        if old.stamp_ns < sample.stamp_ns - round(moment.elapsed_s * NS_PER_S) or old is sample:
+            return None
+        return _restamped(old, sample)
 
 
 class LoopReplay(AttackBase, frozen=True, tag="loop_replay"):

@@ -37,7 +37,8 @@ def real(folder: Path) -> Iterator[tuple[Image, PointCloud]]:
 
 def main() -> None:
     if len(sys.argv) < 2:
-        sys.exit("name a folder with velodyne/N.bin and image_02/N.png")
+        print("left out: name a folder with velodyne/N.bin and image_02/N.png")
+        return
     M = np.eye(4)
     M[:3, :3], M[:3, 3] = R, T
     calibration = RigCalibration(K, M, (WIDTH, HEIGHT))

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from edgeguard.bundle.attestations import ATTESTATIONS_FOLDER, attestation_payload
+from edgeguard.bundle.dsse import STATEMENT_TYPE, pae
 from edgeguard.bundle.golden import DEFAULT_ATOL, DEFAULT_RTOL, MAX_GOLDEN_BYTES, Golden, encode_golden
-from edgeguard.bundle.signature import STATEMENT_TYPE, encode_signed, pae
+from edgeguard.bundle.signature import encode_signed
 from edgeguard.errors import BundleFormatError, ProvisioningError
 from edgeguard.trust.store import ATTEST, TrustStore
 from edgeguard.trust.strict_json import parse

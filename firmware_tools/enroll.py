@@ -20,8 +20,9 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
+from edgeguard.bundle.dsse import pae
 from edgeguard.bundle.manifest import Hex32, Hex64, Identifier
-from edgeguard.bundle.signature import encode_signed, pae, parse_signed
+from edgeguard.bundle.signature import encode_signed, parse_signed
 from edgeguard.errors import EdgeGuardError, ProvisioningError
 from edgeguard.keys.context import CEK_BYTES, POST_QUANTUM_SUITES, challenge_info, fingerprint_of, kid_of
 from edgeguard.keys.hpke_provider import challenge_answer

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import msgspec
 
 from edgeguard.bundle.chunked import encryptor_of
+from edgeguard.bundle.dsse import STATEMENT_TYPE, pae
 from edgeguard.bundle.manifest import (
     CHUNK_BYTES,
     HEADER_BYTES,
@@ -32,13 +33,7 @@ from edgeguard.bundle.manifest import (
     ciphertext_size,
 )
 from edgeguard.bundle.payload import cipher_context, decrypt_payloads, plaintext_mac
-from edgeguard.bundle.signature import (
-    SIGNATURE_FILE,
-    SIGNATURES_FOLDER,
-    STATEMENT_TYPE,
-    encode_signed,
-    pae,
-)
+from edgeguard.bundle.signature import SIGNATURE_FILE, SIGNATURES_FOLDER, encode_signed
 from edgeguard.bundle.statement import Policy, build_statement
 from edgeguard.bundle.storage import DirectoryStorage
 from edgeguard.bundle.verify import verify_signed_parts

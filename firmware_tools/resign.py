@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from edgeguard.bundle.signature import MAX_SIGNATURE_BYTES, SIGNATURE_FILE, STATEMENT_TYPE, parse_signed
+from edgeguard.bundle.dsse import STATEMENT_TYPE
+from edgeguard.bundle.signature import MAX_SIGNATURE_BYTES, SIGNATURE_FILE, parse_signed
 from edgeguard.bundle.statement import parse_statement
 from edgeguard.bundle.storage import DirectoryStorage
 from edgeguard.bundle.verify import verify_bundle

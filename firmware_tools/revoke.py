@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeguard.bundle.admission import CARRIED_LIST, CARRIED_METADATA
-from edgeguard.bundle.signature import MAX_SIGNATURE_BYTES, SIGNATURE_FILE, STATEMENT_TYPE, parse_signed
+from edgeguard.bundle.dsse import STATEMENT_TYPE
+from edgeguard.bundle.signature import MAX_SIGNATURE_BYTES, SIGNATURE_FILE, parse_signed
 from edgeguard.bundle.statement import parse_statement
 from edgeguard.bundle.storage import DirectoryStorage
 from edgeguard.clock import NS_PER_S

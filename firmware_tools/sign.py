@@ -12,13 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
+from edgeguard.bundle.dsse import STATEMENT_TYPE, pae
 from edgeguard.bundle.signature import (
     MAX_SIGNATURE_BYTES,
     SIGNATURE_FILE,
     SIGNATURES_FOLDER,
-    STATEMENT_TYPE,
     encode_signed,
-    pae,
     parse_signed,
 )
 from edgeguard.bundle.storage import DirectoryStorage

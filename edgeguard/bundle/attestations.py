@@ -11,8 +11,9 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from edgeguard.bundle.dsse import STATEMENT_TYPE
 from edgeguard.bundle.manifest import Hex64, Identifier
-from edgeguard.bundle.signature import STATEMENT_TYPE, SignedPayload, parse_signed
+from edgeguard.bundle.signature import SignedPayload, parse_signed
 from edgeguard.errors import EdgeGuardError, TrustError
 from edgeguard.trust.policy import PredicateType
 from edgeguard.trust.store import ATTEST, TrustStore

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from edgeguard.bundle.dsse import STATEMENT_TYPE
 from edgeguard.bundle.manifest import Manifest
-from edgeguard.bundle.signature import MAX_SIGNATURE_BYTES, SIGNATURE_FILE, STATEMENT_TYPE, parse_signed
+from edgeguard.bundle.signature import MAX_SIGNATURE_BYTES, SIGNATURE_FILE, parse_signed
 from edgeguard.bundle.statement import Policy, parse_statement
 from edgeguard.bundle.storage import DirectoryStorage
 from edgeguard.bundle.verify import MAX_MANIFEST_BYTES

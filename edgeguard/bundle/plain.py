@@ -22,8 +22,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from edgeguard.bundle.dsse import STATEMENT_TYPE, from_base64, pae
 from edgeguard.bundle.plain_tree import MAX_FILES, Piece, PlainTree
-from edgeguard.bundle.signature import STATEMENT_TYPE, from_base64, pae
 from edgeguard.bundle.statement import IGNORE_PATHS
 from edgeguard.errors import BundleFormatError, KeyUnavailableError, SignatureError
 from edgeguard.keys.regular_file import open_regular, read_up_to

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from io import FileIO
@@ -32,6 +32,39 @@ class Piece:
     name: str
     start: int = 0
     end: int = -1
+
+
+class _Alternate:
+    """Two buffers: while one is hashed, the next step is read into the other."""
+
+    def __init__(self, digest: hashlib._Hash) -> None:
+        self._digest = digest
+        self._buffers = [memoryview(bytearray(_READ_BYTES)) for _ in range(2)]
+        self._pool = ThreadPoolExecutor(1, "edgeguard-hash")
+        self._pending: Future[None] | None = None
+
+    def room(self, missing: int) -> memoryview:
+        """Return where to read the next step; `missing` is negative when the end is not known."""
+        return self._buffers[0][:missing] if 0 < missing < _READ_BYTES else self._buffers[0]
+
+    def hash(self, size: int) -> None:
+        """Hash what was read, while the caller goes on with the other buffer."""
+        self._wait()
+        self._pending = self._pool.submit(self._digest.update, self._buffers[0][:size])
+        self._buffers.reverse()
+
+    def _wait(self) -> None:
+        if self._pending is not None:
+            self._pending.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._wait()
+        self._pool.shutdown()
 
 
 class PlainTree:
@@ -118,10 +151,10 @@ class PlainTree:
             with self._open(piece.name) as file:
                 file.seek(piece.start)
                 missing = piece.end - piece.start if piece.end >= 0 else -1
-                buffer = memoryview(bytearray(_READ_BYTES))
-                while missing and (got := file.readinto(buffer[:missing] if 0 < missing < len(buffer) else buffer)):
-                    digest.update(buffer[:got])
-                    missing -= got if missing > 0 else 0
+                with _Alternate(digest) as steps:
+                    while missing and (got := file.readinto(steps.room(missing))):
+                        steps.hash(got)
+                        missing -= got if missing > 0 else 0
                 if missing > 0:
                     reason = "it is cut short"
         except (OSError, ValueError) as error:

@@ -6,7 +6,6 @@ A small reader of our own: the public tool takes 700 ms to import, and it accept
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from edgeguard.bundle.dsse import STATEMENT_TYPE, from_base64, pae
 from edgeguard.bundle.manifest import Hex64
 from edgeguard.bundle.storage import BundleStorage
 from edgeguard.errors import BundleFormatError, SignatureError
@@ -22,7 +22,6 @@ from edgeguard.trust.store import RELEASE, KeySignature, TrustStore
 from edgeguard.trust.strict_json import canonical, convert, parse
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
-STATEMENT_TYPE = "application/vnd.in-toto+json"
 SIGNATURE_FILE = "model.sig"
 SIGNATURES_FOLDER = "signatures"
 MAX_SIGNATURE_BYTES = 1024 * 1024  # read before any signature is known
@@ -66,12 +65,6 @@ class _SigstoreBundle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, r
     dsse_envelope: _Envelope
     media_type: Literal["application/vnd.dev.sigstore.bundle.v0.3+json"]
     verification_material: _Material
-
-
-def pae(payload_type: str, payload: bytes) -> bytes:
-    """Return the DSSE v1 pre-authentication encoding."""
-    kind = payload_type.encode()
-    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
 def encode_signed(payload: bytes, payload_type: str, keyid: str, signature: bytes) -> bytes:
@@ -150,18 +143,3 @@ def _read_further(storage: BundleStorage, key: RoleKey, payload: bytes) -> KeySi
     if signed.claimed.keyid != key.keyid:
         raise SignatureError(f"{name} is not by the key it is named after", code="EG-S001")
     return signed.claimed
-
-
-def from_base64(text: str, *, what: str) -> bytes:
-    """Decode standard base64; one spelling only, so that no flipped bit goes unseen.
-
-    Raises:
-        BundleFormatError: EG-B004, empty, or not what an encoder would write.
-    """
-    try:
-        raw = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raw = b""
-    if not raw or base64.b64encode(raw).decode() != text:
-        raise BundleFormatError(f"{what} holds malformed base64", code="EG-B004")
-    return raw

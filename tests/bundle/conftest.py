@@ -14,9 +14,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgeguard.bundle.dsse import STATEMENT_TYPE, pae
 from edgeguard.bundle.manifest import DecoderSpec, InputSpec, ModelIo
 from edgeguard.bundle.model import VerifiedModel, open_from_storage
-from edgeguard.bundle.signature import STATEMENT_TYPE, encode_signed, pae
+from edgeguard.bundle.signature import encode_signed
 from edgeguard.errors import BundleFormatError
 from edgeguard.keys.file import FileKeyProvider
 from edgeguard.trust.store import TrustStore

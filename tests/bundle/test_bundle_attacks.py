@@ -9,8 +9,9 @@ import shutil
 
 import pytest
 
+from edgeguard.bundle.dsse import STATEMENT_TYPE
 from edgeguard.bundle.model import open_model
-from edgeguard.bundle.signature import STATEMENT_TYPE, encode_signed
+from edgeguard.bundle.signature import encode_signed
 from edgeguard.errors import (
     BundleFormatError,
     DecryptionError,

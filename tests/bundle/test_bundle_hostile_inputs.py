@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import edgeguard
-from edgeguard.bundle.signature import STATEMENT_TYPE, encode_signed
+from edgeguard.bundle.dsse import STATEMENT_TYPE
+from edgeguard.bundle.signature import encode_signed
 from edgeguard.errors import BundleFormatError, DecryptionError, EdgeGuardError, SignatureError
 from edgeguard.harden.memory import SecretBuffer
 from edgeguard.keys.file import FileKeyProvider

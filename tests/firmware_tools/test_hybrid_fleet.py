@@ -22,8 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from edgeguard.bundle.dsse import STATEMENT_TYPE, pae
 from edgeguard.bundle.model import open_model
-from edgeguard.bundle.signature import STATEMENT_TYPE, encode_signed, pae
+from edgeguard.bundle.signature import encode_signed
 from edgeguard.bundle.verify import verify_bundle
 from edgeguard.errors import EdgeGuardError, KeyUnavailableError, ProvisioningError, SignatureError
 from edgeguard.harden.memory import SecretBuffer

@@ -21,10 +21,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from edgeguard.bundle.dsse import STATEMENT_TYPE
 from edgeguard.bundle.manifest import Manifest
 from edgeguard.bundle.model import open_from_storage
 from edgeguard.bundle.payload import decrypt_payloads
-from edgeguard.bundle.signature import STATEMENT_TYPE, parse_signed
+from edgeguard.bundle.signature import parse_signed
 from edgeguard.bundle.statement import parse_statement
 from edgeguard.errors import BundleFormatError, EdgeGuardError
 from edgeguard.harden.memory import SecretBuffer, wipe

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgeguard.bundle.attestations import attestation_payload
+from edgeguard.bundle.dsse import STATEMENT_TYPE, pae
 from edgeguard.bundle.golden import Golden, encode_golden, golden_check, parse_golden
 from edgeguard.bundle.model import open_model
-from edgeguard.bundle.signature import STATEMENT_TYPE, encode_signed, pae
+from edgeguard.bundle.signature import encode_signed
 from edgeguard.cli.main import run
 from edgeguard.errors import BundleFormatError, InferenceError, ProvisioningError, TrustError
 from edgeguard.infer.session import InferenceSession

@@ -294,7 +294,8 @@ def test_of_two_signers_the_one_left_must_still_meet_the_threshold(device, devic
     two.revoke(signers={first.public_key().keyid: frozenset()})
     two.bring_trust()
     two.refused("EG-T024", bundle)
-    from edgeguard.bundle.signature import STATEMENT_TYPE, encode_signed, pae, parse_signed
+    from edgeguard.bundle.dsse import STATEMENT_TYPE, pae
+    from edgeguard.bundle.signature import encode_signed, parse_signed
 
     payload = parse_signed((bundle / "model.sig").read_bytes(), STATEMENT_TYPE, what="model.sig").payload
     keyid = second.public_key().keyid

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 import edgeguard.sim
 from benchmarks.timing import paired_s
-from edgeguard.bundle.signature import encode_signed, pae
+from edgeguard.bundle.dsse import pae
+from edgeguard.bundle.signature import encode_signed
 from edgeguard.harden.memory import SecretBuffer
 from edgeguard.keys.context import SUITE_HYBRID, SUITE_P256, SUITE_X25519, WRAP_BYTES
 from edgeguard.keys.private_key import generate

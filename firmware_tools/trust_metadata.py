@@ -21,6 +21,7 @@ from tuf.api.metadata import (  # type: ignore[attr-defined] # documented re-exp
     Targets,
 )
 
+from edgeguard.errors import ProvisioningError
 from edgeguard.trust.metadata import DELEGATED_PATHS, TOP_ROLES
 from edgeguard.trust.revocation import LIST_TARGET
 from firmware_tools.signer import FileSigner, Signer
@@ -102,8 +103,9 @@ class _TokenSigner(TufSigner):
     def from_priv_key_uri(
         cls, priv_key_uri: str, public_key: Key, secrets_handler: Callable[[str], str] | None = None
     ) -> _TokenSigner:
-        """Nothing here is opened by python-tuf."""
-        raise NotImplementedError
+        """Refuse: keys on tokens are opened by this package, never by python-tuf from an address."""
+        del priv_key_uri, public_key, secrets_handler  # python-tuf's signature
+        raise ProvisioningError("a signing key is not opened through its TUF address", code="EG-P004")
 
     def sign(self, payload: bytes) -> Signature:
         return Signature(self._key.keyid, self._signer.sign(payload).hex())

@@ -12,6 +12,7 @@ import os
 import select
 import shutil
 import subprocess
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -120,8 +121,9 @@ class _ChildCamera(ThreadedCamera):
     def _restart(self) -> None:
         """A new child: what an old one began is void."""
 
+    @abstractmethod
     def _take(self, data: bytes, now_ns: int) -> Sequence[Image]:
-        raise NotImplementedError
+        """Return the frames that `data` completes."""
 
     def _refused(self, what: str) -> SensorOpenError:
         return SensorOpenError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -58,7 +59,7 @@ class SenderGuard:
             self.sender = address
 
 
-class LidarSource:
+class LidarSource(ABC):
     """What both sources share: samples of one kind, stamped, with everything else counted."""
 
     def __init__(self, decoder: PacketDecoder, info: SourceInfo, sender: str | None) -> None:
@@ -123,8 +124,10 @@ class LidarSource:
     ) -> None:
         self.close()
 
+    @abstractmethod
     def open(self) -> None:
-        raise NotImplementedError
+        """Begin."""
 
+    @abstractmethod
     def close(self) -> None:
-        raise NotImplementedError
+        """End; a second call does nothing."""

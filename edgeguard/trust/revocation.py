@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Protocol
 
 import msgspec
 
@@ -18,13 +18,11 @@ from edgeguard.clock import NS_PER_S
 from edgeguard.errors import EdgeGuardError, TrustError
 from edgeguard.trust.dates import Date, date_to_ns
 from edgeguard.trust.floors import Place, exceeds_step
-from edgeguard.trust.policy import Count, Counter, Hex64, Name
+from edgeguard.trust.policy import Count, Counter, FleetPolicy, Hex64, Name
 from edgeguard.trust.strict_json import convert, parse
 
 if TYPE_CHECKING:
     from tuf.api.metadata import Targets  # type: ignore[attr-defined] # documented re-export
-
-    from edgeguard.trust.store import TrustStore
 
 LIST_SCHEMA: Final = "edgeguard/revocation/v1"
 LIST_TARGET: Final = "revocation/list.json"
@@ -36,6 +34,23 @@ _MAX_ENTRIES: Final = 100_000
 _HINT: Final = "copy the fleet's newest trust folder or bundle to the device"
 
 Kid = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+
+
+class OfflineTrust(Protocol):
+    """What a list is judged by: the verified trust of a fleet, without its lists (`TrustStore` is one)."""
+
+    @property
+    def fleet_id(self) -> str: ...
+
+    @property
+    def policy(self) -> FleetPolicy: ...
+
+    @property
+    def expires_ns(self) -> int: ...
+
+    def floor(self, model_id: str, /) -> tuple[int, int]: ...
+
+    def verify_delegated(self, role: str, raw: bytes, /) -> Targets: ...
 
 
 class RevokedSigner(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"still_good": "except"}):
@@ -122,7 +137,7 @@ def parse_list(content: bytes, *, fleet_id: str, expires_ns: int) -> RevocationL
     )
 
 
-def verified_list(trust: TrustStore, metadata: bytes, content: bytes) -> RevocationList:
+def verified_list(trust: OfflineTrust, metadata: bytes, content: bytes) -> RevocationList:
     """Verify metadata and list as they lie in a trust folder or a bundle.
 
     Raises:
@@ -151,7 +166,7 @@ def _parsed(content: bytes) -> tuple[RevocationListFile, int]:
     raise TrustError(reason, code="EG-T021", hint=_HINT)
 
 
-def _signed(trust: TrustStore, metadata: bytes) -> Targets:
+def _signed(trust: OfflineTrust, metadata: bytes) -> Targets:
     try:
         return trust.verify_delegated("revocation", metadata)
     except EdgeGuardError as error:
@@ -159,7 +174,7 @@ def _signed(trust: TrustStore, metadata: bytes) -> Targets:
     raise TrustError(f"the revocation list is refused: {reason}", code="EG-T021", hint=_HINT)
 
 
-def newest(trust: TrustStore, *lists: RevocationList | None) -> RevocationList | None:
+def newest(trust: OfflineTrust, *lists: RevocationList | None) -> RevocationList | None:
     """Return the newest of the lists that are of the policy's epoch, or None.
 
     Raises:
@@ -180,7 +195,7 @@ def newest(trust: TrustStore, *lists: RevocationList | None) -> RevocationList |
     return best
 
 
-def _require_within_bounds(trust: TrustStore, signed: RevocationList, metadata_version: int) -> None:
+def _require_within_bounds(trust: OfflineTrust, signed: RevocationList, metadata_version: int) -> None:
     """What the keys of this role may not say, because they are online: section 3 of the format."""
     reason = ""
     if signed.place[1] != metadata_version:
@@ -197,5 +212,5 @@ def _require_within_bounds(trust: TrustStore, signed: RevocationList, metadata_v
         raise TrustError(f"the revocation list is refused: {reason}", code="EG-T021", hint=_HINT)
 
 
-def _offline_epoch(trust: TrustStore) -> int:
+def _offline_epoch(trust: OfflineTrust) -> int:
     return int(trust.policy.revocation.epoch)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import msgspec
 
 from edgeguard.clock import NS_PER_S, Clock
 from edgeguard.errors import SensorOpenError
+from edgeguard.harden.durable import sync_folder, write_synced
 from edgeguard.keys.regular_file import open_regular, read_up_to
 from edgeguard.protocols.link import MAX_COUNTER, MAX_NODES, LinkDecoder
 from edgeguard.sensors.serial import SerialSource
@@ -91,17 +91,10 @@ class LinkFloor:
             for node, (boot, counter) in sorted(floors.items())
         }
         temporary = self._path.with_name(self._path.name + ".new")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode({"schema": "edgeguard/link-floor/v1", "nodes": nodes}))
-            file.flush()
-            os.fsync(file.fileno())
+        temporary.unlink(missing_ok=True)  # left by a process that was killed
+        write_synced(temporary, msgspec.json.encode({"schema": "edgeguard/link-floor/v1", "nodes": nodes}))
         temporary.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self._path.parent)
 
     @staticmethod
     def _tag(key: bytes, node: int, boot: int, counter: int) -> str:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from edgeguard.errors import UpdateError
-from edgeguard.keys.regular_file import open_regular
+from edgeguard.harden.durable import sync_folder
+from edgeguard.keys.regular_file import open_regular, read_up_to
 
 LOCK_FILE: Final = "lock"
 PARTIAL: Final = ".new"
@@ -91,11 +92,7 @@ class FolderStore:
     def read_at(self, name: str, start: int, length: int) -> bytes:
         with open_regular(self.path(name)) as file:
             file.seek(start)
-            parts: list[bytes] = []
-            while length and (part := file.read(length)):
-                parts.append(part)
-                length -= len(part)
-            return b"".join(parts)
+            return read_up_to(file, length)
 
     def names(self, folder: str) -> list[str]:
         try:
@@ -105,7 +102,7 @@ class FolderStore:
 
     def make_folder(self, folder: str) -> None:
         self.path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
-        _sync(self.path(folder).parent)
+        sync_folder(self.path(folder).parent)
 
     def write_whole(self, name: str, content: bytes) -> None:
         path = self.path(name)
@@ -116,7 +113,7 @@ class FolderStore:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-        _sync(path.parent)
+        sync_folder(path.parent)
 
     def write_at(self, name: str, start: int, content: bytes) -> None:
         path = self.path(name)
@@ -129,7 +126,7 @@ class FolderStore:
                 view = view[file.write(view) or 0 :]
             os.fsync(file.fileno())
         if start == 0:
-            _sync(path.parent)
+            sync_folder(path.parent)
 
     def remove(self, name: str) -> None:
         path = self.path(name)
@@ -138,7 +135,7 @@ class FolderStore:
         else:
             path.unlink(missing_ok=True)
         if path.parent.is_dir():
-            _sync(path.parent)
+            sync_folder(path.parent)
 
     def point(self, link: str, target: str) -> None:
         path = self.path(link)
@@ -146,7 +143,7 @@ class FolderStore:
         partial.unlink(missing_ok=True)
         partial.symlink_to(target)
         partial.replace(path)
-        _sync(path.parent)
+        sync_folder(path.parent)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -174,11 +171,3 @@ def store_errors() -> Iterator[None]:
     except OSError as error:
         reason = (error.strerror or "unknown").lower()
     raise UpdateError(f"the store cannot be read or written: {reason}", code="EG-R004", hint=_HINT)
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

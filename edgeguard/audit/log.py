@@ -35,6 +35,7 @@ from edgeguard.audit.record import MAX_PAYLOAD_BYTES, Record, encode_record
 from edgeguard.audit.segment import MAX_SEGMENT_BYTES, Entry, list_segments, read_entries, segment_path
 from edgeguard.clock import NS_PER_S, Clock
 from edgeguard.errors import AuditError, ConfigError, EnvironmentMissingError
+from edgeguard.harden.durable import sync_folder
 
 FLUSH_RECORDS = 64  # with 200-byte records one flush per 50 writes 1.4 bytes to flash per byte logged; each alone, 20
 FLUSH_NS = NS_PER_S  # the most that a power cut may take
@@ -366,11 +367,7 @@ class AuditLog:
             return
 
     def _sync_directory(self) -> None:
-        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(self._directory)
 
     def _release(self) -> None:
         for descriptor in (self._fd, self._lock_fd):

@@ -13,6 +13,7 @@ import numpy as np
 
 from edgeguard.checks.lidar_evidence import LidarEvidence, ScanMotion
 from edgeguard.clock import NS_PER_S
+from edgeguard.kernels.cusum import cusum_step
 from edgeguard.types import IMU, LIDAR, WHEELS, CheckResult, ImuSample, Level, SyncedSet, WheelOdometry
 
 KEEP_NS = 2 * NS_PER_S
@@ -125,8 +126,8 @@ class _LidarCrossCheck(ABC):
             return
         residual, sigma = self._residual(motion, other)
         z = float(np.clip(residual / sigma, -4 * GATE_SIGMA, 4 * GATE_SIGMA))
-        self._upper = min(CUSUM_CEILING, max(0.0, self._upper + z - CUSUM_DRIFT))
-        self._lower = min(CUSUM_CEILING, max(0.0, self._lower - z - CUSUM_DRIFT))
+        self._upper = cusum_step(self._upper, z, CUSUM_DRIFT, 1.0, CUSUM_CEILING)
+        self._lower = cusum_step(self._lower, -z, CUSUM_DRIFT, 1.0, CUSUM_CEILING)
         self._run = self._run + 1 if abs(z) > GATE_SIGMA else 0
         self._gate = abs(z) / GATE_SIGMA
         self._judged_ns = motion.end_ns

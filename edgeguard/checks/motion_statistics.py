@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeguard.kernels.cusum import cusum_step
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -199,8 +201,8 @@ class ResidualMonitor:
         weight = min(1.0, max(dt, 0.0) / self._decorrelation_s)
         clipped = min(max(z, -CLIP_SIGMA), CLIP_SIGMA)
         # Clipped above as well: recovery after an attack is bounded, whatever its size was.
-        self._up = min(max(0.0, self._up + weight * (clipped - CUSUM_K)), 2 * CUSUM_H)
-        self._down = min(max(0.0, self._down + weight * (-clipped - CUSUM_K)), 2 * CUSUM_H)
+        self._up = cusum_step(self._up, clipped, CUSUM_K, weight, 2 * CUSUM_H)
+        self._down = cusum_step(self._down, -clipped, CUSUM_K, weight, 2 * CUSUM_H)
         self._last_z.append(z)
         self._last_sizes.append(abs(residual))
         self._gate = self._persistent(GATE_SAMPLES - 1 if dt > SLOW_SAMPLE_S else GATE_SAMPLES) / GATE_SIGMA

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 from types import MappingProxyType
@@ -30,6 +30,8 @@ GAP_PERIODS = 3.0
 # The sums survive shorter gaps than this: whoever can blank a sensor for a moment must not wipe the evidence.
 FORGET_S = 10.0
 _PERIOD_GAIN = 0.1  # of the running estimate of the time between scores
+
+ScoreListener = Callable[[float, float, float | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,7 @@ class ScoreMonitor:
     Attributes:
         statistic: largest share of its threshold among gate and CUSUM; above 1 is an anomaly.
         last: newest raw score; None before the first, and when the last call had none to offer.
+        listener: gets (t_s, score, speed_m_s) of every finite score; a calibration collects with it.
     """
 
     def __init__(
@@ -143,6 +146,7 @@ class ScoreMonitor:
         self.persist = persist
         self.cusum_k = cusum_k
         self.last: float | None = None
+        self.listener: ScoreListener | None = None
         self._fits = fits or SensorFits()
         self._hold_s = hold_s
         # Half of all runs of `persist` samples lie beyond the gate when the mean lies this much beyond it.
@@ -185,6 +189,8 @@ class ScoreMonitor:
         self._notice_period(t_s)
         self._fit = self._fits.get(self.name, speed_m_s)
         self.last = score if math.isfinite(score) else None
+        if self.listener is not None and self.last is not None:
+            self.listener(t_s, score, speed_m_s)
         z = (score - self.location) / self.sigma
         # The sums get what a single outlier may weigh, and no more: outliers are the gate's business.
         clipped = min(max(z, -self.gate_sigma), self.gate_sigma)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from edgeguard.checks.scores import SensorFits
 from edgeguard.clock import Clock, Stopwatch
 from edgeguard.config import Config
 from edgeguard.errors import AuditError, ModelError, SensorError
@@ -56,6 +57,7 @@ class Pipeline:
         sources: sensor name -> source; opened and closed with the pipeline.
         clock: injected time.
         calibration: geometry of camera and lidar, where the rig has both.
+        fits: what clean data of this rig look like; see `edgeguard.runtime.calibration`.
         model: the verified model to run on camera frames, or None to guard sensors only.
         audit: log that gets one record a tick, or None.
         recheck: called before each frame that the model would see; when it raises `ModelError` (the model has been
@@ -73,6 +75,7 @@ class Pipeline:
         clock: Clock,
         *,
         calibration: RigCalibration | None = None,
+        fits: SensorFits | None = None,
         model: ImageModel | None = None,
         audit: AuditLog | None = None,
         recheck: Callable[[], None] | None = None,
@@ -87,7 +90,7 @@ class Pipeline:
         self._recheck = recheck
         self._model_refused = False
         self._sync = Synchronizer([source.info for source in self.sources.values()])
-        self._checks = [*build_checks(config.checks, self.sources, calibration), *extra_checks]
+        self._checks = [*build_checks(config.checks, self.sources, calibration, fits), *extra_checks]
         self._fusion = Fusion(tuple(self.sources), calibration)
         self._restore = RestoreChain([*build_restorers(config.restore), *extra_restorers], seed=config.pipeline.seed)
         self._guard = Guard(config.guard, require_model=model is not None)

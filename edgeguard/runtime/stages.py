@@ -7,20 +7,29 @@ from collections.abc import Mapping, Sequence
 
 from edgeguard.checks.geometry import build_geometry_checks
 from edgeguard.checks.motion import build_motion_checks
+from edgeguard.checks.scores import SensorFits
 from edgeguard.config import ChecksConfig
 from edgeguard.errors import ConfigError
 from edgeguard.types import Check, RigCalibration, Source
 
 
 def build_checks(
-    config: ChecksConfig, sources: Mapping[str, Source], calibration: RigCalibration | None
+    config: ChecksConfig,
+    sources: Mapping[str, Source],
+    calibration: RigCalibration | None,
+    fits: SensorFits | None = None,
 ) -> Sequence[Check]:
     """Build every check that the rig's sensors can feed.
+
+    Args:
+        config: which ones are left out. sources: the rig's, by sensor name. calibration: its geometry, where known.
+        fits: what clean data of this rig look like; checks that have a monitor fall back on their prior without it.
 
     Raises:
         ConfigError: EG-C010 when `disabled` names a check that does not exist on this rig.
     """
     infos = [source.info for source in sources.values()]
+    fits = fits or SensorFits()  # one `build_...(…, fits)` per family of checks below takes it
     checks = [*build_motion_checks(infos), *build_geometry_checks(calibration, list(sources))]
     names = {check.name for check in checks}
     for name in config.disabled:

@@ -20,6 +20,8 @@
     │  ├─ PacketError
     │  └─ RecordingError
     ├─ InferenceError                  a session could not be made or run as asked
+    ├─ CalibrationError                a calibration is not this rig's or not authentic, or cannot be made
+    │  └─ NotCleanError                what should show clean data holds an anomaly
     ├─ AuditError                      the telemetry log is broken or cannot be written
     ├─ ScenarioError                   a simulated scenario cannot be run
     └─ ProvisioningError               host side: a fleet, key or device record is not usable
@@ -169,6 +171,20 @@ class InferenceError(EdgeGuardError):
 
     default_code = "EG-I000"
     exit_code = EXIT_ENVIRONMENT
+
+
+class CalibrationError(EdgeGuardError):
+    """A calibration is malformed, not authentic or another rig's, or cannot be made from these data."""
+
+    default_code = "EG-L000"
+    exit_code = EXIT_INTEGRITY
+
+
+class NotCleanError(CalibrationError):
+    """A recording that should show clean data holds an anomaly."""
+
+    default_code = "EG-L006"
+    exit_code = EXIT_FINDING
 
 
 class AuditError(EdgeGuardError):

@@ -67,19 +67,28 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class SpeedBin:
-    """The fit that holds from `from_m_s` up to the next bin's; the last bin has no end."""
+    """A fit, and the speeds at which it holds: from `from_m_s` on, below `to_m_s`."""
 
     from_m_s: float
     fit: Fit
+    to_m_s: float = math.inf
 
 
 class SensorFits:
-    """The content of a calibration: bins by monitor name, sorted by speed. Immutable; empty means shipped priors."""
+    """The content of a calibration; immutable, and empty means shipped priors.
 
-    def __init__(self, bins: Mapping[str, tuple[SpeedBin, ...]] | None = None) -> None:
+    Args:
+        bins: by monitor name; bins of one monitor do not overlap.
+        definitions: by monitor name, `ScoreMonitor.definition` when it was fitted.
+    """
+
+    def __init__(
+        self, bins: Mapping[str, tuple[SpeedBin, ...]] | None = None, definitions: Mapping[str, str] | None = None
+    ) -> None:
         self._bins = MappingProxyType(
             {name: tuple(sorted(each, key=lambda one: one.from_m_s)) for name, each in (bins or {}).items() if each}
         )
+        self.definitions: Mapping[str, str] = MappingProxyType(dict(definitions or {}))
 
     @classmethod
     def of(cls, fits: Mapping[str, Fit]) -> SensorFits:
@@ -89,8 +98,8 @@ class SensorFits:
     def get(self, monitor: str, speed_m_s: float | None = None) -> Fit | None:
         """The fit of a monitor at a speed (its size; direction does not matter), or None where it has none.
 
-        Without a speed, or with one that is no number, the widest of the monitor's bins: too wide costs power, too
-        narrow costs false alarms.
+        Speeds that the calibration has not seen have none. Without a speed, or with one that is no number, the widest
+        of the monitor's bins: too wide costs power, too narrow costs false alarms.
         """
         bins = self._bins.get(monitor)
         if bins is None:
@@ -98,7 +107,8 @@ class SensorFits:
         if speed_m_s is None or not math.isfinite(speed_m_s):
             return max((one.fit for one in bins), key=lambda fit: fit.sigma)
         place = bisect_right(bins, abs(speed_m_s), key=lambda one: one.from_m_s)
-        return bins[max(0, place - 1)].fit
+        found = bins[max(0, place - 1)]
+        return found.fit if found.from_m_s <= abs(speed_m_s) < found.to_m_s else None
 
     def bins(self, monitor: str) -> tuple[SpeedBin, ...]:
         """The bins of a monitor, by speed; empty where it has none."""
@@ -164,6 +174,13 @@ class ScoreMonitor:
         self._seen_s: float | None = None
         self._alarm_s: float | None = None
         self._alarm_size = 0.0
+
+    @property
+    def definition(self) -> str:
+        """What a fit of this monitor means; fits of another definition are not its."""
+        p = self.prior
+        side = "upper" if p.one_sided else "both"
+        return f"{p.location:g}+-{p.sigma:g}{p.unit} {side} gate {self.gate_sigma:g}x{self.persist} k {self.cusum_k:g}"
 
     @property
     def sigma(self) -> float:

@@ -27,7 +27,6 @@ from edgeguard.kernels.scratch import Scratch
 from edgeguard.restore.draw import Draw
 from edgeguard.restore.image_filters import Pixels, as_u8, dehaze, stretch, upper_median_2x2
 
-Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Odd = Annotated[int, Meta(ge=3, le=31)]
 
 HAZE_KEPT = 0.95  # the paper's omega: some haze stays, or distance would be lost
@@ -69,7 +68,7 @@ class Median(_Step, frozen=True, tag="median"):
 class Jpeg(_Step, frozen=True, tag="jpeg"):
     """Encode and decode as baseline JPEG with 4:2:0 chroma."""
 
-    quality: Annotated[int, Meta(ge=5, le=100)] | tuple[int, int] = 50
+    quality: int | tuple[int, int] = 50
 
     def __post_init__(self) -> None:
         _require_pair(self.quality, 5, 100, "quality")
@@ -130,7 +129,7 @@ class TotalVariation(_Step, frozen=True, tag="total-variation"):
 class ResizePad(_Step, frozen=True, tag="resize-pad"):
     """Shrink to a drawn share of the size and lay the frame somewhere on grey of the full size."""
 
-    share: Share | tuple[float, float] = (0.85, 0.98)
+    share: float | tuple[float, float] = (0.85, 0.98)
 
     def __post_init__(self) -> None:
         _require_pair(self.share, 0.25, 1.0, "share")
@@ -151,7 +150,7 @@ class ResizePad(_Step, frozen=True, tag="resize-pad"):
 class Crop(_Step, frozen=True, tag="crop"):
     """Cut a drawn share of width and height at a drawn place and enlarge it back."""
 
-    share: Share | tuple[float, float] = (0.85, 0.98)
+    share: float | tuple[float, float] = (0.85, 0.98)
 
     def __post_init__(self) -> None:
         _require_pair(self.share, 0.25, 1.0, "share")
@@ -214,6 +213,7 @@ ImageStep = (
 
 
 def _require_pair(value: float | tuple[float, float], low: float, high: float, name: str) -> None:
+    # Not `Meta(ge=, le=)`: msgspec 0.22 crashes in the garbage collector on a fixed tuple beside a bounded number.
     first, last = value if isinstance(value, tuple) else (value, value)
     if not low <= first <= last <= high:
         raise ValueError(f"{name} lies in {low}..{high}, a pair from low to high")

@@ -86,7 +86,7 @@ class Bilateral(_Step, frozen=True, tag="bilateral"):
 
     diameter_px: Annotated[int, Meta(ge=3, le=15)] = 5
     sigma_level: Annotated[float, Meta(gt=0, le=255)] = 60.0
-    sigma_px: Annotated[float, Meta(gt=0, le=31)] = 60.0
+    sigma_px: Annotated[float, Meta(gt=0, le=255)] = 60.0
 
     def apply(self, pixels: Pixels, draw: Draw) -> Pixels:  # noqa: ARG002
         """Return (H, W, 3) uint8."""

@@ -52,6 +52,7 @@ from edgeguard.sim.attacks.motion import (
     WheelSlip,
     WheelStuck,
 )
+from edgeguard.sim.attacks.rig import ExtrinsicsShift, SourceSwap
 from edgeguard.sim.attacks.system import (
     DiskFull,
     HostClockJump,
@@ -70,6 +71,7 @@ _CLASSES: Final[tuple[type[AttackBase], ...]] = (
     WheelScale, WheelSlip, WheelStuck,
     LinkDelay, StaleData, LoopReplay, WireReplay, Reorder, Loss, BitFlips, Truncate, RogueSource, ClockDrift, Silence,
     Unplug,
+    ExtrinsicsShift, SourceSwap,
     ModelTamper, ModelRollback, ModelWrongDevice, DiskFull, ProcessKill, HostClockJump,
 )  # fmt: skip
 

@@ -70,6 +70,17 @@ class ChecksConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     disabled: tuple[str, ...] = ()
 
 
+class CalibrationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What clean data of this rig look like (docs/calibration.md); empty means shipped priors.
+
+    key authenticates a device's own file, trust a fleet's; where empty, those of `[model]` are taken.
+    """
+
+    file: str = ""
+    key: str = ""
+    trust: str = ""
+
+
 class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which protected model runs, whom it must be signed by, and how it runs. All paths may be empty."""
 
@@ -97,6 +108,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     checks: ChecksConfig = ChecksConfig()
     guard: GuardPolicy = GuardPolicy()
     restore: RestoreConfig = RestoreConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
     model: ModelConfig = ModelConfig()
     audit: AuditConfig = AuditConfig()
 

@@ -12,13 +12,14 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from edgeguard.checks.scores import SensorFits
-from edgeguard.clock import Clock, Stopwatch
+from edgeguard.checks.scores import ScoreMonitor, SensorFits
+from edgeguard.clock import Clock, Stopwatch, SystemClock
 from edgeguard.config import Config
 from edgeguard.errors import AuditError, ModelError, SensorError
 from edgeguard.fusion.fusion import Fusion
 from edgeguard.guard.policy import Guard
 from edgeguard.restore.chain import RestoreChain, build_restorers
+from edgeguard.runtime.calibration import load_fits, monitors_of, require_definitions
 from edgeguard.runtime.record import frame_record
 from edgeguard.runtime.stages import build_checks
 from edgeguard.sync.synchronizer import Synchronizer
@@ -33,6 +34,7 @@ from edgeguard.types import (
     RigCalibration,
     Sample,
     Source,
+    SyncedSet,
     Tick,
     TrustState,
     Verdict,
@@ -57,7 +59,7 @@ class Pipeline:
         sources: sensor name -> source; opened and closed with the pipeline.
         clock: injected time.
         calibration: geometry of camera and lidar, where the rig has both.
-        fits: what clean data of this rig look like; see `edgeguard.runtime.calibration`.
+        fits: what clean data of this rig look like; what `config.calibration` names where not given.
         model: the verified model to run on camera frames, or None to guard sensors only.
         audit: log that gets one record a tick, or None.
         recheck: called before each frame that the model would see; when it raises `ModelError` (the model has been
@@ -90,7 +92,12 @@ class Pipeline:
         self._recheck = recheck
         self._model_refused = False
         self._sync = Synchronizer([source.info for source in self.sources.values()])
+        if fits is None:
+            infos = [source.info for source in self.sources.values()]
+            fits = load_fits(config, infos, calibration, wall_ns=SystemClock().wall_ns())
         self._checks = [*build_checks(config.checks, self.sources, calibration, fits), *extra_checks]
+        if fits is not None:
+            require_definitions(fits, self._checks)
         self._fusion = Fusion(tuple(self.sources), calibration)
         self._restore = RestoreChain([*build_restorers(config.restore), *extra_restorers], seed=config.pipeline.seed)
         self._guard = Guard(config.guard, require_model=model is not None)
@@ -100,6 +107,11 @@ class Pipeline:
     def checks(self) -> tuple[str, ...]:
         """Names of the checks that run, in order."""
         return tuple(check.name for check in self._checks)
+
+    @property
+    def monitors(self) -> tuple[ScoreMonitor, ...]:
+        """Statistical monitors of the checks, in order."""
+        return monitors_of(self._checks)
 
     def __enter__(self) -> Self:
         with ExitStack() as opening:
@@ -122,16 +134,7 @@ class Pipeline:
     def step(self, tick: Tick) -> FrameResult:
         """Collect until the tick, then take the whole way from samples to verdict."""
         watch = Stopwatch()
-        self._collect(tick.stamp_ns)
-        watch.lap("sensors")
-        synced = self._sync.tick(
-            tick,
-            {name: source.line_stats for name, source in self.sources.items()},
-            {name: source.drops for name, source in self.sources.items()},
-        )
-        watch.lap("sync")
-        results: tuple[CheckResult, ...] = tuple(check.evaluate(synced) for check in self._checks)
-        watch.lap("checks")
+        synced, results = self.evidence(tick, watch)
         fused = self._fusion.update(synced, results)
         watch.lap("fusion")
         samples, restorations = self._restore.apply(synced.samples, tick.frame)
@@ -156,6 +159,21 @@ class Pipeline:
         self._record(frame)
         watch.lap("audit")
         return frame
+
+    def evidence(self, tick: Tick, watch: Stopwatch | None = None) -> tuple[SyncedSet, tuple[CheckResult, ...]]:
+        """Collect until the tick and ask every check; the first half of `step`, in place of it."""
+        watch = watch or Stopwatch()
+        self._collect(tick.stamp_ns)
+        watch.lap("sensors")
+        synced = self._sync.tick(
+            tick,
+            {name: source.line_stats for name, source in self.sources.items()},
+            {name: source.drops for name, source in self.sources.items()},
+        )
+        watch.lap("sync")
+        results = tuple(check.evaluate(synced) for check in self._checks)
+        watch.lap("checks")
+        return synced, results
 
     def _record(self, frame: FrameResult) -> None:
         """Write the tick to the log. A log that cannot be written stops what leaves, never the loop."""

@@ -1,0 +1,149 @@
+"""`edgeguard calibrate`: learn from clean data what this rig's checks are held against."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeguard.cli.options import config_option, format_option, open_device_key, progress_bar, say
+from edgeguard.errors import EXIT_OK
+
+if TYPE_CHECKING:
+    from edgeguard.runtime.calibrate import Fitted, SensorCalibration
+
+DEFAULT_HOURS = 24.0
+
+
+@click.group("calibrate")
+def command() -> None:
+    """Learn from clean data what this rig's checks are held against."""
+
+
+@command.command("sensors")
+@click.argument("recording_path", metavar="RECORDING", type=click.Path(path_type=Path))
+@click.option(
+    "--hours-between-alarms", "hours", type=click.FloatRange(0.01, 100_000.0), default=DEFAULT_HOURS,
+    show_default=True, help="Mean time between false alarms of all monitors together.",
+)  # fmt: skip
+@click.option(
+    "--out", "out_path", type=click.Path(path_type=Path), default=Path("calibration.json"), show_default=True,
+    help="File to write; the section for inputs in a file that is there stays.",
+)  # fmt: skip
+@click.option(
+    "--key", "key_path", required=True, metavar="KEY", envvar="EDGEGUARD_KEY",
+    help="The device's private key, which authenticates the file.",
+)  # fmt: skip
+@click.option("--from", "from_s", type=click.FloatRange(0.0), default=0.0, help="Begin so many seconds in.")
+@click.option("--to", "to_s", type=click.FloatRange(0.0), default=float("inf"), help="End so many seconds in.")
+@click.option("--allow-anomalies", is_flag=True, help="Fit although a check found something: an attack may hide in it.")
+@config_option
+@format_option
+def sensors_command(
+    recording_path: Path,
+    hours: float,
+    out_path: Path,
+    key_path: str,
+    from_s: float,
+    to_s: float,
+    allow_anomalies: bool,
+    config_path: Path | None,
+    output: str,
+) -> int:
+    """Fit every statistical check on a clean RECORDING of this rig, and write calibration.json.
+
+    The first 70 % are fitted on; the rest says how often the fits would have alarmed. Exit 1 when the recording is not
+    clean.
+
+    \b
+    edgeguard calibrate sensors drive.mcap --key device.pem
+    edgeguard calibrate sensors drive/ --key device.pem --hours-between-alarms 8 --out rig7.json
+    """
+    from edgeguard.checks.calibration_file import write_section
+    from edgeguard.config import load_config
+    from edgeguard.runtime.calibrate import calibrate_sensors, observe
+    from edgeguard.sensors.recording import open_recording
+
+    config = load_config(config_path)
+    key = open_device_key(key_path)
+    recording = open_recording(recording_path)
+    with progress_bar() as bar:
+        task = bar.add_task("calibrate", total=None)
+        observed = observe(
+            recording, config, from_s=from_s, to_s=to_s,
+            on_tick=lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
+    result = calibrate_sensors(
+        observed, hours, recording=recording_path.resolve().name, allow_anomalies=allow_anomalies
+    )
+    write_section(out_path, key, sensors=result.section)
+    _print_result(result, observed.fit_s, out_path, output)
+    return EXIT_OK
+
+
+def _print_result(result: SensorCalibration, fit_s: float, path: Path, output: str) -> None:
+    if output == "json":
+        click.echo(json.dumps(_record(result, fit_s, path), indent=2))
+        return
+    rows: list[tuple[str, ...]] = [
+        ("monitor", "speed m/s", "scores", "location", "sigma", "of prior", "h", "found in 2 s", "basis")
+    ]
+    rows += [_row(one) for one in result.rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for name in result.unseen:
+        click.echo(f"{name}: too few scores, keeps its shipped prior")
+    held, made = result.section.held_out, result.section.made
+    click.echo(
+        f"held out: {held.alarms} alarms in {held.seconds:.0f} s, so at most {held.per_hour_upper:.3g} an hour "
+        f"(95 %); asked for one in {made.hours_between_alarms:g} h"
+    )
+    if made.anomalies:
+        say(f"warning: {made.anomalies} anomalies were allowed; an attack may hide in these fits")
+    say(f"written: {path}; name it in the configuration: [calibration] file")
+
+
+def _row(one: Fitted) -> tuple[str, ...]:
+    bin_, fit = one.fitted.bin, one.fitted.bin.fit
+    speed = "any" if bin_.to_m_s == float("inf") else f"{bin_.from_m_s:.3g}-{bin_.to_m_s:.3g}"
+    return (
+        one.monitor, speed, str(fit.samples), f"{fit.location:.3g}", f"{fit.sigma:.3g} {one.unit}".rstrip(),
+        f"{fit.sigma / one.prior_sigma:.2f}", f"{fit.cusum_h:.1f}", f"{one.detectable:.3g} {one.unit}".rstrip(),
+        one.fitted.basis,
+    )  # fmt: skip
+
+
+def _record(result: SensorCalibration, fit_s: float, path: Path) -> dict[str, Any]:
+    """The object of `--format json`."""
+    import msgspec
+
+    section = msgspec.to_builtins(result.section)
+    return {
+        "file": str(path),
+        "fit_s": fit_s,
+        "made": section["made"],
+        "held_out": section["held_out"],
+        "rig": section["rig"],
+        "monitors": [
+            {
+                "monitor": one.monitor,
+                "unit": one.unit,
+                "from_m_s": one.fitted.bin.from_m_s,
+                "to_m_s": None if one.fitted.bin.to_m_s == float("inf") else one.fitted.bin.to_m_s,
+                "samples": one.fitted.bin.fit.samples,
+                "clean_s": one.fitted.bin.fit.clean_s,
+                "location": one.fitted.bin.fit.location,
+                "sigma": one.fitted.bin.fit.sigma,
+                "prior_sigma": one.prior_sigma,
+                "cusum_h": one.fitted.bin.fit.cusum_h,
+                "decorrelation_samples": one.fitted.bin.fit.decorrelation_samples,
+                "detectable_in_2_s": one.detectable,
+                "basis": one.fitted.basis,
+            }
+            for one in result.rows
+        ],
+        "unseen": list(result.unseen),
+    }

@@ -1,0 +1,189 @@
+"""Calibration: run a clean recording through the checks, fit every monitor on one part, hold the fits on the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeguard.checks.calibration_file import Bin, HeldOut, Made, Monitor, Rig, SensorSection
+from edgeguard.checks.fitting import FittedBin, Scores, fit_scores
+from edgeguard.checks.quantiles import poisson_upper
+from edgeguard.checks.scores import SensorFits
+from edgeguard.clock import NS_PER_S, ManualClock
+from edgeguard.config import Config
+from edgeguard.errors import CalibrationError, NotCleanError
+from edgeguard.runtime.calibration import rig_of
+from edgeguard.runtime.pipeline import Pipeline
+from edgeguard.sensors.recorded import Recording
+from edgeguard.types import Level, Tick
+
+# The last part is never fitted on: what is written is what it was held against.
+HELD_OUT_SHARE = 0.3
+MIN_TICKS = 20
+SEED = 0  # of the resampling; equal recordings give equal calibrations
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A recording as the checks saw it.
+
+    scores: per monitor. tail: per monitor, the number of its first score in the held-out part. anomalies: check to
+    ticks with one. fit_s, tail_s: seconds of both parts; from_s, to_s: of the whole, from the recording's start.
+    """
+
+    rig: Rig
+    scores: tuple[Scores, ...]
+    tail: tuple[int, ...]
+    anomalies: Mapping[str, int]
+    from_s: float
+    to_s: float
+    fit_s: float
+    tail_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """One row of the result: a bin of a monitor beside its prior. detectable: smallest change found within 2 s."""
+
+    monitor: str
+    unit: str
+    fitted: FittedBin
+    prior_sigma: float
+    detectable: float
+
+
+@dataclass(frozen=True, slots=True)
+class SensorCalibration:
+    """The section to write, its rows for people, and the monitors that gave too little to say anything."""
+
+    section: SensorSection
+    rows: tuple[Fitted, ...]
+    unseen: tuple[str, ...]
+
+
+def observe(
+    recording: Recording,
+    config: Config,
+    *,
+    from_s: float = 0.0,
+    to_s: float = float("inf"),
+    on_tick: Callable[[int, int], None] | None = None,
+) -> Observed:
+    """Run the checks, on their shipped priors, over a part of a recording and collect their scores.
+
+    Args:
+        from_s, to_s: the part, seconds from the first tick. on_tick: told how many of how many ticks are done.
+
+    Raises:
+        CalibrationError: EG-L007, the part is too short.
+    """
+    ticks = list(recording.ticks())
+    start_ns = ticks[0].stamp_ns if ticks else 0
+    ticks = [tick for tick in ticks if tick.stamp_ns - start_ns <= to_s * NS_PER_S]
+    inside = [tick for tick in ticks if tick.stamp_ns - start_ns >= from_s * NS_PER_S]
+    if len(inside) < MIN_TICKS:
+        raise CalibrationError(
+            f"the recording gives {len(inside)} ticks; {MIN_TICKS} are the least",
+            code="EG-L007",
+            hint="record at least a minute of what the rig normally does: edgeguard replay RECORDING --record FILE",
+        )
+    clock = ManualClock(start_ns=start_ns - 1)
+    split_ns = _split(inside)
+    scores: tuple[Scores, ...] = ()
+    tail: tuple[int, ...] = ()
+    anomalies: dict[str, int] = {}
+    sources = recording.sources(clock)
+    rig = rig_of([source.info for source in sources.values()], recording.calibration)
+    with Pipeline(config, sources, clock, calibration=recording.calibration, fits=SensorFits()) as pipeline:
+        for done, tick in enumerate(ticks, 1):
+            if tick is inside[0]:
+                # Only now: what ran in before the part is what the checks need to have seen.
+                scores = tuple(Scores.of(monitor) for monitor in pipeline.monitors)
+            if tick.stamp_ns >= split_ns and not tail:
+                tail = tuple(len(each.score) for each in scores)
+            _, results = pipeline.evidence(tick)
+            for result in results if tick.stamp_ns >= inside[0].stamp_ns else ():
+                if result.level is Level.ANOMALY:
+                    anomalies[result.check] = anomalies.get(result.check, 0) + 1
+            if on_tick is not None:
+                on_tick(done, len(ticks))
+    first_s, last_s = ((tick.stamp_ns - start_ns) / NS_PER_S for tick in (inside[0], inside[-1]))
+    tail_s = (inside[-1].stamp_ns - split_ns) / NS_PER_S
+    return Observed(rig, scores, tail, anomalies, first_s, last_s, last_s - first_s - tail_s, tail_s)
+
+
+def _split(inside: list[Tick]) -> int:
+    return inside[round(len(inside) * (1.0 - HELD_OUT_SHARE))].stamp_ns
+
+
+def calibrate_sensors(
+    observed: Observed, hours_between_alarms: float, *, recording: str = "", allow_anomalies: bool = False
+) -> SensorCalibration:
+    """Fit every monitor on the first part and count its alarms on the held-out one.
+
+    Args:
+        hours_between_alarms: of all monitors together; each gets an equal share. recording: its name, for the file.
+        allow_anomalies: fit although a check found something; the fits are robust, but an attack may hide in them.
+
+    Raises:
+        NotCleanError: EG-L006, with the check that found something. CalibrationError: EG-L007, no monitor gave a score.
+    """
+    if observed.anomalies and not allow_anomalies:
+        worst = max(observed.anomalies, key=lambda name: observed.anomalies[name])
+        raise NotCleanError(
+            f"the recording is not clean: {worst} found an anomaly in {observed.anomalies[worst]} ticks",
+            hint="find out why with edgeguard replay RECORDING, choose a clean part with --from and --to, "
+            "or say --allow-anomalies",
+        )
+    giving = [(scores, tail) for scores, tail in zip(observed.scores, observed.tail, strict=True) if scores.score]
+    if not giving:
+        raise CalibrationError(
+            "no check of this rig has given a score", code="EG-L007", hint="the rig must move, with all sensors on"
+        )
+    rng = np.random.default_rng(SEED)
+    share_hours = hours_between_alarms * len(giving)
+    fitted = {
+        scores.name: fit_scores(scores.part(0, tail), share_hours, rng, trust_tail=not observed.anomalies)
+        for scores, tail in giving
+    }
+    fits = SensorFits({name: tuple(one.bin for one in bins) for name, bins in fitted.items()})
+    alarms = sum(scores.part(tail).alarms(fits) for scores, tail in giving)
+    section = SensorSection(
+        rig=observed.rig,
+        made=Made(
+            recording[:256], observed.from_s, observed.to_s, hours_between_alarms, sum(observed.anomalies.values())
+        ),
+        held_out=HeldOut(observed.tail_s, alarms, poisson_upper(alarms) * 3600.0 / observed.tail_s),
+        monitors={
+            scores.name: Monitor(scores.definition, tuple(_bin(one) for one in fitted[scores.name]))
+            for scores, _ in giving
+            if fitted[scores.name]
+        },
+    )
+    rows = tuple(
+        Fitted(scores.name, scores.prior.unit, one, scores.prior.sigma, _detectable(scores, one))
+        for scores, _ in giving
+        for one in fitted[scores.name]
+    )
+    unseen = tuple(scores.name for scores in observed.scores if not fitted.get(scores.name))
+    return SensorCalibration(section, rows, unseen)
+
+
+def _bin(one: FittedBin) -> Bin:
+    fit = one.bin.fit
+    high = None if one.bin.to_m_s == float("inf") else one.bin.to_m_s
+    return Bin(
+        from_m_s=one.bin.from_m_s, to_m_s=high, location=fit.location, sigma=fit.sigma, samples=fit.samples,
+        clean_s=fit.clean_s, cusum_h=fit.cusum_h, decorrelation_samples=fit.decorrelation_samples,
+        basis="data" if one.basis == "data" else "prior",
+    )  # fmt: skip
+
+
+def _detectable(scores: Scores, one: FittedBin) -> float:
+    """The power of the monitor in this bin, at the rate at which it gave scores."""
+    monitor = scores.monitor(SensorFits({scores.name: (one.bin,)}))
+    for t_s in (0.0, scores.period_s):
+        monitor.push(t_s, one.bin.fit.location, one.bin.from_m_s)
+    return monitor.power()

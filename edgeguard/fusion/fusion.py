@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from edgeguard.fusion.decision import Attribution, Confirmation, attribute
+from edgeguard.fusion.decision import Attribution, Attributor
 from edgeguard.fusion.ego import EgoFilter
 from edgeguard.fusion.trust import TrustLedger
 from edgeguard.types import (
@@ -41,14 +41,14 @@ class Fusion:
         self._sensors = tuple(sensors)
         self._calibration = calibration
         self._trust = TrustLedger(self._sensors)
-        self._confirmation = Confirmation()
+        self._attributor = Attributor()
         self._ego = EgoFilter()
         self.attribution = Attribution()
 
     def update(self, synced: SyncedSet, results: Sequence[CheckResult]) -> FusedState:
         """Take one tick. `attribution` keeps the reasoning of the last one."""
         rejected = frozenset(s for s in self._sensors if self._trust.state(s) is TrustState.REJECTED)
-        self.attribution = self._confirmation.confirm(synced.stamp_ns, attribute(results, rejected))
+        self.attribution = self._attributor.update(synced.stamp_ns, results, rejected)
         trust = self._trust.update(synced.stamp_ns, self.attribution, self._withheld(synced))
         believed = frozenset(s for s in (GNSS, WHEELS, IMU) if s in trust and trust[s].state is TrustState.TRUSTED)
         ego = self._ego.update(synced, believed)

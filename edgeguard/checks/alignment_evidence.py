@@ -1,0 +1,155 @@
+"""How well the edges of sweep and image coincide: now, if the camera were turned a little, and against what was before.
+
+Computed once per tick for X1 and X2. After Levinson & Thrun, "Automatic Online Calibration of Cameras and Lasers" (RSS
+2013), with two changes: what is judged is where the score peaks, which does not hang on the scene as its height does,
+and flat edges are used as well, since nothing else fixes pitch and roll.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeguard.checks.lidar_evidence import LidarEvidence, LidarFrame
+from edgeguard.clock import NS_PER_S
+from edgeguard.kernels.edges import depth_edges, edge_field, look_up
+from edgeguard.types import CAMERA, Image, RigCalibration, SyncedSet
+
+PIXEL_DEG = 0.25  # of the edge field: finer shows texture, coarser hides half a degree
+FADE = 0.7  # per field pixel
+CELL_DEG = 0.2  # the azimuth step of a spinning lidar is 0.1 to 0.4 deg
+MAX_EDGES = 1_500  # each costs 20 ns per pose
+MIN_EDGES = 60  # fewer are one object
+ANGLES_DEG = (-1.2, -0.8, -0.4, 0.0, 0.4, 0.8, 1.2)
+LOOK_BACK = 3  # frames: three tenths of a second at 10 Hz
+MAX_GAP_NS = 450_000_000
+AXES = ("pitch", "yaw", "roll")  # about the camera's x, y and z
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Alignment:
+    """What one pair of image and sweep says.
+
+    turned: (3, 7) float64, summed field value for each axis and angle of ANGLES_DEG, over `count` edges that stay in
+    view. shifted: (2 * LOOK_BACK + 1,) float64, mean difference of field values to the present pair: negative places
+    are the sweeps before against this image, positive ones the images before against this sweep; `noise` their standard
+    errors, NaN where there is no such frame. period_s: of the pairs.
+    """
+
+    turned: NDArray[np.float64]
+    count: int
+    shifted: NDArray[np.float64]
+    noise: NDArray[np.float64]
+    period_s: float
+    displacement_m: float | None
+    stamp_ns: int
+
+
+class AlignmentEvidence:
+    """The shared computation. `pair` is idempotent within a tick."""
+
+    def __init__(self, lidar: LidarEvidence, calibration: RigCalibration, camera: str = CAMERA) -> None:
+        self._lidar, self._camera = lidar, camera
+        K, self._T = calibration.camera_matrix, calibration.T_cam_lidar[:3]
+        self._P = np.ascontiguousarray(K @ self._T, dtype=np.float64)
+        d = (*getattr(calibration, "distortion", ()), 0.0, 0.0, 0.0, 0.0, 0.0)
+        self._lens = np.array([K[0, 0], K[1, 1], K[0, 2], K[1, 2], d[0], d[1], d[2], d[3], d[4]], np.float64)
+        self._step = max(1, round(float(K[0, 0]) * np.radians(PIXEL_DEG)))
+        self._size = calibration.image_size_px
+        self._poses = np.array([_turn(axis, deg) @ self._T for axis in range(3) for deg in ANGLES_DEG])
+        self._here = np.ascontiguousarray(self._T[None], dtype=np.float64)
+        self._tick: tuple[int, int] | None = None
+        self._pair: Alignment | None = None
+        self.why_not = ""
+        self._image_ns: int | None = None
+        self._fields: deque[tuple[int, NDArray[np.float32]]] = deque(maxlen=LOOK_BACK + 1)
+        self._edges: deque[tuple[int, NDArray[np.float32]]] = deque(maxlen=LOOK_BACK + 1)
+
+    def pair(self, synced: SyncedSet) -> Alignment | None:
+        """What this tick's pair says, or None and `why_not`."""
+        key = (synced.tick.frame, synced.tick.stamp_ns)
+        if key != self._tick:
+            self._tick = key
+            if synced.tick.discontinuity:
+                self._fields.clear()
+                self._edges.clear()
+            self._pair, self.why_not = self._look(synced)
+        return self._pair
+
+    def _look(self, synced: SyncedSet) -> tuple[Alignment | None, str]:
+        image = synced.samples.get(self._camera)
+        frame = self._lidar.frame(synced)
+        if not isinstance(image, Image) or image.stamp_ns == self._image_ns:
+            return None, "no new image at this tick"
+        if frame is None:
+            return None, "no new sweep at this tick"
+        if image.pixels.ndim != 3 or image.pixels.shape[1::-1] != tuple(self._size):
+            return None, "the image has not the size that the calibration is for"
+        self._image_ns = image.stamp_ns
+        if self._fields and not 0 < synced.tick.stamp_ns - self._fields[-1][0] <= MAX_GAP_NS:
+            self._fields.clear()
+            self._edges.clear()
+        per_px = 1.0 / self._step
+        self._fields.append((synced.tick.stamp_ns, _field(image, per_px)))
+        self._edges.append((synced.tick.stamp_ns, self._find(frame)))
+        edges, field = self._edges[-1][1], self._fields[-1][1]
+        if edges.shape[0] < MIN_EDGES:
+            return None, "too few depth edges in view"
+        turned, count = self._turned(edges, field, per_px)
+        if count < MIN_EDGES:
+            return None, "too few depth edges in view"
+        shifted, noise = self._shifted(per_px)
+        stamps = [at for at, _ in self._fields]
+        period_s = (stamps[-1] - stamps[0]) / NS_PER_S / max(1, len(stamps) - 1)
+        motion = frame.motion
+        moved = None if motion is None else float(np.hypot(motion.dx_m, motion.dy_m))
+        return Alignment(turned, count, shifted, noise, period_s, moved, synced.tick.stamp_ns), ""
+
+    def _find(self, frame: LidarFrame) -> NDArray[np.float32]:
+        ink = np.ascontiguousarray(frame.cloud.intensity, dtype=np.float32)
+        if ink.shape[0] != frame.xyz.shape[0]:  # some returns were unusable: depth alone
+            ink = np.zeros(frame.xyz.shape[0], np.float32)
+        cell_px = float(self._lens[0]) * np.radians(CELL_DEG)
+        found = depth_edges(frame.xyz, ink, frame.row, self._P, self._size[0], cell_px, 8 * MAX_EDGES)
+        return np.ascontiguousarray(found[:: -(-found.shape[0] // MAX_EDGES) or 1])
+
+    def _turned(
+        self, edges: NDArray[np.float32], field: NDArray[np.float32], per_px: float
+    ) -> tuple[NDArray[np.float64], int]:
+        values = look_up(edges, field, self._poses, self._lens, per_px)
+        stay = np.isfinite(values.sum(axis=0))
+        sums = values[:, stay].sum(axis=1, dtype=np.float64)
+        return sums.reshape(3, len(ANGLES_DEG)), int(stay.sum())
+
+    def _shifted(self, per_px: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        shifted = np.full(2 * LOOK_BACK + 1, np.nan)
+        noise = np.full(2 * LOOK_BACK + 1, np.nan)
+        shifted[LOOK_BACK] = noise[LOOK_BACK] = 0.0
+        now = look_up(self._edges[-1][1], self._fields[-1][1], self._here, self._lens, per_px)[0]
+        seen = now[np.isfinite(now)]
+        for back in range(1, len(self._fields)):
+            older = look_up(self._edges[-1][1], self._fields[-1 - back][1], self._here, self._lens, per_px)[0] - now
+            older = older[np.isfinite(older)]
+            shifted[LOOK_BACK + back] = older.mean()
+            noise[LOOK_BACK + back] = np.sqrt(np.mean(older**2) / older.size)
+            before = look_up(self._edges[-1 - back][1], self._fields[-1][1], self._here, self._lens, per_px)[0]
+            before = before[np.isfinite(before)]
+            if before.size >= MIN_EDGES:
+                shifted[LOOK_BACK - back] = before.mean() - seen.mean()
+                noise[LOOK_BACK - back] = np.sqrt(before.var() / before.size + seen.var() / seen.size)
+        return shifted, noise
+
+
+def _field(image: Image, per_px: float) -> NDArray[np.float32]:
+    step = round(1.0 / per_px)
+    return edge_field(np.ascontiguousarray(image.pixels[::step, ::step, 1]), FADE)
+
+
+def _turn(axis: int, angle_deg: float) -> NDArray[np.float64]:
+    turn = np.zeros(3)
+    turn[axis] = np.radians(angle_deg)
+    return np.asarray(cv2.Rodrigues(turn)[0], dtype=np.float64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from edgeguard.errors import CalibrationError, NotCleanError
 from edgeguard.runtime.calibration import rig_of
 from edgeguard.runtime.pipeline import Pipeline
 from edgeguard.sensors.recorded import Recording
-from edgeguard.types import Level, Tick
+from edgeguard.types import Check, Level, Tick
 
 # The last part is never fitted on: what is written is what it was held against.
 HELD_OUT_SHARE = 0.3
@@ -69,12 +69,14 @@ def observe(
     *,
     from_s: float = 0.0,
     to_s: float = float("inf"),
+    extra_checks: Sequence[Check] = (),
     on_tick: Callable[[int, int], None] | None = None,
 ) -> Observed:
     """Run the checks, on their shipped priors, over a part of a recording and collect their scores.
 
     Args:
-        from_s, to_s: the part, seconds from the first tick. on_tick: told how many of how many ticks are done.
+        from_s, to_s: the part, seconds from the first tick. extra_checks: a user's own, as in `Pipeline`.
+        on_tick: told how many of how many ticks are done.
 
     Raises:
         CalibrationError: EG-L007, the part is too short.
@@ -96,7 +98,9 @@ def observe(
     anomalies: dict[str, int] = {}
     sources = recording.sources(clock)
     rig = rig_of([source.info for source in sources.values()], recording.calibration)
-    with Pipeline(config, sources, clock, calibration=recording.calibration, fits=SensorFits()) as pipeline:
+    with Pipeline(
+        config, sources, clock, calibration=recording.calibration, fits=SensorFits(), extra_checks=extra_checks
+    ) as pipeline:
         for done, tick in enumerate(ticks, 1):
             if tick is inside[0]:
                 # Only now: what ran in before the part is what the checks need to have seen.

@@ -64,8 +64,9 @@ def load_fits(
 
 
 def monitors_of(checks: Iterable[Check]) -> tuple[ScoreMonitor, ...]:
-    """Every monitor of these checks; a check without any has no `monitors`."""
-    return tuple(monitor for check in checks for monitor in getattr(check, "monitors", ()))
+    """Every monitor of these checks that a fit can serve; a check without any has no `monitors`."""
+    offered = (monitor for check in checks for monitor in getattr(check, "monitors", ()))
+    return tuple(monitor for monitor in offered if isinstance(monitor, ScoreMonitor))
 
 
 def require_definitions(fits: SensorFits, checks: Iterable[Check]) -> None:

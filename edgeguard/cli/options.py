@@ -79,8 +79,11 @@ def open_device_key(where: str) -> EnrollingKey:
     return open_key(where, ask=ask_secret)
 
 
-def progress_bar() -> Progress:
-    """Return a progress bar on stderr; it shows nothing unless stderr is a terminal."""
+def progress_bar(*, threaded: bool = True) -> Progress:
+    """Return a progress bar on stderr; it shows nothing unless stderr is a terminal.
+
+    Without a thread of its own it is drawn when its `refresh` is called: for verbs that fork.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -94,7 +97,7 @@ def progress_bar() -> Progress:
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
         console=Console(stderr=True), redirect_stdout=False, redirect_stderr=False,
-        disable=not sys.stderr.isatty(), transient=True,
+        disable=not sys.stderr.isatty(), transient=True, auto_refresh=threaded,
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.bundle.manifest import InputSpec
+from edgeguard.kernels.image_tensor import fill_pixels, fill_planes
 
 LETTERBOX_GREY: Final = 114  # what detectors of the YOLO family are trained with
 CROP_SHARE: Final = 0.875  # 224 of 256 pixels, the ImageNet evaluation rule
@@ -57,29 +58,27 @@ def place(frame_size_px: tuple[int, int], spec: InputSpec) -> Placement:
 
 def image_tensor(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.float32]:
     """Return the input tensor, float32, (1, 3, H, W) or (1, H, W, 3), of an (h, w, 3) uint8 BGR frame."""
-    resized = _resize(pixels, spec)
-    if spec.color == "RGB":
-        resized = resized[:, :, ::-1]
     gain = np.array([spec.scale / s for s in spec.std], dtype=np.float32)
     bias = np.array([-m / s for m, s in zip(spec.mean, spec.std, strict=True)], dtype=np.float32)
-    tensor = resized.astype(np.float32) * gain + bias
+    border = np.float32(LETTERBOX_GREY) * gain + bias
+    scaled, (left, top) = _resize(pixels, spec)
+    width, height = spec.size_px
+    swap = spec.color == "RGB"
     if spec.layout == "NCHW":
-        tensor = tensor.transpose(2, 0, 1)
-    return np.ascontiguousarray(tensor[None])
+        tensor = np.empty((1, 3, height, width), dtype=np.float32)
+        fill_planes(scaled, left, top, gain, bias, border, swap, tensor[0])
+    else:
+        tensor = np.empty((1, height, width, 3), dtype=np.float32)
+        fill_pixels(scaled, left, top, gain, bias, border, swap, tensor[0])
+    return tensor
 
 
-def _resize(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
+def _resize(pixels: NDArray[np.uint8], spec: InputSpec) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Return the frame at the input's scale, and where its corner lies in the input."""
     height, width = pixels.shape[:2]
     at = place((width, height), spec)
     inner = max(1, round(width * at.scale_x)), max(1, round(height * at.scale_y))
     # Averaging is the only interpolation that does not alias when an image shrinks.
     method = cv2.INTER_AREA if at.scale_x < 1.0 and at.scale_y < 1.0 else cv2.INTER_LINEAR
     scaled = pixels if inner == (width, height) else cv2.resize(pixels, inner, interpolation=method)
-    input_width, input_height = spec.size_px
-    if inner == (input_width, input_height):
-        return np.asarray(scaled, dtype=np.uint8)
-    canvas = np.full((input_height, input_width, 3), LETTERBOX_GREY, dtype=np.uint8)
-    left, top = int(at.offset_x), int(at.offset_y)
-    cut = scaled[max(-top, 0) : max(-top, 0) + input_height, max(-left, 0) : max(-left, 0) + input_width]
-    canvas[max(top, 0) : max(top, 0) + cut.shape[0], max(left, 0) : max(left, 0) + cut.shape[1]] = cut
-    return canvas
+    return np.ascontiguousarray(scaled, dtype=np.uint8), (int(at.offset_x), int(at.offset_y))

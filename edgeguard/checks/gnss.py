@@ -7,17 +7,19 @@ reference is dead reckoning from wheels and gyro, which a GNSS attacker does not
 from __future__ import annotations
 
 import cmath
-import itertools
 import math
 from typing import TYPE_CHECKING, ClassVar
 
-from edgeguard.checks.motion_check import MotionCheck
-from edgeguard.checks.motion_history import COURSE_MIN_SPEED_M_S, LEVER_ARM_M, wrap
+from edgeguard.checks.heading_filter import wrap
+from edgeguard.checks.motion_check import Monitor, MotionCheck
+from edgeguard.checks.motion_drift import DriftMonitor
+from edgeguard.checks.motion_history import COURSE_MIN_SPEED_M_S, LEVER_ARM_M
 from edgeguard.checks.motion_statistics import DEAD_BAND_SIGMA, ResidualMonitor
 from edgeguard.types import GNSS, IMU, WHEELS
 
 if TYPE_CHECKING:
     from edgeguard.checks.motion_history import Fix, MotionHistory
+    from edgeguard.checks.scores import SensorFits
 
 # Below this neither sensor shows motion that the other could contradict.
 MOVING_M_S = 0.5
@@ -27,6 +29,14 @@ TURNING_RAD_S = math.radians(2.0)
 HEADING_SAMPLES = 10
 # Lag of the receiver is known to about this much once calibrated.
 LAG_SD_S = 0.05
+
+
+# Fixes further apart than this are no steps of one another.
+STEP_MAX_S = 1.5
+# For so long after a gap a receiver pulls its position in.
+PULL_IN_S = 10.0
+# m/s by which a smoothed position honestly creeps against its own velocity, for long: ionosphere, multipath, filters.
+WANDER_M_S = 0.15
 
 
 class DopplerCheck(MotionCheck):
@@ -40,62 +50,72 @@ class DopplerCheck(MotionCheck):
     def __init__(self, history: MotionHistory) -> None:
         # Receivers differ: 0.04 m where the position is carrier-smoothed, above 1 m where each fix stands alone. The
         # floor leaves room for a smoothed position that is pulled back after a bridge, at some 0.5 m/s.
+        # "rate" compares step by step. Its residuals are differences, so that what each fix adds of its own does not
+        # add up, and a lasting drift shows as soon as it exceeds the receiver's own wander.
         super().__init__(
-            (GNSS,), history, {"1 s": ResidualMonitor(0.25, 2.0, 1.0), "5 s": ResidualMonitor(0.5, 2.5, 5.0)}
+            (GNSS,),
+            history,
+            {
+                "1 s": ResidualMonitor(0.25, 2.0, 1.0),
+                "5 s": ResidualMonitor(0.5, 2.5, 5.0),
+                "rate": DriftMonitor(0.05, 30.0, 3.0, least_correlation=0.1),
+            },
         )
+        self._before: Fix | None = None
+        self._unsettled_s = 0.0
+
+    def _restart(self) -> None:
+        super()._restart()
+        self._before = None
 
     def _observe(self) -> None:
         for fix in self.history.fresh:
+            self._step(fix)
             for span in (1.0, 5.0):
                 before = self.history.earlier(fix, span)
                 if before is not None:
                     self._compare(before, fix, span)
 
-    def _compare(self, before: Fix, fix: Fix, span: float) -> None:
-        if fix.speed_m_s is None or before.speed_m_s is None:
+    def _step(self, fix: Fix) -> None:
+        """Along the course, from one fix to the next: m/s by which the position outruns the reported speed."""
+        before, self._before = self._before, fix
+        if before is None or fix.speed_m_s is None or before.speed_m_s is None or fix.heading_rad is None:
             return
-        expected = self._doppler_path(before, fix)
-        if expected is None:
+        dt = fix.t - before.t
+        if dt > STEP_MAX_S or fix.run != before.run or before.heading_rad is None:
+            # After a gap the position is pulled to where it should have been; that takes some seconds.
+            self._unsettled_s = fix.t + PULL_IN_S
+            return
+        fastest = max(fix.speed_m_s, before.speed_m_s)
+        if dt <= 0.0 or fix.t < self._unsettled_s or fastest < COURSE_MIN_SPEED_M_S:
+            return
+        moved = complex(fix.east_m - before.east_m, fix.north_m - before.north_m)
+        path = fix.path - before.path
+        if fix.blind_steps != before.blind_steps or path == 0:
+            return
+        along = ((moved - path) * path.conjugate()).real / abs(path)
+        change = abs(fix.speed_m_s - before.speed_m_s) / dt
+        turn = abs(wrap(fix.heading_rad - before.heading_rad)) / dt
+        # Position and velocity may be filtered differently inside the receiver: by 0.1 s of what changes.
+        offset = WANDER_M_S + 0.005 * fastest + 0.1 * math.hypot(change, fastest * min(turn, 1.0))
+        self._push("rate", fix.t, along / dt, offset, lesson=(along / dt,), speed_m_s=fastest)
+
+    def _compare(self, before: Fix, fix: Fix, span: float) -> None:
+        if fix.speed_m_s is None or before.speed_m_s is None or fix.run != before.run:
             return
         moved = complex(fix.east_m - before.east_m, fix.north_m - before.north_m)
         change = abs(fix.speed_m_s - before.speed_m_s)
         fastest = max(fix.speed_m_s, before.speed_m_s)
-        if isinstance(expected, complex):
-            residual = abs(moved - expected)
+        # The integral of the reported velocity: a vector where every course is known, else a length.
+        if fix.blind_steps == before.blind_steps:
+            residual = abs(moved - (fix.path - before.path))
             turn = abs(wrap((fix.heading_rad or 0.0) - (before.heading_rad or 0.0)))
         else:
-            residual, turn = abs(abs(moved) - expected), 0.0
+            residual, turn = abs(abs(moved) - (fix.path_m - before.path_m)), 0.0
         # Position and velocity may be filtered differently inside the receiver: 0.1 s of the velocity change.
         dead_band = 0.1 + 0.005 * abs(moved) + 0.1 * (change + fastest * min(turn, 1.0))
         self._moving = fastest > MOVING_M_S or abs(moved) > MOVING_M_S
         self._push(f"{span:.0f} s", fix.t, residual, dead_band)
-
-    def _doppler_path(self, before: Fix, fix: Fix) -> complex | float | None:
-        """Integral of the reported velocity between two fixes: a vector where every course is known, else a length."""
-        path: list[Fix] = []
-        for candidate in reversed(self.history.fixes):
-            if candidate.t > fix.t:
-                continue
-            path.append(candidate)
-            if candidate is before:
-                break
-        vector, length, courses = 0j, 0.0, True
-        for late, early in itertools.pairwise(path):
-            if late.speed_m_s is None or early.speed_m_s is None:
-                return None
-            # Differences of one clock: the receiver's own where both fixes carry it.
-            own = late.device_s is not None and early.device_s is not None
-            dt = (late.device_s or 0.0) - (early.device_s or 0.0) if own else late.host_s - early.host_s
-            length += dt * (late.speed_m_s + early.speed_m_s) / 2
-            if late.heading_rad is None or early.heading_rad is None or min(late.speed_m_s, early.speed_m_s) < 2.0:
-                courses = False
-            else:
-                velocities = (
-                    cmath.rect(late.speed_m_s, late.heading_rad),
-                    cmath.rect(early.speed_m_s, early.heading_rad),
-                )
-                vector += dt * sum(velocities) / 2
-        return vector if courses else length
 
 
 class GnssWheelSpeedCheck(MotionCheck):
@@ -107,22 +127,29 @@ class GnssWheelSpeedCheck(MotionCheck):
     power_limit: ClassVar[float] = 1.5
     still_reason: ClassVar[str] = "standing still: a dead speed reads the same"
 
-    def __init__(self, history: MotionHistory) -> None:
+    def __init__(self, history: MotionHistory, fits: SensorFits | None = None) -> None:
         # Doppler speed: below 0.1 m/s under open sky, 0.3 m/s beside buildings.
-        super().__init__((GNSS, WHEELS), history, {"speed": ResidualMonitor(0.1, 0.3, 0.3, 0.17)})
+        fit = fits.get("X8.speed") if fits is not None else None
+        self._speed = DriftMonitor(0.04, 0.3, 0.15, fit=fit, renew=self._renew)
+        super().__init__((GNSS, WHEELS), history, {"speed": self._speed})
 
     def _observe(self) -> None:
         history = self.history
         for fix in history.fresh:
-            at = fix.t - history.lag_s
-            motion = history.wheel_motion(at)
+            lag_s = history.lag_s
+            motion = history.wheel_motion(fix.t - lag_s)
             if motion is None or fix.speed_m_s is None:
                 continue
-            v, a = abs(motion[0]), motion[1]
-            imu = history.imu.at(at)
-            dead_band = history.speed_dead_band(v, a, float(imu[1]) if imu is not None else 0.0)
-            self._moving = max(v, fix.speed_m_s) > MOVING_M_S
-            self._push("speed", fix.t, fix.speed_m_s - history.scale * v, dead_band)
+            self._moving = max(motion[0], fix.speed_m_s) > MOVING_M_S
+            residual = fix.speed_m_s - history.speed.predict(*motion)
+            lesson = (fix.speed_m_s, *motion, lag_s) if motion[0] > 1.5 else None
+            self._push("speed", fix.t, residual, history.speed_offset(*motion), lesson=lesson, speed_m_s=motion[0])
+        history.speed_noise_m_s = self._speed.noise
+
+    def _renew(self, lesson: tuple[float, ...]) -> float:
+        """The residual as today's calibration has it: what it had still to learn then was no noise."""
+        measured, v, a, w, lag_s = lesson
+        return measured - self.history.speed.predict(v + a * (lag_s - self.history.lag_s), a, w)
 
 
 class CourseCheck(MotionCheck):
@@ -138,10 +165,12 @@ class CourseCheck(MotionCheck):
     power_limit: ClassVar[float] = 5.0
     still_reason: ClassVar[str] = "too slow for a course, or a straight road: nobody turns"
 
-    def __init__(self, history: MotionHistory) -> None:
+    def __init__(self, history: MotionHistory, fits: SensorFits | None = None) -> None:
         # Doppler velocity across track has the noise of the speed: sd 0.05..0.3 m/s, sqrt 2 for a difference.
-        monitors = {f"{s:.0f} s": ResidualMonitor(0.15, 0.45, s) for s in (1.0, 3.0)}
-        super().__init__((GNSS, IMU), history, monitors | {"heading": ResidualMonitor(0.1, 0.3, 0.3, 0.17)})
+        monitors: dict[str, Monitor] = {f"{s:.0f} s": ResidualMonitor(0.15, 0.45, s) for s in (1.0, 3.0)}
+        fit = fits.get("X9.course.heading") if fits is not None else None
+        self._heading = DriftMonitor(0.04, 0.3, 0.15, fit=fit)
+        super().__init__((GNSS, IMU), history, monitors | {"heading": self._heading})
         self._spans = (1.0, 3.0)
 
     def _observe(self) -> None:
@@ -156,7 +185,8 @@ class CourseCheck(MotionCheck):
 
     def _compare_heading(self, fix: Fix) -> None:
         history = self.history
-        imu, known = history.imu.at(fix.t - history.lag_s), history.heading.predict(fix.t)
+        imu = history.imu.at(fix.t - history.lag_s)
+        known = history.heading.predict(fix.t, imu[0]) if imu is not None else None
         v = fix.speed_m_s or 0.0
         settled = known is not None and history.heading.learned >= HEADING_SAMPLES
         if imu is None or known is None or not settled or fix.heading_rad is None or v < COURSE_MIN_SPEED_M_S:
@@ -170,8 +200,12 @@ class CourseCheck(MotionCheck):
             DEAD_BAND_SIGMA * LAG_SD_S * rate,
             0.004 * v * rate,
         )
-        residual = wrap(fix.heading_rad - float(imu[0]) - known[0])
-        self._push("heading", fix.t, residual * v, 0.05 + dead_rad * v, math.degrees(1.0 / (v * self._spans[-1])))
+        residual = wrap(fix.heading_rad - imu[0] - known[0]) * v
+        history.heading_noise_m_s = self._heading.noise
+        # In a turn geometry and lag make residuals that are no noise.
+        lesson = (residual,) if rate < TURNING_RAD_S else None
+        to_power = math.degrees(1.0 / (v * self._spans[-1]))
+        self._push("heading", fix.t, residual, dead_rad * v, to_power, lesson=lesson, speed_m_s=v)
 
     def _compare(self, before: Fix, fix: Fix, span: float) -> None:
         history = self.history
@@ -241,16 +275,21 @@ class DisplacementCheck(MotionCheck):
         v_late, v_early = history.scale * float(late[0]), history.scale * float(early[0])
         self._moving = max(abs(moved) / dt, abs(driven_m) / dt) > MOVING_M_S
         slip = 0.003 * abs(driven_m) * abs(v_late - v_early) / dt
-        known = DEAD_BAND_SIGMA * history.speed.sd((driven_m, v_late - v_early))
         imu_late = history.imu.at(fix.t - history.lag_s) if self._has_imu else None
         imu_early = history.imu.at(before.t - history.lag_s) if self._has_imu else None
-        middle = history.heading.predict((fix.t + before.t) / 2)
+        middle = (
+            history.heading.predict((fix.t + before.t) / 2, (imu_late[0] + imu_early[0]) / 2)
+            if imu_late is not None and imu_early is not None
+            else None
+        )
+        turned = imu_late[0] - imu_early[0] if imu_late is not None and imu_early is not None else 0.0
+        mean_v = (v_late + v_early) / 2
+        known = DEAD_BAND_SIGMA * history.speed.path_sd(driven_m, v_late - v_early, mean_v, turned)
         if imu_late is None or imu_early is None:
             if not self._has_imu:
                 along = abs(moved) - abs(driven_m) * self._chord_share(before, fix)
                 self._push(f"along {span:.0f} s", fix.t, along, 0.2 + known + slip + 0.03 * abs(driven_m))
             return
-        turned = float(imu_late[0] - imu_early[0])
         reckoned = history.scale * complex(late[4] - early[4], late[5] - early[5])
         # A turn moves the antenna around the axle, and the gyro's scale bends the reckoned path.
         swing = LEVER_ARM_M * abs(cmath.rect(1.0, turned) - 1)
@@ -267,7 +306,7 @@ class DisplacementCheck(MotionCheck):
         slack += 0.03 * abs(history.turned_rad(fix.t, 10.0)) * abs(driven_m)
         # A lag error moves the reckoned start and end along their own headings.
         swerve = abs(v_late * cmath.rect(1.0, turned) - v_early)
-        across_band = DEAD_BAND_SIGMA * (offset_sd * abs(reckoned) + history.speed.sd((0.0, swerve)))
+        across_band = DEAD_BAND_SIGMA * (offset_sd * abs(reckoned) + history.speed.path_sd(0.0, swerve, 0.0, 0.0))
         self._push(f"across {span:.0f} s", fix.t, in_track.imag, across_band + slack)
 
     @staticmethod

@@ -14,10 +14,11 @@ from edgeguard.types import GNSS, IMU, WHEELS, Image, PointCloud
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edgeguard.checks.scores import SensorFits
     from edgeguard.types import Check, SourceInfo
 
 
-def build_motion_checks(infos: Sequence[SourceInfo]) -> list[Check]:
+def build_motion_checks(infos: Sequence[SourceInfo], fits: SensorFits | None = None) -> list[Check]:
     """Every T, S, G and X check of this file's rooms for the given streams.
 
     Names repeat per sensor for T1, T2, T4 and S1; (name, sensors) is unique. The motion checks of one call share one
@@ -29,13 +30,13 @@ def build_motion_checks(infos: Sequence[SourceInfo]) -> list[Check]:
         FrameIntegrityCheck(info.sensor) if info.kind in (Image, PointCloud) else IntegrityCheck(info.sensor)
         for info in infos
     )
-    history = MotionHistory()
+    history = MotionHistory(fits)
     if GNSS in sensors:
         checks.append(DopplerCheck(history))
     if {GNSS, WHEELS} <= sensors:
-        checks += [GnssWheelSpeedCheck(history), DisplacementCheck(history, has_imu=IMU in sensors)]
+        checks += [GnssWheelSpeedCheck(history, fits), DisplacementCheck(history, has_imu=IMU in sensors)]
     if {GNSS, IMU} <= sensors:
-        checks.append(CourseCheck(history))
+        checks.append(CourseCheck(history, fits))
     if {IMU, WHEELS} <= sensors:
         checks += [AccelerationCheck(history), WheelTurnCheck(history)]
     return checks

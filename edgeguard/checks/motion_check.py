@@ -6,12 +6,17 @@ import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
-from edgeguard.checks.motion_statistics import SUSPICION, ResidualMonitor
+from edgeguard.checks.motion_drift import DriftMonitor
+from edgeguard.checks.motion_statistics import ResidualMonitor
 from edgeguard.types import CheckResult, Level
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edgeguard.checks.motion_history import MotionHistory
     from edgeguard.types import SyncedSet
+
+Monitor = ResidualMonitor | DriftMonitor
 
 # Without a new residual for this long a check has no evidence.
 STALE_S = 1.0
@@ -32,21 +37,42 @@ class MotionCheck(ABC):
     power_limit: ClassVar[float]
     still_reason: ClassVar[str] = "no motion: a dead sensor would read the same"
 
-    def __init__(self, sensors: tuple[str, ...], history: MotionHistory, monitors: dict[str, ResidualMonitor]) -> None:
+    def __init__(self, sensors: tuple[str, ...], history: MotionHistory, residuals: Mapping[str, Monitor]) -> None:
         self.sensors = sensors
         self.history = history
-        self.monitors = monitors
-        self._dead_bands = dict.fromkeys(monitors, math.inf)
-        self._to_power = dict.fromkeys(monitors, 1.0)
+        self.residuals = dict(residuals)
+        for part, monitor in self.residuals.items():
+            monitor.name = f"{self.name}.{part.replace(' ', '_')}"
+        self._dead_bands = dict.fromkeys(self.residuals, math.inf)
+        self._to_power = dict.fromkeys(self.residuals, 1.0)
         self._moving = False
         self._last_s = -math.inf
+
+    @property
+    def monitors(self) -> tuple[Monitor, ...]:
+        """What a calibration may listen to."""
+        return tuple(self.residuals.values())
 
     @abstractmethod
     def _observe(self) -> None:
         """Push what is new into the monitors."""
 
-    def _push(self, monitor: str, t: float, residual: float, dead_band: float, to_power: float = 1.0) -> None:
-        self.monitors[monitor].push(t, residual, dead_band)
+    def _push(
+        self,
+        monitor: str,
+        t: float,
+        residual: float,
+        dead_band: float,
+        to_power: float = 1.0,
+        *,
+        lesson: tuple[float, ...] | None = None,
+        speed_m_s: float | None = None,
+    ) -> None:
+        into = self.residuals[monitor]
+        if isinstance(into, DriftMonitor):
+            into.push(t, residual, dead_band, lesson, speed_m_s)
+        else:
+            into.push(t, residual, dead_band)
         self._dead_bands[monitor] = dead_band
         self._to_power[monitor] = to_power
         self._last_s = self.history.now_s
@@ -63,13 +89,15 @@ class MotionCheck(ABC):
         self._observe()
         now_s = self.history.now_s
         # Residual time lags now by the receiver's latency; an alarm is held on the same axis as it was raised.
-        worst = max(self.monitors, key=lambda m: self.monitors[m].statistic(now_s))
-        statistic = self.monitors[worst].statistic(now_s)
-        if statistic > SUSPICION:
-            self.history.suspect()
+        worst, statistic = "", -1.0
+        for part, monitor in self.residuals.items():
+            share = monitor.statistic(now_s)
+            self.history.suspect(share, monitor.wariness)
+            if share > statistic:
+                worst, statistic = part, share
         if statistic > 1.0 and now_s - self._last_s <= STALE_S:
             power = self._power()
-            size = self.monitors[worst].size * self._to_power[worst]
+            size = self.residuals[worst].size * self._to_power[worst]
             return self._result(Level.ANOMALY, statistic, power, self._describe(worst), size)
         if now_s - self._last_s > STALE_S:
             return self._result(Level.NOT_OBSERVABLE, 0.0, math.inf, "no comparable samples")
@@ -81,13 +109,13 @@ class MotionCheck(ABC):
         return self._result(Level.OK, statistic, power, "")
 
     def _power(self) -> float:
-        return min(m.power(self._dead_bands[k]) * self._to_power[k] for k, m in self.monitors.items())
+        return min(m.power(self._dead_bands[k]) * self._to_power[k] for k, m in self.residuals.items())
 
     def _describe(self, worst: str) -> str:
         return f"{' and '.join(self.sensors)} disagree on {self.quantity} ({worst})"
 
     def _restart(self) -> None:
-        for monitor in self.monitors.values():
+        for monitor in self.residuals.values():
             monitor.restart()
         self._moving = False
         self._last_s = -math.inf

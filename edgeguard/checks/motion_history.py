@@ -7,18 +7,21 @@ seconds and slowly after, and not at all while any check suspects an anomaly, so
 
 from __future__ import annotations
 
+import cmath
 import math
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from edgeguard.checks.motion_statistics import DEAD_BAND_SIGMA, BoundedEstimator, Track
+from edgeguard.checks.heading_filter import HeadingFilter
+from edgeguard.checks.heading_filter import wrap as wrap  # noqa: PLC0414 - part of this module's interface
+from edgeguard.checks.motion_statistics import DEAD_BAND_SIGMA, SUSPICION, Track
+from edgeguard.checks.speed_model import SpeedModel
 from edgeguard.clock import NS_PER_S
 from edgeguard.types import GNSS, IMU, WHEELS, GnssFix, ImuSample, WheelOdometry
 
 if TYPE_CHECKING:
+    from edgeguard.checks.scores import SensorFits
     from edgeguard.types import SyncedSet
 
 # WGS 84.
@@ -33,6 +36,8 @@ GNSS_MAX_GAP_S = 2.5
 COURSE_MIN_SPEED_M_S = 3.0
 # After a check was suspicious nothing is learned for this long.
 SUSPICION_S = 3.0
+# From this share of a threshold on, what waits to teach is thrown away.
+CLEAR_SHARE = 0.6
 # Honest single-sample noise of a Doppler velocity; a difference beyond dead band and this does not teach.
 LEARN_SLACK_M_S = 0.08
 # Receiver stamps are believed only if they stay this near to the host's; beyond it something is wrong with one of them.
@@ -40,10 +45,16 @@ DEVICE_CLOCK_MAX_S = 0.3
 # Distance of antenna and IMU from the rear axle, at most: a turn moves the antenna sideways.
 LEVER_ARM_M = 2.0
 
-# Wheel scale (tyre radius, wear, pressure: 2 % sd, never 6 %) and GNSS lag (receiver filter + serial line, 0..0.5 s).
-_SPEED_PRIOR = {"mean": (1.0, 0.15), "sd": (0.02, 0.1), "low": (0.94, -0.1), "high": (1.06, 0.5)}
-_SPEED_FLOOR = (0.002, 0.025)
-_SPEED_WALK = (0.0002, 0.002)
+# Between the axles of a road vehicle, about.
+WHEELBASE_M = 2.7
+# What was measured teaches only after this long without suspicion: an attack must not become part of the calibration
+# before it had the time to show. In the first seconds after this share of them: there is no earlier truth to protect.
+LESSON_DELAY_S = 3.0
+LESSON_SHARE = 0.25
+# Wheel speed is taken as distance over this time: encoders count whole ticks, and a single reading is off by one.
+WHEEL_WINDOW_S = 0.1
+# Noise of one receiver's speed as far as it teaches; the learned one of the monitor where that is larger.
+LESSON_SD_M_S = 0.08
 
 
 @dataclass(slots=True)
@@ -57,11 +68,12 @@ class Fix:
     speed_m_s: float | None
     heading_rad: float | None
     t: float = 0.0
-
-
-def wrap(angle_rad: float) -> float:
-    """The same angle in [-pi, pi)."""
-    return (angle_rad + math.pi) % (2 * math.pi) - math.pi
+    # Integrals of the reported velocity since the first fix of an unbroken run: length, vector, and how many of the
+    # steps had no course.
+    path_m: float = 0.0
+    path: complex = 0j
+    blind_steps: int = 0
+    run: int = 0
 
 
 def metres_per_degree(latitude_deg: float) -> tuple[float, float]:
@@ -73,82 +85,21 @@ def metres_per_degree(latitude_deg: float) -> tuple[float, float]:
     return math.radians(east), math.radians(north)
 
 
-class HeadingFilter:
-    """Offset of the gyro's integrated yaw to GNSS course, and the gyro's bias: a two-state Kalman filter."""
-
-    # Consumer gyros: bias below 1 deg/s; sideslip and mounting move the offset by fractions of a degree.
-    _BIAS_SD = 0.012
-    _BIAS_LIMIT = 0.05
-    _BIAS_WALK = 0.0002
-    _OFFSET_WALK = 0.0008
-    _OFFSET_FLOOR = 0.003
-    _BIAS_FLOOR = 0.0015
-
-    def __init__(self) -> None:
-        self.restart()
-        self.bias_rad_s = 0.0
-        self._bias_var = self._BIAS_SD**2
-
-    def restart(self) -> None:
-        """Forget the offset, keep the bias: after a gap the integral starts anywhere."""
-        self.offset_rad: float | None = None
-        self._t = 0.0
-        self._offset_var = math.pi**2
-        self._cross = 0.0
-        self.learned = 0
-
-    def predict(self, t: float) -> tuple[float, float] | None:
-        """Offset at `t` and its standard deviation, or None before the first course."""
-        if self.offset_rad is None:
-            return None
-        dt = t - self._t
-        var = self._offset_var - 2 * dt * self._cross + dt * dt * self._bias_var
-        var += abs(dt) * self._OFFSET_WALK**2 + self._OFFSET_FLOOR**2
-        return self.offset_rad - self.bias_rad_s * dt, math.sqrt(max(var, self._OFFSET_FLOOR**2))
-
-    @property
-    def bias_sd(self) -> float:
-        return math.sqrt(self._bias_var + self._BIAS_FLOOR**2)
-
-    def update(self, t: float, offset_rad: float, noise_rad: float, limit_rad: float) -> None:
-        """Take one measured offset (course minus integrated yaw), unless it is off by more than the own uncertainty
-        and `limit_rad`; uncertainty grows while nothing is taken, so an honest offset is taken again."""
-        known = self.predict(t)
-        if self.offset_rad is None or known is None:
-            self.learned = 1
-            self.offset_rad, self._t = offset_rad, t
-            self._offset_var, self._cross = noise_rad**2, 0.0
-            return
-        if abs(wrap(offset_rad - known[0])) > DEAD_BAND_SIGMA * known[1] + limit_rad:
-            return
-        self.learned += 1
-        dt = t - self._t
-        # offset' = offset - bias dt
-        mean = self.offset_rad - self.bias_rad_s * dt
-        var = self._offset_var - 2 * dt * self._cross + dt * dt * self._bias_var + dt * self._OFFSET_WALK**2
-        cross = self._cross - dt * self._bias_var
-        bias_var = self._bias_var + dt * self._BIAS_WALK**2
-        s = var + noise_rad**2
-        innovation = wrap(offset_rad - mean)
-        self.offset_rad = wrap(mean + var / s * innovation)
-        bias = self.bias_rad_s + cross / s * innovation
-        self.bias_rad_s = min(max(bias, -self._BIAS_LIMIT), self._BIAS_LIMIT)
-        self._offset_var, self._bias_var = var - var * var / s, bias_var - cross * cross / s
-        self._cross = cross - cross * var / s
-        self._t = t
-
-
 class MotionHistory:
     """Shared by the motion checks of one rig; `advance` takes each tick once, whichever check asks first."""
 
-    def __init__(self) -> None:
-        # wheels: speed, distance, right-left difference, its integral, dead-reckoned x, y, forward acceleration
-        self.wheels = Track(6, KEEP_S, MAX_GAP_S)
+    def __init__(self, fits: SensorFits | None = None) -> None:
+        # wheels: speed, distance, right-left difference, its integral, dead-reckoned x, y
+        self.wheels = Track(KEEP_S, MAX_GAP_S)
         # imu: yaw integral, yaw rate, forward velocity integral
-        self.imu = Track(3, KEEP_S, MAX_GAP_S)
+        self.imu = Track(KEEP_S, MAX_GAP_S)
         self.fixes: deque[Fix] = deque(maxlen=int(KEEP_S * 20))
         self.fresh: list[Fix] = []
-        self.speed = BoundedEstimator(sd_floor=_SPEED_FLOOR, sd_walk=_SPEED_WALK, **_SPEED_PRIOR)
+        self.speed = SpeedModel(fits)
+        # Long-run noise of the receiver's speed, as the check that compares it has learned it.
+        self.speed_noise_m_s = LESSON_SD_M_S
+        # The same of its velocity across the track.
+        self.heading_noise_m_s = 0.2
         self.heading = HeadingFilter()
         self.now_s = 0.0
         self.has_wheel_pairs = False
@@ -159,6 +110,7 @@ class MotionHistory:
         self._device_zero_ns: int | None = None
         self._device_offset_s = 0.0
         self._waiting: deque[Fix] = deque(maxlen=64)
+        self._lessons: deque[Fix] = deque(maxlen=128)
         self._suspect_until_s = -math.inf
 
     # -- intake ------------------------------------------------------------------------------------------------
@@ -171,12 +123,14 @@ class MotionHistory:
         self._frame = key
         if self._origin_ns is None:
             self._origin_ns = synced.stamp_ns
-        # What the checks have judged by now may teach; only then comes what is new.
-        if self.may_learn:
-            for fix in self.fresh:
-                self._learn_speed(fix)
-                self._learn_heading(fix)
+        self._lessons.extend(self.fresh)
         self.now_s = self._seconds(synced.stamp_ns)
+        # Only what nobody has become suspicious of since may teach.
+        delay_s = min(LESSON_DELAY_S, LESSON_SHARE * self.now_s)
+        while self._lessons and self._lessons[0].t < self.now_s - delay_s:
+            fix = self._lessons.popleft()
+            self._learn_speed(fix)
+            self._learn_heading(fix)
         if synced.tick.discontinuity:
             self._forget()
         for sample in synced.series.get(IMU, ()):
@@ -188,13 +142,15 @@ class MotionHistory:
         for sample in synced.series.get(GNSS, ()):
             if isinstance(sample, GnssFix):
                 self._take_fix(sample)
-        if self._device_offsets:
-            self._device_offset_s = float(np.median(np.array(self._device_offsets)))
         self._settle()
 
-    def suspect(self) -> None:
-        """A check sees something: learn nothing for a while."""
-        self._suspect_until_s = self.now_s + SUSPICION_S
+    def suspect(self, share: float, wariness: float) -> None:
+        """A check's statistic stands at this share of its threshold: learn nothing for a while; from `CLEAR_SHARE` on
+        nor from what was just before. `wariness` scales the first, not the second."""
+        if share * wariness > SUSPICION:
+            self._suspect_until_s = self.now_s + SUSPICION_S
+        if share > CLEAR_SHARE:
+            self._lessons.clear()
 
     @property
     def may_learn(self) -> bool:
@@ -208,6 +164,7 @@ class MotionHistory:
         self.imu.clear()
         self.fixes.clear()
         self._waiting.clear()
+        self._lessons.clear()
         self._device_offsets.clear()
         self.heading.restart()
         self._suspect_until_s = -math.inf
@@ -234,7 +191,7 @@ class MotionHistory:
         if not (math.isfinite(v) and math.isfinite(pair)):
             return
         s = turned = x = y = 0.0
-        if len(self.wheels) and t - self.wheels.newest[0] <= self.wheels.max_gap_s:
+        if len(self.wheels) and t - self.wheels.newest_s <= self.wheels.max_gap_s:
             last = self.wheels.newest
             dt = t - last[0]
             step = dt * (v + last[1]) / 2
@@ -261,11 +218,13 @@ class MotionHistory:
             heading_rad=heading,
         )
         if fix.device_s is not None:
-            if not self._device_offsets:
-                self._device_offset_s = host_s - fix.device_s
             self._device_offsets.append(host_s - fix.device_s)
+            self._device_offset_s = sorted(self._device_offsets)[len(self._device_offsets) // 2]
+        fix.t = self.time_of(fix)
         if self.fixes and host_s - self.fixes[-1].host_s > GNSS_MAX_GAP_S:
             self.fixes.clear()
+        if self.fixes:
+            _extend_path(self.fixes[-1], fix)
         self.fixes.append(fix)
         self._waiting.append(fix)
 
@@ -290,11 +249,11 @@ class MotionHistory:
 
     @property
     def lag_s(self) -> float:
-        return float(self.speed.mean[1])
+        return self.speed.lag_s
 
     @property
     def scale(self) -> float:
-        return float(self.speed.mean[0])
+        return self.speed.scale
 
     def _settle(self) -> None:
         self.fresh = []
@@ -302,22 +261,28 @@ class MotionHistory:
             fix = self._waiting[0]
             fix.t = self.time_of(fix)
             needed = fix.t - self.lag_s
-            behind = [track for track in (self.wheels, self.imu) if len(track) and track.newest[0] < needed]
+            behind = [track for track in (self.wheels, self.imu) if len(track) and track.newest_s < needed]
             # Wait a little for the other streams, never long: a dead one must not stop the judgement.
             if behind and self.now_s - fix.host_s < MAX_GAP_S:
                 return
             self.fresh.append(self._waiting.popleft())
 
-    def wheel_motion(self, t: float) -> tuple[float, float] | None:
-        """Wheel speed and acceleration at host time `t`, or None."""
-        here, before = self.wheels.at(t), self.wheels.at(t - 0.2)
-        if here is None or before is None:
+    def wheel_motion(self, t: float) -> tuple[float, float, float] | None:
+        """Speed over the `WHEEL_WINDOW_S` before host time `t`, acceleration and yaw rate around it, or None.
+
+        Backwards counts as forwards: receivers know no sign. The yaw rate is 0 where no gyro is.
+        """
+        window, track = WHEEL_WINDOW_S, self.wheels
+        here, before, earlier = track.at(t), track.at(t - window), track.at(t - 2 * window)
+        if here is None or before is None or earlier is None:
             return None
-        after = self.wheels.at(t + 0.1)
-        middle = self.wheels.at(t - 0.1)
-        if after is not None and middle is not None:
-            return float(here[0]), float(after[0] - middle[0]) / 0.2
-        return float(here[0]), float(here[0] - before[0]) / 0.2
+        now_m, past_m = here[1] - before[1], before[1] - earlier[1]
+        after = track.at(t + window)
+        change_m = (after[1] - here[1] - past_m) / 2 if after is not None else now_m - past_m
+        imu = self.imu.at(t)
+        w = imu[1] - self.heading.bias_rad_s if imu is not None else 0.0
+        v, a = now_m / window, change_m / (window * window)
+        return (v, a, w) if v >= 0.0 else (-v, -a, w)
 
     def turned_rad(self, t: float, span_s: float) -> float:
         """How far the gyro turned in the last `span_s` before `t`, or in what is known of it."""
@@ -331,38 +296,56 @@ class MotionHistory:
         motion = self.wheel_motion(fix.t - self.lag_s)
         if motion is None or fix.speed_m_s is None or motion[0] < 1.0:
             return
-        v, a = motion
-        # sd 0.1 m/s of a receiver's Doppler speed, doubled because neighbouring errors are alike.
-        noise = math.hypot(0.2, 0.1 * a)
-        limit = self.speed_dead_band(v, a, 0.0) + LEARN_SLACK_M_S
-        self.speed.update(fix.speed_m_s - self.scale * v, (v, -self.scale * a), noise, 0.1, limit)
+        noise = math.hypot(max(LESSON_SD_M_S, self.speed_noise_m_s), 0.1 * motion[1])
+        limit = self.speed_offset(*motion) + 2.0 * noise
+        self.speed.update(motion, fix.speed_m_s, noise, 0.1, limit)
 
     def _learn_heading(self, fix: Fix) -> None:
         imu = self.imu.at(fix.t - self.lag_s)
         if imu is None or fix.heading_rad is None or (fix.speed_m_s or 0.0) < COURSE_MIN_SPEED_M_S:
             return
         v = float(fix.speed_m_s or 0.0)
-        turning = 0.15 * abs(float(imu[1]))
+        turning = 0.15 * abs(imu[1])
         limit = LEARN_SLACK_M_S / v + turning + 0.003
-        self.heading.update(fix.t, wrap(fix.heading_rad - float(imu[0])), math.hypot(0.3 / v, 0.01 + turning), limit)
+        noise = math.hypot(max(0.1, 1.5 * self.heading_noise_m_s) / v, 0.003 + turning)
+        self.heading.update(fix.t, imu[0], wrap(fix.heading_rad - imu[0]), noise, limit)
 
-    def speed_dead_band(self, v: float, a: float, yaw_rate: float) -> float:
-        """m/s that honest GNSS and wheel speeds may differ by: calibration, slip, geometry, standstill."""
-        known = DEAD_BAND_SIGMA * self.speed.sd((v, -a))
-        slip = 0.003 * v * abs(a)
-        turn = 0.4 * min(abs(yaw_rate), 1.0)
-        standstill = 0.3 if v < 1.5 else 0.0  # wheel sensors read zero below walking pace
-        # Independent causes add in quadrature; standstill is a certainty, not a chance.
-        return 0.05 + math.hypot(known, slip, turn) + standstill
+    def speed_offset(self, v: float, a: float, w: float) -> float:
+        """m/s by which honest GNSS and wheel speeds may differ and stay so: calibration, geometry, standstill."""
+        known = DEAD_BAND_SIGMA * self.speed.sd(v, a, w)
+        # Front wheels roll on a wider arc than the axle, an antenna ahead of it does as well: (w L)^2 / 2 v.
+        wide = 0.5 * (w * WHEELBASE_M) ** 2 / max(v, 2.0)
+        standstill = 0.35 if v < 1.5 else 0.0  # wheel sensors read zero below walking pace
+        return known + min(wide, 1.0) + standstill
 
     def earlier(self, fix: Fix, span_s: float) -> Fix | None:
         """The fix about `span_s` before `fix`, or None. Within a quarter of the span."""
         target, best, nearest = fix.t - span_s, None, math.inf
         for candidate in reversed(self.fixes):
-            candidate.t = self.time_of(candidate)
             distance = abs(candidate.t - target)
             if distance < nearest and candidate is not fix:
                 best, nearest = candidate, distance
             elif candidate.t < target:
                 break
-        return best if nearest <= 0.25 * span_s else None
+        if best is None or nearest > 0.25 * span_s:
+            return None
+        # What is known of the two clocks has grown since it came: both ends of a window on one footing.
+        best.t = self.time_of(best)
+        return best
+
+
+def _extend_path(before: Fix, fix: Fix) -> None:
+    """Carry the integrals of the reported velocity from one fix to the next."""
+    if before.speed_m_s is None or fix.speed_m_s is None:
+        fix.run = before.run + 1
+        return
+    # Differences of one clock: the receiver's own where both fixes carry it.
+    own = fix.device_s is not None and before.device_s is not None
+    dt = (fix.device_s or 0.0) - (before.device_s or 0.0) if own else fix.host_s - before.host_s
+    fix.run, fix.path, fix.blind_steps = before.run, before.path, before.blind_steps
+    fix.path_m = before.path_m + dt * (fix.speed_m_s + before.speed_m_s) / 2
+    if fix.heading_rad is None or before.heading_rad is None or min(fix.speed_m_s, before.speed_m_s) < 2.0:
+        fix.blind_steps += 1
+    else:
+        late, early = cmath.rect(fix.speed_m_s, fix.heading_rad), cmath.rect(before.speed_m_s, before.heading_rad)
+        fix.path += dt * (late + early) / 2

@@ -9,6 +9,7 @@ weighted by the decorrelation time, and no single sample can raise an alarm.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from edgeguard.checks.scores import ScoreListener
 
 # Gate in sigma, on three samples in a row on one side (two where samples are slow): receivers do burst for 0.2 s, and
 # even a Laplace tail (P = exp(-6 sqrt 2) each) then needs years.
@@ -60,75 +63,73 @@ TAIL_SAMPLES = 100
 DEAD_BAND_SIGMA = 2.5
 
 
+# Rows of a track that are dead before the list is cut.
+MIN_DEAD = 256
+
+
 class Track:
     """Samples of one stream over time, bounded; answers interpolated questions.
 
+    Plain lists: rows are a handful of floats, for which arrays cost several times as much.
+
     Args:
-        columns: number of values per sample.
         keep_s: how much history is kept.
         max_gap_s: time without samples over which nothing is interpolated or integrated.
     """
 
-    def __init__(self, columns: int, keep_s: float, max_gap_s: float) -> None:
-        self._rows: NDArray[np.float64] = np.empty((256, columns + 1))
+    def __init__(self, keep_s: float, max_gap_s: float) -> None:
+        self._times: list[float] = []
+        self._rows: list[tuple[float, ...]] = []
         self._start = 0
-        self._end = 0
         self._keep_s = keep_s
         self.max_gap_s = max_gap_s
 
     def __len__(self) -> int:
-        return self._end - self._start
+        return len(self._times) - self._start
 
     @property
-    def newest(self) -> NDArray[np.float64]:
+    def newest_s(self) -> float:
+        """Time of the newest sample; the track must not be empty."""
+        return self._times[-1]
+
+    @property
+    def newest(self) -> tuple[float, ...]:
         """(columns + 1,): time and values of the newest sample; the track must not be empty."""
-        row: NDArray[np.float64] = self._rows[self._end - 1]
-        return row
+        return (self._times[-1], *self._rows[-1])
 
     def clear(self) -> None:
-        self._start = self._end = 0
-
-    def append(self, t: float, values: Sequence[float]) -> None:
-        """Add one sample. A gap longer than `max_gap_s` forgets what was before it: nothing bridges it."""
-        if len(self) and t - self._rows[self._end - 1, 0] > self.max_gap_s:
-            self.clear()
-        if self._end == len(self._rows):
-            self._compact()
-        self._rows[self._end, 0] = t
-        self._rows[self._end, 1:] = values
-        self._end += 1
-        while self._rows[self._start, 0] < t - self._keep_s:
-            self._start += 1
-
-    def _compact(self) -> None:
-        live = self._rows[self._start : self._end]
-        if len(live) > len(self._rows) // 2:
-            grown = np.empty((2 * len(self._rows), self._rows.shape[1]))
-            grown[: len(live)] = live
-            self._rows = grown
-        else:
-            self._rows[: len(live)] = live.copy()
-        self._end -= self._start
+        self._times.clear()
+        self._rows.clear()
         self._start = 0
 
-    def at(self, t: float, hold_s: float = 0.0) -> NDArray[np.float64] | None:
+    def append(self, t: float, values: tuple[float, ...]) -> None:
+        """Add one sample. A gap longer than `max_gap_s` forgets what was before it: nothing bridges it."""
+        times = self._times
+        if times and t - times[-1] > self.max_gap_s:
+            self.clear()
+        times.append(t)
+        self._rows.append(values)
+        while times[self._start] < t - self._keep_s:
+            self._start += 1
+        # Cutting the front off costs as much as all that stays: only once as much is dead as is alive.
+        if self._start > MIN_DEAD and 2 * self._start > len(times):
+            del times[: self._start], self._rows[: self._start]
+            self._start = 0
+
+    def at(self, t: float, hold_s: float = 0.0) -> tuple[float, ...] | None:
         """(columns,) values at time `t` by linear interpolation, or None outside what is known.
 
         `hold_s`: the newest value is taken for this long after it.
         """
-        if len(self) == 0:
+        times = self._times
+        if len(times) == self._start or not times[self._start] <= t <= times[-1] + hold_s:
             return None
-        times = self._rows[self._start : self._end, 0]
-        if t < times[0] or t > times[-1] + hold_s:
-            return None
-        i = int(np.searchsorted(times, t, side="right")) + self._start
-        if i >= self._end:
-            last: NDArray[np.float64] = self._rows[self._end - 1, 1:]
-            return last
-        before, after = self._rows[i - 1], self._rows[i]
-        share = (t - before[0]) / (after[0] - before[0])
-        between: NDArray[np.float64] = before[1:] + share * (after[1:] - before[1:])
-        return between
+        i = bisect_right(times, t, self._start)
+        if i >= len(times):
+            return self._rows[-1]
+        start = times[i - 1]
+        share = (t - start) / (times[i] - start)
+        return tuple([a + share * (b - a) for a, b in zip(self._rows[i - 1], self._rows[i], strict=True)])
 
 
 class ResidualMonitor:
@@ -141,9 +142,15 @@ class ResidualMonitor:
         sigma_prior: noise assumed until enough was seen; `sigma_max` where not given.
     """
 
+    # By how much its share of the threshold counts when it comes to suspicion.
+    wariness = 1.0
+
     def __init__(
         self, sigma_min: float, sigma_max: float, decorrelation_s: float, sigma_prior: float | None = None
     ) -> None:
+        self.name = ""
+        self.last: float | None = None
+        self.listener: ScoreListener | None = None
         self._bounds = (sigma_min, sigma_max)
         self._prior = sigma_max if sigma_prior is None else sigma_prior
         self._decorrelation_s = decorrelation_s
@@ -194,6 +201,9 @@ class ResidualMonitor:
 
     def push(self, t: float, residual: float, dead_band: float) -> None:
         """Take one residual. It teaches the noise level only after a quarantine without suspicion."""
+        self.last = residual
+        if self.listener is not None:
+            self.listener(t, residual, None)
         sigma = self.sigma
         excess = max(0.0, abs(residual) - dead_band)
         z = float(np.copysign(excess, residual)) / sigma

@@ -326,8 +326,8 @@ class RegisteredDepth:
 class EgoState:
     """Where the vehicle is, in a local east-north plane that starts at the first fix (or at 0,0 without GNSS).
 
-    `yaw_rad` counter-clockwise from east. `sigma_m` is the 1-sigma position uncertainty. `sources` are the sensors
-    that were used at this tick.
+    `yaw_rad` counter-clockwise from east. `sigma_m` is the 1-sigma position uncertainty per axis, the others those of
+    yaw and speed. `sources` are the sensors that were used at this tick.
     """
 
     east_m: float
@@ -336,15 +336,44 @@ class EgoState:
     speed_m_s: float
     sigma_m: float
     sources: tuple[str, ...]
+    sigma_yaw_rad: float = float("inf")
+    sigma_speed_m_s: float = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class FusedObject:
+    """One object that camera, lidar or both see, and how likely it exists.
+
+    `existence`: probability, from what both sensors could have seen and did or did not. `sources`: who saw it at this
+    tick. `label`, `score` and `box_xyxy` (pixels) come from the model, "" and None where only the lidar sees it.
+    `position_m`: (x forward, y left) of its nearest point in the lidar's frame, and `size_m` (length, width, height) of
+    what the lidar sees of it, None without the lidar. `track`: number that stays with the object.
+    """
+
+    track: int
+    existence: float
+    sources: tuple[str, ...]
+    label: str = ""
+    score: float = 0.0
+    box_xyxy: tuple[float, float, float, float] | None = None
+    position_m: tuple[float, float] | None = None
+    size_m: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FusedState:
-    """What fusion makes of one tick: whom to believe, and the product."""
+    """What fusion makes of one tick: whom to believe, and the product.
+
+    `cloud`: this tick's sweep with the vehicle's own motion taken out, at the sweep's stamp; None where there is none
+    or the lidar is rejected. `results`: what fusion's own long-window checks found. `objects`: after inference.
+    """
 
     trust: Mapping[str, SensorTrust]
     registered: RegisteredDepth | None
     ego: EgoState | None
+    cloud: PointCloud | None = None
+    results: tuple[CheckResult, ...] = ()
+    objects: tuple[FusedObject, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,13 +431,17 @@ class FrameResult:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RigCalibration:
-    """Geometry of a camera-lidar rig. camera_matrix: (3, 3) float64. T_cam_lidar: (4, 4) float64, rigid.
-    image_size_px: (width, height). `lidar_height_m` above ground."""
+    """Geometry of a rig. camera_matrix: (3, 3) float64. T_cam_lidar: (4, 4) float64, rigid; where there is no lidar,
+    from axes x forward, y left, z up at the camera. image_size_px: (width, height). `lidar_height_m` above ground.
+    distortion: (k1, k2, p1, p2[, k3]) in OpenCV's order, empty for a rectified or ideal camera. R_cam_imu: (3, 3)
+    float64, from the IMU's axes as its samples have them; None where only the nominal mounting is known."""
 
     camera_matrix: NDArray[np.float64]
     T_cam_lidar: NDArray[np.float64]
     image_size_px: tuple[int, int]
     lidar_height_m: float = 1.73
+    distortion: tuple[float, ...] = ()
+    R_cam_imu: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)

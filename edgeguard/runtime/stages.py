@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 
 from edgeguard.checks.geometry import build_geometry_checks
+from edgeguard.checks.inertial_checks import build_inertial_checks
 from edgeguard.checks.motion import build_motion_checks
 from edgeguard.checks.scores import SensorFits
 from edgeguard.config import ChecksConfig
@@ -31,6 +32,7 @@ def build_checks(
     infos = [source.info for source in sources.values()]
     fits = fits or SensorFits()  # one `build_...(…, fits)` per family of checks below takes it
     checks = [*build_motion_checks(infos), *build_geometry_checks(calibration, list(sources))]
+    checks += build_inertial_checks(infos, calibration, fits)
     names = {check.name for check in checks}
     for name in config.disabled:
         if name not in names:

@@ -35,7 +35,7 @@ from edgeguard.sensors.recorded import (
     median_period_ns,
     recorded_ticks,
 )
-from edgeguard.types import CAMERA, IMU, Image, ImuSample, Sample, SourceInfo, Tick
+from edgeguard.types import CAMERA, IMU, Image, ImuSample, RigCalibration, Sample, SourceInfo, Tick
 
 MAX_CSV_BYTES = 256 * 1024**2  # two hours of 200 Hz
 MAX_LINE_BYTES = 1024  # seven numbers are 160
@@ -89,7 +89,7 @@ class EurocRecording:
     Attributes:
         camera: calibration of the first camera, or None where the file has none that can be read.
         imu: noise figures, or None.
-        calibration: always None: there is no lidar.
+        calibration: intrinsics, distortion and the rotation from the delivered IMU axes, or None without `camera`.
         notes: what a reader of results should know about the file, one mapping each with a `kind`.
     """
 
@@ -98,7 +98,6 @@ class EurocRecording:
         if root is None:
             raise RecordingError(f"{directory} is not a EuRoC sequence", code="EG-N070", hint=_HINT)
         self.notes: list[dict[str, Any]] = []
-        self.calibration: None = None
         self.camera = self._camera_calibration(root / cameras[0])
         self.imu = self._imu_noise(root / "imu0")
         pictures = {
@@ -106,13 +105,15 @@ class EurocRecording:
             for i, name in enumerate(cameras)
         }
         readings = self._readings(root / "imu0")
+        self._axes, exact = self._imu_axes(root)
+        self.calibration = self._rig_calibration(exact)
         stamps = [int(t[0]) for t in (*(p.stamps_ns for p in pictures.values()), readings.stamps_ns) if len(t)]
         if not stamps:
             raise RecordingError(f"no samples in {directory}", code="EG-N071", hint=_HINT)
         shift_ns = FIRST_STAMP_NS - min(stamps)
         streams = [p.stream(name, shift_ns) for name, p in pictures.items() if len(p.stamps_ns)]
         if len(readings.stamps_ns):
-            streams.append(readings.stream(self._imu_axes(root), shift_ns))
+            streams.append(readings.stream(self._axes, shift_ns))
         self._streams = {s.info.sensor: s for s in streams}
         self._sources: Mapping[str, RecordedSource] = {}
 
@@ -223,19 +224,35 @@ class EurocRecording:
             self.notes.append({"kind": "calibration", "file": f"{folder.name}/sensor.yaml", "reason": str(error)})
             return None
 
-    def _imu_axes(self, root: Path) -> NDArray[np.float64]:
-        """(3, 3): the IMU's own axes to forward, left, up of the camera's view."""
+    def _imu_axes(self, root: Path) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """(3, 3) twice: the IMU's own axes to what is delivered (near forward, left, up of the camera's view), and
+        what is delivered to the camera's optical axes; None where the file does not say."""
         if self.camera is None:
             self.notes.append({"kind": "axes", "reason": "no camera extrinsics: IMU axes are taken as they are"})
-            return np.eye(3)
+            return np.eye(3), None
         body_imu = np.eye(3)
         try:
             body_imu = _rigid(_numbers(_yaml(root / "imu0" / "sensor.yaml"), "data", 16))[:3, :3]
         except ValueError:
             self.notes.append({"kind": "axes", "reason": "no IMU extrinsics: the IMU is taken as the body"})
-        axes: NDArray[np.float64] = _FLU_CAM @ self.camera.T_body_cam[:3, :3].T @ body_imu
+        cam_imu: NDArray[np.float64] = self.camera.T_body_cam[:3, :3].T @ body_imu
+        axes: NDArray[np.float64] = _FLU_CAM @ cam_imu
         snapped = _nearest_permutation(axes)
-        return axes if snapped is None else snapped
+        delivered = axes if snapped is None else snapped
+        return delivered, cam_imu @ delivered.T
+
+    def _rig_calibration(self, cam_imu: NDArray[np.float64] | None) -> RigCalibration | None:
+        if self.camera is None:
+            return None
+        cam_vehicle = np.eye(4)
+        cam_vehicle[:3, :3] = _FLU_CAM.T
+        return RigCalibration(
+            self.camera.camera_matrix,
+            cam_vehicle,
+            self.camera.image_size_px,
+            distortion=self.camera.distortion,
+            R_cam_imu=cam_imu,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

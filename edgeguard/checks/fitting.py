@@ -78,10 +78,14 @@ class Scores:
         self.score.append(score)
         self.speed_m_s.append(math.nan if speed_m_s is None else abs(speed_m_s))
 
-    def part(self, start: int, stop: int | None = None) -> Scores:
-        """The scores from number `start` on, before number `stop`."""
-        rows = slice(start, stop)
-        return replace(self, t_s=self.t_s[rows], score=self.score[rows], speed_m_s=self.speed_m_s[rows])
+    def part(self, rows: Sequence[int]) -> Scores:
+        """The scores with these numbers, in this order."""
+        return replace(
+            self,
+            t_s=[self.t_s[i] for i in rows],
+            score=[self.score[i] for i in rows],
+            speed_m_s=[self.speed_m_s[i] for i in rows],
+        )
 
     def monitor(self, fits: SensorFits) -> ScoreMonitor:
         """A monitor like the one that gave the scores, with these fits."""

@@ -17,11 +17,13 @@ from edgeguard.errors import CalibrationError, NotCleanError
 from edgeguard.runtime.calibration import rig_of
 from edgeguard.runtime.pipeline import Pipeline
 from edgeguard.sensors.recorded import Recording
-from edgeguard.types import Check, Level, Tick
+from edgeguard.types import Check, Level
 
 # The last part is never fitted on: what is written is what it was held against.
 HELD_OUT_SHARE = 0.3
 MIN_TICKS = 20
+# Where anomalies are allowed, what lies so near to one is not fitted on: its onset was there before it was found.
+AROUND_ANOMALY_NS = 3 * NS_PER_S
 SEED = 0  # of the resampling; equal recordings give equal calibrations
 
 
@@ -29,13 +31,15 @@ SEED = 0  # of the resampling; equal recordings give equal calibrations
 class Observed:
     """A recording as the checks saw it.
 
-    scores: per monitor. tail: per monitor, the number of its first score in the held-out part. anomalies: check to
-    ticks with one. fit_s, tail_s: seconds of both parts; from_s, to_s: of the whole, from the recording's start.
+    scores: per monitor. fit, tail: per monitor, the numbers of its scores in the part to fit on, without those around
+    an anomaly, and in the held-out part. anomalies: check to ticks with one. fit_s, tail_s: seconds of both parts;
+    from_s, to_s: of the whole, from the recording's start.
     """
 
     rig: Rig
     scores: tuple[Scores, ...]
-    tail: tuple[int, ...]
+    fit: tuple[Sequence[int], ...]
+    tail: tuple[Sequence[int], ...]
     anomalies: Mapping[str, int]
     from_s: float
     to_s: float
@@ -92,9 +96,8 @@ def observe(
             hint="record at least a minute of what the rig normally does: edgeguard replay RECORDING --record FILE",
         )
     clock = ManualClock(start_ns=start_ns - 1)
-    split_ns = _split(inside)
+    log = _Log([], [])
     scores: tuple[Scores, ...] = ()
-    tail: tuple[int, ...] = ()
     anomalies: dict[str, int] = {}
     sources = recording.sources(clock)
     rig = rig_of([source.info for source in sources.values()], recording.calibration)
@@ -105,21 +108,45 @@ def observe(
             if tick is inside[0]:
                 # Only now: what ran in before the part is what the checks need to have seen.
                 scores = tuple(Scores.of(monitor) for monitor in pipeline.monitors)
-            if tick.stamp_ns >= split_ns and not tail:
-                tail = tuple(len(each.score) for each in scores)
             _, results = pipeline.evidence(tick)
-            for result in results if tick.stamp_ns >= inside[0].stamp_ns else ():
-                if result.level is Level.ANOMALY:
-                    anomalies[result.check] = anomalies.get(result.check, 0) + 1
+            if tick.stamp_ns >= inside[0].stamp_ns:
+                found = [result.check for result in results if result.level is Level.ANOMALY]
+                anomalies |= {check: anomalies.get(check, 0) + 1 for check in found}
+                log.counts.append([len(each.score) for each in scores])
+                log.found.append(bool(found))
             if on_tick is not None:
                 on_tick(done, len(ticks))
-    first_s, last_s = ((tick.stamp_ns - start_ns) / NS_PER_S for tick in (inside[0], inside[-1]))
-    tail_s = (inside[-1].stamp_ns - split_ns) / NS_PER_S
-    return Observed(rig, scores, tail, anomalies, first_s, last_s, last_s - first_s - tail_s, tail_s)
+    split = round(len(inside) * (1.0 - HELD_OUT_SHARE))
+    clean = log.clean([tick.stamp_ns for tick in inside])
+    first_s, split_s, last_s = ((inside[i].stamp_ns - start_ns) / NS_PER_S for i in (0, split, -1))
+    return Observed(
+        rig, scores,
+        tuple(log.rows(i, [tick for tick in range(split) if clean[tick]]) for i in range(len(scores))),
+        tuple(log.rows(i, range(split, len(inside))) for i in range(len(scores))),
+        anomalies, first_s, last_s, split_s - first_s, last_s - split_s,
+    )  # fmt: skip
 
 
-def _split(inside: list[Tick]) -> int:
-    return inside[round(len(inside) * (1.0 - HELD_OUT_SHARE))].stamp_ns
+@dataclass(frozen=True, slots=True)
+class _Log:
+    """counts: per tick, how many scores each monitor has given so far. found: per tick, whether a check alarmed."""
+
+    counts: list[list[int]]
+    found: list[bool]
+
+    def clean(self, stamps_ns: Sequence[int]) -> list[bool]:
+        """Per tick, whether no check alarmed shortly before or after it."""
+        alarms = np.array([stamp for stamp, found in zip(stamps_ns, self.found, strict=True) if found], dtype=np.int64)
+        nearest = [int(np.abs(alarms - stamp).min(initial=2**62)) for stamp in stamps_ns]
+        return [distance > AROUND_ANOMALY_NS for distance in nearest]
+
+    def rows(self, monitor: int, ticks: Sequence[int]) -> list[int]:
+        """Numbers of the scores that a monitor gave in these ticks."""
+        return [
+            row
+            for tick in ticks
+            for row in range(self.counts[tick - 1][monitor] if tick else 0, self.counts[tick][monitor])
+        ]
 
 
 def calibrate_sensors(
@@ -129,7 +156,7 @@ def calibrate_sensors(
 
     Args:
         hours_between_alarms: of all monitors together; each gets an equal share. recording: its name, for the file.
-        allow_anomalies: fit although a check found something; the fits are robust, but an attack may hide in them.
+        allow_anomalies: fit on what lies apart from what a check found; an attack that none found may hide in it.
 
     Raises:
         NotCleanError: EG-L006, with the check that found something. CalibrationError: EG-L007, no monitor gave a score.
@@ -141,7 +168,7 @@ def calibrate_sensors(
             hint="find out why with edgeguard replay RECORDING, choose a clean part with --from and --to, "
             "or say --allow-anomalies",
         )
-    giving = [(scores, tail) for scores, tail in zip(observed.scores, observed.tail, strict=True) if scores.score]
+    giving = [each for each in zip(observed.scores, observed.fit, observed.tail, strict=True) if each[0].score]
     if not giving:
         raise CalibrationError(
             "no check of this rig has given a score", code="EG-L007", hint="the rig must move, with all sensors on"
@@ -149,11 +176,11 @@ def calibrate_sensors(
     rng = np.random.default_rng(SEED)
     share_hours = hours_between_alarms * len(giving)
     fitted = {
-        scores.name: fit_scores(scores.part(0, tail), share_hours, rng, trust_tail=not observed.anomalies)
-        for scores, tail in giving
+        scores.name: fit_scores(scores.part(rows), share_hours, rng, trust_tail=not observed.anomalies)
+        for scores, rows, _ in giving
     }
     fits = SensorFits({name: tuple(one.bin for one in bins) for name, bins in fitted.items()})
-    alarms = sum(scores.part(tail).alarms(fits) for scores, tail in giving)
+    alarms = sum(scores.part(tail).alarms(fits) for scores, _, tail in giving)
     section = SensorSection(
         rig=observed.rig,
         made=Made(
@@ -162,13 +189,13 @@ def calibrate_sensors(
         held_out=HeldOut(observed.tail_s, alarms, poisson_upper(alarms) * 3600.0 / observed.tail_s),
         monitors={
             scores.name: Monitor(scores.definition, tuple(_bin(one) for one in fitted[scores.name]))
-            for scores, _ in giving
+            for scores, _, _ in giving
             if fitted[scores.name]
         },
     )
     rows = tuple(
         Fitted(scores.name, scores.prior.unit, one, scores.prior.sigma, _detectable(scores, one))
-        for scores, _ in giving
+        for scores, _, _ in giving
         for one in fitted[scores.name]
     )
     unseen = tuple(scores.name for scores in observed.scores if not fitted.get(scores.name))

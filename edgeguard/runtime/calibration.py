@@ -106,10 +106,10 @@ def _difference(made: Rig, here: Rig) -> str:
 
 
 def _digest(geometry: RigCalibration) -> str:
-    """SHA-256 over the geometry; six digits each, so that writing it to text and back does not change it."""
-    numbers = [
-        f"{float(value):.6g}"
-        for value in (*geometry.camera_matrix.ravel(), *geometry.T_cam_lidar.ravel(), *geometry.image_size_px,
-                      geometry.lidar_height_m)
-    ]  # fmt: skip
+    """SHA-256 over the geometry; six decimals each, so that writing it to text and back does not change it."""
+    rotation = () if geometry.R_cam_imu is None else geometry.R_cam_imu.ravel()
+    values = (geometry.camera_matrix.ravel(), geometry.T_cam_lidar.ravel(), geometry.image_size_px,
+              (geometry.lidar_height_m,), geometry.distortion, rotation)  # fmt: skip
+    # Adding zero makes -0.0 and 0.0 one spelling.
+    numbers = [[f"{round(float(value), 6) + 0.0:.6f}" for value in each] for each in values]
     return hashlib.sha256(json.dumps(numbers).encode()).hexdigest()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeguard.fusion.decision import Attribution, Attributor
 from edgeguard.fusion.ego import EgoFilter
+from edgeguard.fusion.track import TrackCheck
 from edgeguard.fusion.trust import TrustLedger
 from edgeguard.types import (
     CAMERA,
@@ -27,32 +28,60 @@ from edgeguard.types import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Protocol
+
+    from edgeguard.checks.lidar_evidence import ScanMotion
+
+    class MotionEvidence(Protocol):
+        """Who knows the scan match of a tick: `edgeguard.checks.lidar_evidence.LidarEvidence`."""
+
+        def motion(self, synced: SyncedSet) -> ScanMotion | None: ...
+
+
+EGO_SENSORS = (GNSS, WHEELS, IMU, LIDAR)
 
 
 class Fusion:
-    """Trust, ego state and registered depth of one rig.
+    """Trust, ego state, long-window checks and the camera-lidar product of one rig.
 
     Args:
         sensors: names of the rig's sensors; results about others are ignored.
         calibration: camera-lidar geometry, or None where there is no such pair.
+        evidence: who matches the lidar's sweeps, shared with the checks so that it is done once; None without a lidar.
     """
 
-    def __init__(self, sensors: Sequence[str], calibration: RigCalibration | None = None) -> None:
+    def __init__(
+        self,
+        sensors: Sequence[str],
+        calibration: RigCalibration | None = None,
+        evidence: MotionEvidence | None = None,
+    ) -> None:
         self._sensors = tuple(sensors)
         self._calibration = calibration
+        self._evidence = evidence
         self._trust = TrustLedger(self._sensors)
         self._attributor = Attributor()
-        self._ego = EgoFilter()
+        self._ego = EgoFilter(has_gnss=GNSS in self._sensors)
+        self._track = TrackCheck(self._sensors)
+        self._long: tuple[CheckResult, ...] = ()
         self.attribution = Attribution()
 
     def update(self, synced: SyncedSet, results: Sequence[CheckResult]) -> FusedState:
-        """Take one tick. `attribution` keeps the reasoning of the last one."""
+        """Take one tick. `attribution` keeps the reasoning of the last one.
+
+        The long-window checks look at the state after the tick, so what they find counts from the next tick on.
+        """
         rejected = frozenset(s for s in self._sensors if self._trust.state(s) is TrustState.REJECTED)
-        self.attribution = self._attributor.update(synced.stamp_ns, results, rejected)
+        evidence = (*results, *self._long)
+        self.attribution = self._attributor.update(synced.stamp_ns, evidence, rejected)
         trust = self._trust.update(synced.stamp_ns, self.attribution, self._withheld(synced))
-        believed = frozenset(s for s in (GNSS, WHEELS, IMU) if s in trust and trust[s].state is TrustState.TRUSTED)
-        ego = self._ego.update(synced, believed)
-        return FusedState(trust=MappingProxyType(dict(trust)), registered=self._register(synced), ego=ego)
+        trusted = frozenset(s for s, t in trust.items() if t.state is TrustState.TRUSTED)
+        motion = self._evidence.motion(synced) if self._evidence is not None else None
+        ego = self._ego.update(synced, trusted & frozenset(EGO_SENSORS), motion)
+        self._long = self._track.update(synced, self._ego, trusted)
+        return FusedState(
+            trust=MappingProxyType(dict(trust)), registered=self._register(synced), ego=ego, results=self._long
+        )
 
     def _withheld(self, synced: SyncedSet) -> frozenset[str]:
         """A GNSS under suspicion earns no trust while its fixes contradict what the others reckon: a constant offset

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeguard.cli.options import config_option, print_result, progress_bar, say
-from edgeguard.errors import EXIT_FINDING, EXIT_OK, ConfigError
+from edgeguard.errors import EXIT_FINDING, EXIT_OK, ConfigError, ScenarioError
 
 if TYPE_CHECKING:
     from edgeguard.checks.scores import SensorFits
@@ -158,3 +158,63 @@ def _write(path: Path, text: str) -> None:
             f"cannot write {path}: {error.strerror}", code="EG-C022", hint="choose another path"
         ) from None
     say(f"wrote {path}")
+
+
+@command.command("alarms")
+@click.option("--hours", type=click.FloatRange(0.01, 240.0), default=24.0, show_default=True, help="Simulated, in all.")
+@click.option(
+    "--out", "out_path", type=click.Path(path_type=Path), default=Path("alarms.jsonl"), show_default=True,
+    help="Finished drives go here; those it already holds are not driven again.",
+)  # fmt: skip
+@click.option(
+    "--rate", type=click.FloatRange(0.01, 1000.0), default=4.0, show_default=True,
+    help="False alarms per hour that each rig is calibrated for.",
+)  # fmt: skip
+@click.option("--uncalibrated", is_flag=True, help="Calibrate nothing; the checks run on their shipped priors.")
+@click.option(
+    "--preset", "presets", multiple=True, metavar="NAME", help="car, no-imu, no-gnss, frames; all without it."
+)
+@click.option("--seed", type=click.IntRange(0, 1000), default=1, show_default=True, help="Decides the streets.")
+@click.option("--jobs", type=click.IntRange(1, 64), help="Drives at once; one per processor without it.")
+@click.option(
+    "--format", "output", type=click.Choice(["text", "json"]), default="text", show_default=True,
+    envvar="EDGEGUARD_FORMAT", help="How the result is printed to stdout.",
+)  # fmt: skip
+def alarms_command(
+    hours: float,
+    out_path: Path,
+    rate: float,
+    uncalibrated: bool,
+    presets: tuple[str, ...],
+    seed: int,
+    jobs: int | None,
+    output: str,
+) -> int:
+    """Drive clean simulated hours and count false alarms; stop and start again at will.
+
+    Exit 0 when the rate is within 30 % of the one that was calibrated for, 1 when not.
+
+    \b
+    edgeguard bench alarms --hours 24 --out alarms.jsonl
+    """
+    import msgspec
+
+    from edgeguard.sim.attacks.registry import nearest
+    from edgeguard.sim.soak.lean import PRESETS
+    from edgeguard.sim.soak.soak import Soak, run_soak
+    from edgeguard.sim.soak.table import soak_text
+
+    known = {preset.name: preset for preset in PRESETS}
+    for name in presets:
+        if name not in known:
+            raise ScenarioError(f"no preset is called {name!r}", code="EG-X046", hint=nearest(name, list(known)))
+    chosen = tuple(preset for preset in PRESETS if not presets or preset.name in presets)
+    soak = Soak(hours, None if uncalibrated else rate, seed, chosen)
+    with progress_bar() as bar:
+        task = bar.add_task("alarms", total=len(soak.drives))
+        result = run_soak(
+            soak, out_path, jobs=jobs or len(os.sched_getaffinity(0)), on_drive=lambda _: bar.advance(task)
+        )
+    click.echo(json.dumps(msgspec.to_builtins(result)) if output == "json" else soak_text(result))
+    say(f"drives: {out_path}")
+    return EXIT_OK if result.within or uncalibrated else EXIT_FINDING

@@ -37,9 +37,9 @@ from edgeguard.types import (
 
 FIT_SHARE = 0.5
 MIN_TICKS = 3
-# Budget of a row, in ticks with camera or lidar: 200 ticks of 50 ms are 10 s of one core, all rows together about five
+# Budget of a row, in ticks with camera or lidar: 300 ticks of 50 ms are 15 s of one core, all rows together about five
 # minutes. A tick without frames costs a twentieth.
-BUDGET_TICKS = 200.0
+BUDGET_TICKS = 300.0
 LIGHT_TICK = 0.05
 LEAST_TRIALS, MOST_TRIALS = 10, 80
 MOST_VARIANTS = 8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from edgeguard.clock import NS_PER_S
 from edgeguard.sim.attacks.base import Moment
 from edgeguard.sim.attacks.gnss import moved
 from edgeguard.types import GnssFix, Image, PointCloud, RigCalibration, Sample, SourceInfo
+
+_CAMERA_NOISE_DN = 2.0  # a machine-vision sensor at mid grey
+_RANGE_NOISE = 1e-3  # 1 cm at 10 m
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +95,10 @@ class AlongTrackDrift:
 
 
 class OtherPlace:
-    """The same kind of sensor at another time and place: frames of the recording's beginning, played on in a circle."""
+    """The same kind of sensor at another time and place: frames of the recording's beginning, played on in a circle.
+
+    Each gets fresh sensor noise: another sensor's payloads are nobody's copies, so no memory of payloads finds them.
+    """
 
     unplugs = False
 
@@ -103,11 +109,14 @@ class OtherPlace:
 
     def apply(self, sample: Sample, moment: Moment) -> Sample | None:
         """Return the next foreign frame under the stamps of this one."""
-        from dataclasses import replace
-
-        del moment
         frame = self._frames[self._next % len(self._frames)]
         self._next += 1
-        if not isinstance(frame, Image | PointCloud) or type(frame) is not type(sample):
-            return sample
-        return replace(frame, stamp_ns=sample.stamp_ns, device_stamp_ns=sample.device_stamp_ns)
+        stamps = {"stamp_ns": sample.stamp_ns, "device_stamp_ns": sample.device_stamp_ns}
+        if isinstance(frame, Image) and isinstance(sample, Image):
+            noise = _CAMERA_NOISE_DN * moment.rng.standard_normal(frame.pixels.shape, dtype=np.float32)
+            pixels = np.clip(frame.pixels + noise + np.float32(0.5), 0, 255).astype(np.uint8)
+            return replace(frame, pixels=pixels, **stamps)
+        if isinstance(frame, PointCloud) and isinstance(sample, PointCloud):
+            noise = 1.0 + _RANGE_NOISE * moment.rng.standard_normal((len(frame.xyz), 1), dtype=np.float32)
+            return replace(frame, xyz=np.ascontiguousarray(frame.xyz * noise, dtype=np.float32), **stamps)
+        return sample

@@ -1,0 +1,313 @@
+"""Plans a clean day, drives it over processes, keeps every finished drive, and holds the alarms against the rate."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from multiprocessing import get_context
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from edgeguard.checks.scores import SensorFits
+from edgeguard.clock import NS_PER_S, ManualClock, SystemClock
+from edgeguard.config import Config, PipelineConfig
+from edgeguard.errors import CalibrationError, ConfigError, ScenarioError
+from edgeguard.runtime.calibrate import calibrate_sensors, observe
+from edgeguard.runtime.pipeline import Pipeline
+from edgeguard.sim.detection.metrics import rate_per_hour
+from edgeguard.sim.soak.lean import PRESETS, Preset, lean_drive
+from edgeguard.types import FrameResult, TrustState
+
+DRIVE_S = 600.0  # the longest a street is
+CALIBRATION_S = 600.0
+RIGS = 4  # per preset: wheels of different scale
+FIRST_STREET = 5_000  # streets of the day; a rig's calibration drive is on one of its own
+CALIBRATION_STREET = 1_000
+TOLERANCE = 0.3
+FRAME_DRIVE_S = 120.0
+# One poll a tick: nothing in memory overflows, and twenty polls of empty queues cost as much as the checks.
+SOAK_CONFIG = Config(pipeline=PipelineConfig(tick_ms=100, poll_ms=100))
+_PROGRAM = ("checks", "fusion", "kernels", "runtime", "sim", "sync")  # what decides how a drive comes out
+
+
+class Drive(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One drive of the plan."""
+
+    preset: str
+    rig: int
+    street: int
+    duration_s: float
+
+
+class Driven(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One finished drive: a line of the file.
+
+    key: hash of the program and the settings; lines of another key belong to another day. alarms: rising edges of
+    "something accuses somebody". checks, sensors: rising edges of each. moments_s: of the first alarms.
+    """
+
+    key: str
+    drive: Drive
+    clean_s: float
+    alarms: int
+    alarmed_s: float
+    checks: dict[str, int]
+    sensors: dict[str, int]
+    moments_s: tuple[float, ...]
+    calibrated: bool
+    spent_s: float
+
+
+class CheckRate(msgspec.Struct, frozen=True):
+    """False alarms of one check, per hour, with the exact interval."""
+
+    count: int
+    per_hour: float
+    low: float
+    high: float
+
+
+class SoakResult(msgspec.Struct, frozen=True):
+    """The day. within: whether the rate lies within 30 % of the stated one; certain: whether its interval does.
+    times_real_time: simulated seconds per second of one process."""
+
+    format: str
+    stated_per_hour: float
+    hours: float
+    planned_hours: float
+    drives: int
+    alarms: int
+    per_hour: float
+    low: float
+    high: float
+    within: bool
+    certain: bool
+    alarmed_share: float
+    uncalibrated_drives: int
+    times_real_time: float
+    checks: dict[str, CheckRate]
+    presets: dict[str, CheckRate]
+
+
+FORMAT = "edgeguard-bench-alarms/1"
+MAX_MOMENTS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Soak:
+    """What is driven. rate: alarms per hour that the calibration aims at; None runs on shipped priors."""
+
+    hours: float
+    rate: float | None = 4.0
+    seed: int = 1
+    presets: tuple[Preset, ...] = PRESETS
+    drives: tuple[Drive, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "drives", tuple(_plan(self)))
+
+    @property
+    def key(self) -> str:
+        """Hash of the program and of all settings that decide a drive; the number of hours does not."""
+        parts = (_program(), repr(self.rate), repr(self.seed), repr(self.presets))
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _plan(soak: Soak) -> Iterator[Drive]:
+    """Drives of all presets by their shares, a rig's drives together so that its calibration is made once. A longer day
+    begins with the drives of a shorter one."""
+    for preset in soak.presets:
+        left_s = soak.hours * 3600.0 * preset.share / sum(p.share for p in soak.presets)
+        longest_s = FRAME_DRIVE_S if preset.name == "frames" else DRIVE_S
+        count = max(1, round(left_s / longest_s))
+        for number in range(count):
+            street = FIRST_STREET + 10_000 * soak.seed + number
+            yield Drive(preset.name, number % RIGS, street, min(longest_s, max(10.0, left_s / count)))
+
+
+@lru_cache(maxsize=1)
+def _program() -> str:
+    """Hash of the source files that decide how a drive comes out."""
+    digest = hashlib.sha256()
+
+    def add(folder: Traversable) -> None:
+        for entry in sorted(folder.iterdir(), key=lambda e: e.name):
+            if entry.is_dir():
+                add(entry)
+            elif entry.name.endswith((".py", ".toml")):
+                digest.update(entry.name.encode() + entry.read_bytes())
+
+    for room in _PROGRAM:
+        add(files("edgeguard") / room)
+    return digest.hexdigest()
+
+
+def run_soak(soak: Soak, path: Path, *, jobs: int = 1, on_drive: Callable[[Driven], None] | None = None) -> SoakResult:
+    """Drive what the file does not hold yet; each finished drive is on disk before the next is reported.
+
+    Raises:
+        ConfigError: EG-C022 when the file cannot be read or written. ScenarioError: EG-X047 when it is not one of ours.
+    """
+    key = soak.key
+    done = {row.drive: row for row in read_rows(path) if row.key == key}
+    wanted = [drive for drive in soak.drives if drive not in done]
+    try:
+        with path.open("ab") as file:
+            _end_line(path, file)
+            for row in _driven(soak, key, wanted, jobs):
+                done[row.drive] = row
+                file.write(msgspec.json.encode(row) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+                if on_drive is not None:
+                    on_drive(row)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}", code="EG-C022") from None
+    return summarise([done[drive] for drive in soak.drives], soak)
+
+
+def _end_line(path: Path, file: BinaryIO) -> None:
+    """A line that was cut by a crash is closed, so that the next one is whole."""
+    with path.open("rb") as written:
+        written.seek(0, os.SEEK_END)
+        if written.tell() == 0:
+            return
+        written.seek(-1, os.SEEK_END)
+        if written.read(1) != b"\n":
+            file.write(b"\n")
+
+
+def read_rows(path: Path) -> list[Driven]:
+    """Return the finished drives of a file; a line that was cut short is left out.
+
+    Raises:
+        ConfigError: EG-C022. ScenarioError: EG-X047.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError:
+        raise ConfigError(f"cannot read {path}", code="EG-C022") from None
+    rows = []
+    for line in filter(None, lines):
+        try:
+            rows.append(msgspec.json.decode(line, type=Driven))
+        except (msgspec.DecodeError, RecursionError):
+            continue
+    if lines and not rows and len(lines) > 1:
+        raise ScenarioError(f"{path} holds no drives", code="EG-X047", hint="choose another --out file")
+    return rows
+
+
+def _driven(soak: Soak, key: str, wanted: Sequence[Drive], jobs: int) -> Iterator[Driven]:
+    if jobs <= 1 or len(wanted) < 2:
+        yield from (drive_once(drive, soak.rate, key) for drive in wanted)
+        return
+    # A fresh interpreter per worker: forking one that holds threads is not safe.
+    with ProcessPoolExecutor(min(jobs, len(wanted)), mp_context=get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(drive_once, drive, soak.rate, key) for drive in wanted]):
+            yield done.result()
+
+
+@lru_cache(maxsize=32)
+def _fits(preset: str, rig: int, rate: float) -> SensorFits | None:
+    """The rig's own calibration, on a street that is not part of the day; None when nothing gave a score."""
+    sensors = next(p.sensors for p in PRESETS if p.name == preset)
+    seconds = FRAME_DRIVE_S if preset == "frames" else CALIBRATION_S
+    drive = lean_drive(sensors, rig, CALIBRATION_STREET + rig, seconds)
+    try:
+        return calibrate_sensors(observe(drive, SOAK_CONFIG), 1.0 / rate, allow_anomalies=True).section.fits()
+    except CalibrationError:
+        return None
+
+
+def drive_once(drive: Drive, rate: float | None, key: str) -> Driven:
+    """Run one clean drive through the whole pipeline and count who was accused."""
+    fits = None if rate is None else _fits(drive.preset, drive.rig, rate)
+    watch = SystemClock()
+    began_ns = watch.now_ns()
+    sensors = next(p.sensors for p in PRESETS if p.name == drive.preset)
+    recording = lean_drive(sensors, drive.rig, drive.street, drive.duration_s)
+    ticks = list(recording.ticks())
+    clock = ManualClock(ticks[0].stamp_ns - 1)
+    count = _Count()
+    with Pipeline(
+        SOAK_CONFIG, recording.sources(clock), clock, calibration=recording.calibration, fits=fits
+    ) as pipeline:
+        for tick in ticks:
+            count.add(pipeline.step(tick), (tick.stamp_ns - ticks[0].stamp_ns) / NS_PER_S)
+    spent_s = (watch.now_ns() - began_ns) / NS_PER_S
+    return Driven(
+        key, drive, drive.duration_s, count.alarms, round(count.alarmed_ticks * 0.1, 1), dict(count.checks),
+        dict(count.sensors), tuple(count.moments), fits is not None, round(spent_s, 3),
+    )  # fmt: skip
+
+
+class _Count:
+    """Rising edges."""
+
+    def __init__(self) -> None:
+        self.alarms = self.alarmed_ticks = 0
+        self.checks: Counter[str] = Counter()
+        self.sensors: Counter[str] = Counter()
+        self.moments: list[float] = []
+        self._on = False
+        self._raised: frozenset[tuple[str, tuple[str, ...]]] = frozenset()
+        self._blamed: frozenset[str] = frozenset()
+
+    def add(self, frame: FrameResult, time_s: float) -> None:
+        raised = frozenset((r.check, r.sensors) for r in frame.anomalies)
+        blamed = frozenset(s for s, t in frame.fused.trust.items() if t.state is not TrustState.TRUSTED)
+        on = bool(raised or blamed)
+        if on and not self._on:
+            self.alarms += 1
+            if len(self.moments) < MAX_MOMENTS:
+                self.moments.append(round(time_s, 1))
+        self.alarmed_ticks += on
+        self.checks.update(check for check, _ in raised - self._raised)
+        self.sensors.update(blamed - self._blamed)
+        self._on, self._raised, self._blamed = on, raised, blamed
+
+
+def summarise(rows: Sequence[Driven], soak: Soak) -> SoakResult:
+    """Return the day's rates."""
+    seconds = sum(row.clean_s for row in rows)
+    alarms = sum(row.alarms for row in rows)
+    rate, low, high = rate_per_hour(alarms, seconds)
+    stated = soak.rate or 0.0
+    floor, ceiling = stated * (1 - TOLERANCE), stated * (1 + TOLERANCE)
+    checks: Counter[str] = Counter()
+    for row in rows:
+        checks.update(row.checks)
+    by_preset = {
+        preset.name: _rate(
+            sum(r.alarms for r in rows if r.drive.preset == preset.name),
+            sum(r.clean_s for r in rows if r.drive.preset == preset.name),
+        )
+        for preset in soak.presets
+    }
+    spent = sum(row.spent_s for row in rows)
+    return SoakResult(
+        FORMAT, stated, round(seconds / 3600.0, 4), soak.hours, len(rows), alarms, round(rate, 3), round(low, 3),
+        round(high, 3) if seconds else 0.0, floor <= rate <= ceiling, floor <= low and high <= ceiling,
+        round(sum(r.alarmed_s for r in rows) / seconds, 5) if seconds else 0.0,
+        sum(not row.calibrated for row in rows), round(seconds / spent, 1) if spent else 0.0,
+        {name: _rate(n, seconds) for name, n in checks.most_common()}, by_preset,
+    )  # fmt: skip
+
+
+def _rate(count: int, seconds: float) -> CheckRate:
+    if seconds <= 0.0:
+        return CheckRate(0, 0.0, 0.0, 0.0)
+    rate, low, high = rate_per_hour(count, seconds)
+    return CheckRate(count, round(rate, 3), round(low, 3), round(high, 3))

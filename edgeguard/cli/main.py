@@ -23,6 +23,7 @@ VERBS = {
     "sim": "run attack and fault scenarios against the real pipeline, for people and for CI",
     "calibrate": "learn from a clean recording what this rig's checks are held against",
     "bench": "inject attacks into recordings and measure detection; count false alarms of a clean day",
+    "warmup": "compile every kernel now, so that no frame waits for a compiler",
     "decode": "print what a raw capture of a sensor says, record by record",
     "scan": "scan model files before anything parses them: ONNX, pickle, PyTorch, NumPy, Keras, archives",
     "verify": "check a bundle's signature, digests and policy",

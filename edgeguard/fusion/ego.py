@@ -9,6 +9,7 @@ measurement, ever.
 
 from __future__ import annotations
 
+import cmath
 import math
 from collections import deque
 from dataclasses import dataclass
@@ -62,6 +63,8 @@ LIDAR_ALIKE = 5.0
 MAX_STRIDE_S = 1.0
 # How far back a fix may have been true.
 KEEP_TICKS = 16
+# No fix is placed on a path shorter than this.
+MIN_TICKS = 4
 
 
 def wrap(angle_rad: float) -> float:
@@ -151,7 +154,7 @@ class EgoFilter:
 
     def consistent(self, fix: GnssFix) -> bool:
         """Does this fix agree with where believed sensors say the vehicle is? True where the filter knows nothing."""
-        if self._reference is None or not self._started:
+        if self._reference is None or not self._started or len(self._path) < MIN_TICKS:
             return True
         if not (math.isfinite(fix.latitude_deg) and math.isfinite(fix.longitude_deg)):
             return False
@@ -199,6 +202,8 @@ class EgoFilter:
         turned, yaw_variance = self._turn(stride)
         gained = 0.0 if stride.gained_m_s is None else stride.gained_m_s - self.x[ACCEL] * dt
         f = np.eye(SIZE)
+        if dt <= 0 and self._path:
+            return
         if dt > 0:
             yaw, v = self.x[YAW] + turned / 2, self.x[V] + gained / 2
             cos, sin = math.cos(yaw) * near, math.sin(yaw) * near
@@ -303,14 +308,10 @@ class EgoFilter:
         """Place, yaw and speed at the time of a fix: now, less what was reckoned since."""
         now = self._path[-1]
         t_s = fix.stamp_ns / NS_PER_S - float(self.x[LAG])
-        then = self._path[0]
-        late = then
-        for late in self._path:
-            if late.t_s >= t_s:
-                break
-            then = late
-        span = late.t_s - then.t_s
-        share = min(1.0, max(0.0, (t_s - then.t_s) / span)) if span > 0 else 0.0
+        later = next((i for i, mark in enumerate(self._path) if mark.t_s >= t_s), len(self._path) - 1)
+        late, then = self._path[max(later, 1)], self._path[max(later, 1) - 1]
+        # Before the first mark the first step goes on backwards.
+        share = min(1.0, (t_s - then.t_s) / (late.t_s - then.t_s))
 
         def back(a: float, b: float, c: float) -> float:
             return a - (b + share * (c - b))
@@ -341,6 +342,8 @@ class EgoFilter:
     def _take_fix(self, fix: GnssFix) -> None:
         if fix.fix_quality <= 0 or not (math.isfinite(fix.latitude_deg) and math.isfinite(fix.longitude_deg)):
             return
+        if len(self._path) < MIN_TICKS:
+            return
         if self._reference is None:
             self._reference = (fix.latitude_deg, fix.longitude_deg, *metres_per_degree(fix.latitude_deg))
             self._started = True
@@ -369,14 +372,40 @@ class EgoFilter:
         heading = wrap(math.radians(90.0 - fix.course_deg))
         noise = alike * (sd / speed_m_s) ** 2 + COURSE_SD_RAD**2 * max(1.0, 1.0 / max(dt, 1e-3))
         if not self._yaw_known:
-            self.x[YAW] += wrap(heading - past.yaw)
-            self._p[YAW, :] = self._p[:, YAW] = 0.0
-            self._p[YAW, YAW] = noise + (self._turn_rate * PRIOR_SD[LAG]) ** 2
-            self._yaw_known = True
+            self._face(wrap(heading - past.yaw), noise + (self._turn_rate * PRIOR_SD[LAG]) ** 2)
+            self._place(fix)
             return
         h = np.zeros(SIZE)
         h[YAW], h[LAG] = 1.0, -self._turn_rate
         self._correct(wrap(heading - self._at(fix).yaw), h, noise)
+
+    def _face(self, by_rad: float, variance: float) -> None:
+        """Take a first heading, and turn the path reckoned so far with it."""
+        self.x[YAW] += by_rad
+        self._p[YAW, :] = self._p[:, YAW] = 0.0
+        self._p[YAW, YAW] = variance
+        self._yaw_known = True
+        now, turn = self._path[-1], cmath.rect(1.0, by_rad)
+        ways = [complex(m.e - now.e, m.n - now.n) * turn for m in self._path]
+        marks = [
+            _Mark(m.t_s, now.e + w.real, now.n + w.imag, m.yaw, m.v) for m, w in zip(self._path, ways, strict=True)
+        ]
+        self._path.extend(marks)  # as many as it holds: they replace the others
+
+    def _place(self, fix: GnssFix) -> None:
+        """Take a first position that knows how late the fix is: east = fix - GNSS error + what was driven since."""
+        _, h, noise, past = self._position_model(fix)
+        place = self.plane(fix) or 0j
+        since = (float(self.x[E]) - past.e, float(self.x[N]) - past.n)
+        for axis, index, error in ((0, E, GE), (1, N, GN)):
+            self.x[index] = (place.real, place.imag)[axis] - float(self.x[error]) + since[axis]
+            others = h[axis].copy()
+            others[index] = 0.0
+            # East is what makes the innovation zero: minus all that it also hangs on.
+            row = -(others @ self._p)
+            row[E if axis == 0 else N] = 0.0
+            self._p[index, :] = self._p[:, index] = row
+            self._p[index, index] = float(others @ self._p @ others) + noise
 
     def _correct(self, innovation: float, h: NDArray[np.float64], noise: float, gate: float = GATE_1) -> bool:
         """Kalman correction by one number unless the innovation fails its gate."""

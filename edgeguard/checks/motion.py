@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgeguard.checks.clock_model import ClockCheck
 from edgeguard.checks.gnss import CourseCheck, DisplacementCheck, DopplerCheck, GnssWheelSpeedCheck
-from edgeguard.checks.inertial import AccelerationCheck, WheelTurnCheck
+from edgeguard.checks.inertial import AccelerationCheck, LateralCheck, WheelCourseCheck, WheelTurnCheck
 from edgeguard.checks.motion_history import MotionHistory
+from edgeguard.checks.protocol_plausibility import PlausibilityCheck
+from edgeguard.checks.rogue_source import ReplayCheck, SourceCheck, repeats
 from edgeguard.checks.serial import FrameIntegrityCheck, IntegrityCheck
 from edgeguard.checks.timing import build_timing_checks
 from edgeguard.types import GNSS, IMU, WHEELS, Image, PointCloud
@@ -30,13 +33,18 @@ def build_motion_checks(infos: Sequence[SourceInfo], fits: SensorFits | None = N
         FrameIntegrityCheck(info.sensor) if info.kind in (Image, PointCloud) else IntegrityCheck(info.sensor)
         for info in infos
     )
+    for info in infos:
+        checks += [ClockCheck(info.sensor, fits), SourceCheck(info), PlausibilityCheck(info)]
+        if repeats(info):
+            checks.append(ReplayCheck(info))
     history = MotionHistory(fits)
     if GNSS in sensors:
         checks.append(DopplerCheck(history))
     if {GNSS, WHEELS} <= sensors:
         checks += [GnssWheelSpeedCheck(history, fits), DisplacementCheck(history, has_imu=IMU in sensors)]
+        checks.append(WheelCourseCheck(history))
     if {GNSS, IMU} <= sensors:
-        checks.append(CourseCheck(history, fits))
+        checks += [CourseCheck(history, fits), LateralCheck(history, GNSS)]
     if {IMU, WHEELS} <= sensors:
-        checks += [AccelerationCheck(history), WheelTurnCheck(history)]
+        checks += [AccelerationCheck(history), WheelTurnCheck(history), LateralCheck(history, WHEELS)]
     return checks

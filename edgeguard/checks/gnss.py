@@ -15,6 +15,7 @@ from edgeguard.checks.motion_check import Monitor, MotionCheck
 from edgeguard.checks.motion_drift import DriftMonitor
 from edgeguard.checks.motion_history import COURSE_MIN_SPEED_M_S, LEVER_ARM_M
 from edgeguard.checks.motion_statistics import DEAD_BAND_SIGMA, ResidualMonitor
+from edgeguard.checks.scores import Prior, ScoreMonitor
 from edgeguard.types import GNSS, IMU, WHEELS
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ HEADING_SAMPLES = 10
 LAG_SD_S = 0.05
 
 
+# Velocity of a receiver along or across the track against wheels and gyro, before anybody calibrated.
+NOISE = Prior(0.0, 0.15, "m/s", decorrelation_s=0.3)
 # Fixes further apart than this are no steps of one another.
 STEP_MAX_S = 1.5
 # For so long after a gap a receiver pulls its position in.
@@ -131,6 +134,7 @@ class GnssWheelSpeedCheck(MotionCheck):
         # Doppler speed: below 0.1 m/s under open sky, 0.3 m/s beside buildings.
         fit = fits.get("X8.speed") if fits is not None else None
         self._speed = DriftMonitor(0.04, 0.3, 0.15, fit=fit, renew=self._renew)
+        self._speed.record = ScoreMonitor("X8.speed", NOISE, fits)
         super().__init__((GNSS, WHEELS), history, {"speed": self._speed})
 
     def _observe(self) -> None:
@@ -170,6 +174,7 @@ class CourseCheck(MotionCheck):
         monitors: dict[str, Monitor] = {f"{s:.0f} s": ResidualMonitor(0.15, 0.45, s) for s in (1.0, 3.0)}
         fit = fits.get("X9.course.heading") if fits is not None else None
         self._heading = DriftMonitor(0.04, 0.3, 0.15, fit=fit)
+        self._heading.record = ScoreMonitor("X9.course.heading", NOISE, fits)
         super().__init__((GNSS, IMU), history, monitors | {"heading": self._heading})
         self._spans = (1.0, 3.0)
 

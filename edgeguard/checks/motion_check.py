@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edgeguard.checks.motion_history import MotionHistory
+    from edgeguard.checks.scores import ScoreMonitor
     from edgeguard.types import SyncedSet
 
 Monitor = ResidualMonitor | DriftMonitor
@@ -49,9 +50,10 @@ class MotionCheck(ABC):
         self._last_s = -math.inf
 
     @property
-    def monitors(self) -> tuple[Monitor, ...]:
-        """What a calibration may listen to."""
-        return tuple(self.residuals.values())
+    def monitors(self) -> tuple[ScoreMonitor, ...]:
+        """What a calibration of this rig listens to and fits."""
+        drifts = (m for m in self.residuals.values() if isinstance(m, DriftMonitor))
+        return tuple(m.record for m in drifts if m.record is not None)
 
     @abstractmethod
     def _observe(self) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edgeguard.checks.scores import Fit, ScoreListener
+    from edgeguard.checks.scores import Fit, ScoreMonitor
 
 # Shifts below half a sigma of the long-run noise are left alone.
 REFERENCE = 0.5
@@ -85,7 +85,8 @@ class DriftMonitor:
     ) -> None:
         self.name = ""
         self.last: float | None = None
-        self.listener: ScoreListener | None = None
+        # What a calibration listens to; it judges nothing here.
+        self.record: ScoreMonitor | None = None
         self._low, self._high = sigma_min, sigma_max
         self._least = least_correlation
         self._clean: deque[tuple[float, ...]] = deque(maxlen=MEMORY)
@@ -143,8 +144,8 @@ class DriftMonitor:
         if 0.0 < dt < 1.0:
             self._period_s += 0.1 * (dt - self._period_s)
         self._t, self.last = t, residual
-        if self.listener is not None:
-            self.listener(t, residual, speed_m_s)
+        if self.record is not None and self.record.listener is not None:
+            self.record.listener(t, residual, speed_m_s)
         z = residual / (self.sigma * self._root)
         reference = self._reference(offset)
         # Clipped beyond the reference, so that a shift that stands out of a large open offset counts in full.

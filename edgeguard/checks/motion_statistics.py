@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edgeguard.checks.scores import ScoreListener
-
 # Gate in sigma, on three samples in a row on one side (two where samples are slow): receivers do burst for 0.2 s, and
 # even a Laplace tail (P = exp(-6 sqrt 2) each) then needs years.
 GATE_SIGMA = 6.0
@@ -149,8 +147,6 @@ class ResidualMonitor:
         self, sigma_min: float, sigma_max: float, decorrelation_s: float, sigma_prior: float | None = None
     ) -> None:
         self.name = ""
-        self.last: float | None = None
-        self.listener: ScoreListener | None = None
         self._bounds = (sigma_min, sigma_max)
         self._prior = sigma_max if sigma_prior is None else sigma_prior
         self._decorrelation_s = decorrelation_s
@@ -201,9 +197,6 @@ class ResidualMonitor:
 
     def push(self, t: float, residual: float, dead_band: float) -> None:
         """Take one residual. It teaches the noise level only after a quarantine without suspicion."""
-        self.last = residual
-        if self.listener is not None:
-            self.listener(t, residual, None)
         sigma = self.sigma
         excess = max(0.0, abs(residual) - dead_band)
         z = float(np.copysign(excess, residual)) / sigma

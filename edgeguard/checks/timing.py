@@ -205,11 +205,11 @@ class FreezeCheck:
         return self._result(Level.OK, self._run, limit, "")
 
     def _take(self, sample: Sample) -> None:
-        values = _values(sample)
+        values = values_of(sample)
         if values is None:
             return
         previous, self._previous = self._previous, values
-        self._at_rest = _at_rest(sample)
+        self._at_rest = at_rest(sample)
         if previous is None or self._at_rest:
             self._run = 0
             return
@@ -252,7 +252,7 @@ class FreezeCheck:
         )
 
 
-def _values(sample: Sample) -> tuple[float, ...] | None:
+def values_of(sample: Sample) -> tuple[float, ...] | None:
     """What must change while the vehicle moves; the last one carries the quantisation step."""
     if isinstance(sample, GnssFix):
         return (sample.latitude_deg, sample.longitude_deg)
@@ -263,7 +263,8 @@ def _values(sample: Sample) -> tuple[float, ...] | None:
     return None
 
 
-def _at_rest(sample: Sample) -> bool:
+def at_rest(sample: Sample) -> bool:
+    """Whether the sample says that the vehicle stands; an IMU never does."""
     if isinstance(sample, GnssFix):
         return (sample.speed_m_s or 0.0) < STANDSTILL_M_S
     if isinstance(sample, WheelOdometry):

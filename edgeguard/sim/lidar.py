@@ -1,9 +1,9 @@
-"""A spinning lidar in the simulated street: 64 rings like an HDL-64, 1024 azimuths.
+"""A spinning lidar in the simulated street; by default 64 rings like an HDL-64, 1024 azimuths.
 
 By default a sweep is instantaneous, so that it agrees exactly with the frame exposed at the same time. With
-`sectors` above one the vehicle moves while the mirror turns: every sector is cast from where the vehicle is when
-the beam passes its middle, points are given in the sensor's frame at that moment (motion distortion), and
-`time_offset_ns` says when. The sweep's stamp is when the beam looks straight ahead.
+`turning` the vehicle and everybody else move while the mirror turns: every firing leaves from where the sensor is at
+that moment, points are given in the sensor's frame at that moment (motion distortion), and `time_offset_ns` says when.
+The sweep's stamp is when the beam looks straight ahead.
 """
 
 from __future__ import annotations
@@ -15,34 +15,54 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.clock import NS_PER_S
-from edgeguard.sim.camera import sensor_pose
-from edgeguard.sim.kernels.cast import cast, reflect
-from edgeguard.sim.windows import front_to_back, plan_distance, spinning_windows
+from edgeguard.sim.deviates import DEVIATES
+from edgeguard.sim.kernels import echo
+from edgeguard.sim.kernels.cast import cast, cast_plane
+from edgeguard.sim.lines import Aim, Planes, aim
+from edgeguard.sim.primitives import Primitives
+from edgeguard.sim.windows import front_to_back, spinning_windows
 from edgeguard.sim.world import World
 from edgeguard.types import LIDAR, PointCloud
 
 GROUND_REFLECTANCE = 0.22  # assumed for dry asphalt
-# Assumed: half of the pulses return from a 10 % target at 55 m head-on, the class of a large spinning lidar.
-_HALF_POWER = 0.10 / 55.0**2
-_STEEPNESS = 4.0
-_STRAY_LOSS = 0.015  # assumed: beams that find nothing for no visible reason
+_NO_MARKS = np.empty((0, 0), dtype=np.int32)
+
+
+def _hdl64() -> tuple[float, ...]:
+    return (*np.linspace(2.0, -8.33, 32).tolist(), *np.linspace(-8.83, -24.8, 32).tolist())
 
 
 @dataclass(frozen=True, slots=True)
 class LidarModel:
-    """Beam pattern and noise. `mount_m` is the sensor's place in the vehicle's frame."""
+    """Beam pattern and noise. `mount_m` is the sensor's place in the vehicle's frame.
+
+    elevations_deg: of each ring, falling. azimuths_deg: by how much each ring leads, counter-clockwise; empty: none.
+    firing_s: (per ring) when it fires after its line began, as far as it matters; empty: all together.
+    turning: the mirror takes `period_s` for a turn. range_sigma_m: noise of a strong echo; weak_sigma_m: what is added
+    at the half-power point, falling with the square root of the echo's power. beam_rad: full divergence.
+    reach_10_m: range at which half of the pulses return from a 10 % target head-on.
+    """
 
     columns: int = 1024
     max_range_m: float = 100.0
     range_sigma_m: float = 0.02
     mount_m: tuple[float, float, float] = (1.43, 0.0, 1.73)
     period_s: float = 0.1
-    sectors: int = 1
+    turning: bool = False
+    elevations_deg: tuple[float, ...] = _hdl64()
+    azimuths_deg: tuple[float, ...] = ()
+    firing_s: tuple[float, ...] = ()
+    weak_sigma_m: float = 0.0
+    beam_rad: float = 0.0
+    reach_10_m: float = 55.0  # assumed: the class of a large spinning lidar
+    steepness: float = 4.0  # assumed
+    stray_loss: float = 0.015  # assumed: beams that find nothing for no visible reason
+    intensity_noise: float = 0.04
+    quantum_m: float = 0.0
 
     def elevations_rad(self) -> NDArray[np.float64]:
-        """Return the 64 ring elevations, falling: 1/3 degree apart above, 1/2 degree apart below."""
-        degrees = np.concatenate([np.linspace(2.0, -8.33, 32), np.linspace(-8.83, -24.8, 32)])
-        return np.asarray(np.deg2rad(degrees))
+        """Return the ring elevations, falling."""
+        return np.deg2rad(np.asarray(self.elevations_deg, dtype=np.float64))
 
 
 DEFAULT_LIDAR = LidarModel()
@@ -71,87 +91,98 @@ def view(world: World, time_s: float, lidar: LidarModel = DEFAULT_LIDAR, *, nois
     """Return a sweep together with ground truth per point."""
     world.ego(time_s)  # refuses times outside the drive
     stamp_ns = round(time_s * NS_PER_S)
-    key = [world.seed if noise_seed is None else noise_seed, stamp_ns, 0x11DA]
-    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
-    rays = _rays(lidar)
-    shape = rays.shape[:2]
-    distance, owner = np.empty(shape, np.float32), np.empty(shape, np.int32)
+    beams, offsets_s, fired = _beams(lidar)
+    aimed = aim(world, time_s, lidar.mount_m, beams, offsets_s if lidar.turning else None)
+    scene = world.primitives(time_s, lidar.max_range_m + 10.0).seen_from(*aimed.frame, lidar.max_range_m)
+    distance, hit = _cast(scene, aimed, lidar)
+    shape = distance.shape
     reflectance, cosine = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    offsets = np.zeros(lidar.columns, dtype=np.int32)
-    width = lidar.columns // lidar.sectors
-    for sector in range(lidar.sectors):
-        part = slice(sector * width, (sector + 1) * width if sector + 1 < lidar.sectors else lidar.columns)
-        # Column 0 looks back at the start of the turn, the middle column ahead at the stamp.
-        lag = ((part.start + part.stop) / 2 / lidar.columns - 0.5) * lidar.period_s if lidar.sectors > 1 else 0.0
-        at = min(max(time_s + lag, 0.0), world.duration_s)
-        offsets[part] = round(lag * NS_PER_S)
-        cells = _cast(world, at, lidar, rays, part)
-        distance[:, part], owner[:, part], reflectance[:, part], cosine[:, part] = cells
-    returned = _returned(rng, distance, reflectance, cosine, lidar)
-    noise = rng.standard_normal(shape, dtype=np.float32) * np.float32(lidar.range_sigma_m)
-    intensity = reflectance * cosine * (1.0 + 0.04 * rng.standard_normal(shape, dtype=np.float32))
-    ring, column = np.nonzero(returned)
-    measured = distance[returned] + noise[returned]
+    velocity = scene.velocities()
+    echo.reflect(
+        *aimed.rays, aimed.starts, distance, hit, scene.values, velocity, scene.codes, GROUND_REFLECTANCE, reflectance,
+        cosine,
+    )  # fmt: skip
+    seed = world.seed if noise_seed is None else noise_seed
+    key = int(np.random.SeedSequence([seed, stamp_ns, 0x11DA]).generate_state(1)[0])
+    size = distance.size
+    xyz, intensity = np.empty((size, 3), np.float32), np.empty(size, np.float32)
+    ring, offset = np.empty(size, np.int16), np.empty(size, np.int32)
+    owner, true_range = np.empty(size, np.int32), np.empty(size, np.float32)
+    owners = np.ascontiguousarray(scene.codes[:, 2].astype(np.int32))
+    count = echo.listen(
+        *beams, distance, reflectance, cosine, hit, owners, fired, _constants(lidar), key, DEVIATES, xyz, intensity,
+        ring, offset, owner, true_range,
+    )  # fmt: skip
     cloud = PointCloud(
-        xyz=rays[returned] * measured[:, None],
-        intensity=np.clip(intensity[returned], 0.0, 1.0),
+        xyz=xyz[:count].copy(),
+        intensity=intensity[:count].copy(),
         stamp_ns=stamp_ns,
         sensor=LIDAR,
-        ring=ring.astype(np.int16),
-        time_offset_ns=offsets[column],
+        ring=ring[:count].copy(),
+        time_offset_ns=offset[:count].copy(),
         device_stamp_ns=stamp_ns,
     )
-    return LidarView(cloud, owner[returned], distance[returned])
+    return LidarView(cloud, owner[:count].copy(), true_range[:count].copy())
 
 
 @lru_cache(maxsize=4)
-def _rays(lidar: LidarModel) -> NDArray[np.float32]:
-    elevation = lidar.elevations_rad()[:, None]
-    azimuth = np.pi - 2 * np.pi * np.arange(lidar.columns) / lidar.columns
-    rays = np.empty((len(elevation), lidar.columns, 3), dtype=np.float32)
-    rays[..., 0] = np.cos(elevation) * np.cos(azimuth)
-    rays[..., 1] = np.cos(elevation) * np.sin(azimuth)
-    rays[..., 2] = np.sin(elevation)
-    return rays
+def _beams(lidar: LidarModel) -> tuple[Planes, NDArray[np.float64], NDArray[np.int32]]:
+    """Return three (L, B) planes of unit rays in the sensor's frame, (L,) firing times in s, (L, B) the same in ns.
 
-
-def _cast(
-    world: World, time_s: float, lidar: LidarModel, rays: NDArray[np.float32], part: slice
-) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
-    """Return distance, object number, reflectance and cosine of incidence for the columns of `part`."""
-    pose = sensor_pose(world.ego(time_s), lidar.mount_m)
-    scene = world.primitives(time_s, lidar.max_range_m + 10.0).seen_from(*pose, lidar.max_range_m)
-    nearest = plan_distance(scene.values)
-    windows = spinning_windows(scene.values, lidar.elevations_rad(), lidar.columns)
-    windows = front_to_back(windows, scene.codes, nearest)
-    windows[:, 3] = np.clip(windows[:, 3] - part.start, 0, part.stop - part.start)
-    windows[:, 4] = np.clip(windows[:, 4] - part.start, 0, part.stop - part.start)
-    beams = np.ascontiguousarray(rays[:, part])
-    shape = beams.shape[:2]
-    distance, hit, mark = np.empty(shape, np.float32), np.empty(shape, np.int32), np.empty(shape, np.int32)
-    alone = np.zeros(int(scene.codes[:, 2].max(initial=-1)) + 1, dtype=np.int64)
-    cast(beams, lidar.mount_m[2], scene.values, scene.codes, windows, nearest, distance, hit, mark, alone)
-    reflectance, cosine = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    reflect(beams, distance, hit, scene.values, scene.codes, GROUND_REFLECTANCE, reflectance, cosine)
-    owner = np.full(len(scene.codes) + 2, -1, dtype=np.int32)
-    owner[:-2] = scene.codes[:, 2]
-    return distance, owner[hit], reflectance, cosine
-
-
-def _returned(
-    rng: np.random.Generator,
-    distance: NDArray[np.float32],
-    reflectance: NDArray[np.float32],
-    cosine: NDArray[np.float32],
-    lidar: LidarModel,
-) -> NDArray[np.bool_]:
-    """Draw which pulses come back: a logistic curve of received power around the half-power point.
-
-    Street surfaces are rougher than Lambert's: their echo falls with the square root of the cosine (the flattening
-    that Oren and Nayar 1994 describe), or no grazing ground would be seen at all.
+    Line 0 looks back at the start of the turn, the middle line ahead at the stamp.
     """
-    reach = np.minimum(distance, np.float32(1e6))
-    power = reflectance * np.sqrt(cosine) / (reach * reach)
-    ratio = np.maximum(power / _HALF_POWER, 1e-6)
-    chance = (1.0 - _STRAY_LOSS) / (1.0 + ratio**-_STEEPNESS)
-    return np.asarray((rng.random(distance.shape, dtype=np.float32) < chance) & (distance <= lidar.max_range_m))
+    elevation = lidar.elevations_rad()[None, :]
+    lead = np.deg2rad(np.asarray(lidar.azimuths_deg or np.zeros(elevation.shape[1])))[None, :]
+    azimuth = (np.pi - 2 * np.pi * np.arange(lidar.columns) / lidar.columns)[:, None] + lead
+    rays = (np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation) + 0 * azimuth)
+    planes = tuple(np.ascontiguousarray(plane, dtype=np.float32) for plane in rays)
+    offsets_s = (np.arange(lidar.columns) / lidar.columns - 0.5) * lidar.period_s
+    within = np.asarray(lidar.firing_s or np.zeros(elevation.shape[1]))[None, :]
+    fired = np.round((offsets_s[:, None] + within) * NS_PER_S).astype(np.int32)
+    if not lidar.turning:
+        fired = np.zeros_like(fired)
+    return (planes[0], planes[1], planes[2]), offsets_s, np.ascontiguousarray(fired)
+
+
+def _constants(lidar: LidarModel) -> NDArray[np.float64]:
+    out = np.zeros(echo.PLACES)
+    out[echo.GROUND] = GROUND_REFLECTANCE
+    out[echo.HALF_POWER], out[echo.STEEPNESS] = 0.10 / lidar.reach_10_m**2, lidar.steepness
+    out[echo.STRAY_LOSS], out[echo.SIGMA] = lidar.stray_loss, lidar.range_sigma_m
+    out[echo.SIGMA_WEAK], out[echo.BEAM] = lidar.weak_sigma_m, lidar.beam_rad
+    out[echo.MAX_RANGE], out[echo.INTENSITY_NOISE] = lidar.max_range_m, lidar.intensity_noise
+    out[echo.QUANTUM] = lidar.quantum_m
+    return out
+
+
+def _cast(scene: Primitives, aimed: Aim, lidar: LidarModel) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    shape = (lidar.columns, len(lidar.elevations_deg))
+    distance, hit = np.empty(shape, np.float32), np.empty(shape, np.int32)
+    motion, period_s = (0.0, 0.0, 0.0, 0.0), 0.0
+    if lidar.turning:
+        assert aimed.rotations is not None  # noqa: S101 - a turning sensor's lines always have them
+        period_s, first, last = lidar.period_s, aimed.rotations[0], aimed.rotations[-1]
+        way = (aimed.starts[-1] - aimed.starts[0]) / period_s
+        turned = float(np.arctan2(last[1, 0], last[0, 0]) - np.arctan2(first[1, 0], first[0, 0]))
+        motion = (float(way[0]), float(way[1]), float(way[2]), turned / period_s)
+    tilt = 0.0
+    if aimed.rotations is not None:
+        tilt = float(np.hypot(aimed.rotations[:, 2, 0], aimed.rotations[:, 2, 1]).max())
+    windows, nearest = spinning_windows(
+        scene.values,
+        lidar.elevations_rad(),
+        lidar.columns,
+        velocity=scene.velocities(),
+        motion=motion,
+        period_s=period_s,
+        tilt_rad=tilt,
+        spread_rad=float(np.abs(np.deg2rad(lidar.azimuths_deg or (0.0,))).max()),
+    )
+    windows = front_to_back(windows, scene.codes, nearest, counted=False)
+    cast_plane(aimed.rays[2], aimed.starts, lidar.mount_m[2], distance, hit)
+    alone = np.zeros(0, dtype=np.int64)
+    cast(
+        *aimed.rays, aimed.starts, scene.codes, scene.values, scene.velocities(), windows, nearest, distance, hit,
+        _NO_MARKS, alone,
+    )  # fmt: skip
+    return distance, hit

@@ -21,7 +21,7 @@ COLUMNS = 16
 
 BOX, CYLINDER, ELLIPSOID = 0, 1, 2
 
-PLAIN, BUILDING, FOLIAGE, CAR_BODY, CAR_CABIN, BICYCLE, STRIPES, CLOTH, KERB = range(9)
+PLAIN, BUILDING, FOLIAGE, CAR_BODY, CAR_CABIN, BICYCLE, STRIPES, CLOTH, KERB, CONCRETE, LAMP = range(11)
 
 Colour = tuple[float, float, float]
 
@@ -93,10 +93,15 @@ class PrimitiveList:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Primitives:
-    """values: (N, 16) float64; codes: (N, 3) int64. See the module."""
+    """values: (N, 16) float64; codes: (N, 3) int64; velocity: (N, 2) m/s, or None where all stand still."""
 
     values: NDArray[np.float64]
     codes: NDArray[np.int64]
+    velocity: NDArray[np.float64] | None = None
+
+    def velocities(self) -> NDArray[np.float64]:
+        """Return (N, 2) velocities in m/s."""
+        return np.zeros((len(self.codes), 2)) if self.velocity is None else self.velocity
 
     def seen_from(self, x: float, y: float, z: float, yaw: float, reach_m: float) -> Primitives:
         """Return what is within `reach_m`, in a frame at (x, y, z) whose x axis points along `yaw`."""
@@ -111,12 +116,19 @@ class Primitives:
         values[:, Z1] -= z
         cosine, sine = values[:, COS].copy(), values[:, SIN].copy()
         values[:, COS], values[:, SIN] = cosine * c + sine * s, sine * c - cosine * s
-        return Primitives(values, self.codes[near])
+        if self.velocity is None:
+            return Primitives(values, self.codes[near])
+        vx, vy = self.velocity[near, 0], self.velocity[near, 1]
+        return Primitives(values, self.codes[near], np.stack([c * vx + s * vy, c * vy - s * vx], axis=1))
 
 
 def joined(first: Primitives, second: Primitives) -> Primitives:
     """Return both, first before second."""
-    return Primitives(np.concatenate([first.values, second.values]), np.concatenate([first.codes, second.codes]))
+    velocity = None
+    if first.velocity is not None or second.velocity is not None:
+        velocity = np.concatenate([first.velocities(), second.velocities()])
+    values = np.concatenate([first.values, second.values])
+    return Primitives(values, np.concatenate([first.codes, second.codes]), velocity)
 
 
 _CORNER_X = np.array([1, 1, 1, 1, -1, -1, -1, -1], dtype=np.float64)

@@ -5,94 +5,88 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeguard.sim.primitives import HALF_WIDTH, Z0, Z1, X, Y, corners, half_length
-
-_NEAR_M = 0.3  # solids are cut here before they are projected
-_EDGES = np.array([(0, 1), (2, 3), (4, 5), (6, 7), (0, 2), (1, 3), (4, 6), (5, 7), (0, 4), (1, 5), (2, 6), (3, 7)])
+from edgeguard.sim.kernels.bounds import pinhole_bounds, spinning_bounds
+from edgeguard.sim.primitives import corners
 
 
 def pinhole_windows(
     points: NDArray[np.float64], focal: float, cx: float, cy: float, size: tuple[int, int]
 ) -> NDArray[np.int64]:
-    """Return (M, 5) windows of convex point sets in a pinhole image.
+    """Return (M, 5) windows of convex point sets in a pinhole image: number, first row, end, first column, end.
 
     points: (N, 8, 3), corners of boxes in the camera's place with x forward. size: (width, height).
     """
+    return windows_of(to_pixels(pinhole_bounds(np.ascontiguousarray(points)), focal, cx, cy), size)
+
+
+def to_pixels(bounds: NDArray[np.float64], focal: float, cx: float, cy: float) -> NDArray[np.float64]:
+    """Turn (N, 4) bounds of y / x and z / x into lowest and highest column, lowest and highest row, in pixels."""
+    out = np.empty_like(bounds)
+    out[:, 0], out[:, 1] = cx - focal * bounds[:, 1], cx - focal * bounds[:, 0]
+    out[:, 2], out[:, 3] = cy - focal * bounds[:, 3], cy - focal * bounds[:, 2]
+    return out
+
+
+def windows_of(pixels: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.int64]:
+    """Return (M, 5) windows of those of (N, 4) bounds in pixels that meet the image."""
     width, height = size
-    first, second = points[:, _EDGES[:, 0]], points[:, _EDGES[:, 1]]
-    span = second[..., 0] - first[..., 0]
-    crosses = (first[..., 0] - _NEAR_M) * (second[..., 0] - _NEAR_M) < 0
-    share = np.where(crosses, (_NEAR_M - first[..., 0]) / np.where(crosses, span, 1.0), 0.0)
-    cut = first + share[..., None] * (second - first)
-    every = np.concatenate([points, cut], axis=1)
-    valid = np.concatenate([points[..., 0] >= _NEAR_M, crosses], axis=1)
-    depth = np.where(valid, every[..., 0], 1.0)
-    u = cx - focal * every[..., 1] / depth
-    v = cy - focal * every[..., 2] / depth
-    low_u, high_u = np.where(valid, u, np.inf).min(axis=1), np.where(valid, u, -np.inf).max(axis=1)
-    low_v, high_v = np.where(valid, v, np.inf).min(axis=1), np.where(valid, v, -np.inf).max(axis=1)
-    seen = valid.any(axis=1) & (low_u < width) & (high_u >= 0) & (low_v < height) & (high_v >= 0)
+    seen = (pixels[:, 0] < width) & (pixels[:, 1] >= 0) & (pixels[:, 2] < height) & (pixels[:, 3] >= 0)
     index = np.flatnonzero(seen)
     out = np.empty((len(index), 5), dtype=np.int64)
     out[:, 0] = index
-    out[:, 1] = np.clip(np.floor(low_v[index]), 0, height)
-    out[:, 2] = np.clip(np.ceil(high_v[index]) + 1, 0, height)
-    out[:, 3] = np.clip(np.floor(low_u[index]), 0, width)
-    out[:, 4] = np.clip(np.ceil(high_u[index]) + 1, 0, width)
+    out[:, 1] = np.clip(np.floor(pixels[index, 2]), 0, height)
+    out[:, 2] = np.clip(np.ceil(pixels[index, 3]) + 1, 0, height)
+    out[:, 3] = np.clip(np.floor(pixels[index, 0]), 0, width)
+    out[:, 4] = np.clip(np.ceil(pixels[index, 1]) + 1, 0, width)
     return out
 
 
 def spinning_windows(
-    values: NDArray[np.float64], elevations_rad: NDArray[np.float64], columns: int
-) -> NDArray[np.int64]:
-    """Return (M, 5) windows of primitives in a grid of rings (elevations falling) by azimuths.
+    values: NDArray[np.float64],
+    elevations_rad: NDArray[np.float64],
+    columns: int,
+    *,
+    velocity: NDArray[np.float64] | None = None,
+    motion: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0),
+    period_s: float = 0.0,
+    tilt_rad: float = 0.0,
+    spread_rad: float = 0.0,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return (M, 5) windows of primitives in a grid of azimuths (lines) by rings (elevations falling), and distances.
 
-    Column c looks along azimuth pi - 2*pi*c/columns: clockwise from the back, as a KITTI sweep is stored.
+    Line c looks along azimuth pi - 2*pi*c/columns: clockwise from the back, as a KITTI sweep is stored. `spread_rad`:
+    by how much beams of one line differ in azimuth. Distances are (N,) lower bounds in plan; the rest as in
+    `spinning_bounds`.
     """
-    points = corners(values)
-    base = points[:, ::2, :2]
-    centre = np.arctan2(values[:, Y], values[:, X])
-    offset = np.angle(np.exp(1j * (np.arctan2(base[..., 1], base[..., 0]) - centre[:, None])))
-    low, high = centre + offset.min(axis=1), centre + offset.max(axis=1)
-    far = np.hypot(base[..., 0], base[..., 1]).max(axis=1)
-    near = plan_distance(values)
-    inside = near < 1e-6
-    low, high = np.where(inside, -np.pi, low), np.where(inside, np.pi, high)
-    near = np.maximum(near, 0.05)
-    top = np.maximum(np.arctan2(values[:, Z1], near), np.arctan2(values[:, Z1], far))
-    bottom = np.minimum(np.arctan2(values[:, Z0], near), np.arctan2(values[:, Z0], far))
-    first_row = np.searchsorted(-elevations_rad, -top, side="left")
-    end_row = np.searchsorted(-elevations_rad, -bottom, side="right")
+    still = np.zeros((len(values), 2)) if velocity is None else velocity
+    bounds = spinning_bounds(np.ascontiguousarray(values), still, np.array(motion), period_s, tilt_rad)
+    first_ray = np.searchsorted(-elevations_rad, -bounds[:, 3], side="left")
+    end_ray = np.searchsorted(-elevations_rad, -bounds[:, 2], side="right")
     step = 2 * np.pi / columns
-    first = np.floor((np.pi - high) / step).astype(np.int64)
-    end = np.ceil((np.pi - low) / step).astype(np.int64) + 1
-    rows = []
-    for index in np.flatnonzero(end_row > first_row):
-        a, b = int(first[index]), min(int(end[index]), int(first[index]) + columns)
-        shift = (a // columns) * columns  # a window may hang over either end of the sweep
-        a, b = a - shift, b - shift
-        rows.append((index, first_row[index], end_row[index], a, min(b, columns)))
-        if b > columns:
-            rows.append((index, first_row[index], end_row[index], 0, b - columns))
-    return np.asarray(rows, dtype=np.int64).reshape(-1, 5)
-
-
-def plan_distance(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Distance in plan from the origin to each primitive's footprint; 0 inside it."""
-    c, s = values[:, 6], values[:, 7]
-    along = np.abs(c * values[:, X] + s * values[:, Y]) - half_length(values)
-    across = np.abs(c * values[:, Y] - s * values[:, X]) - values[:, HALF_WIDTH]
-    return np.asarray(np.hypot(np.maximum(along, 0.0), np.maximum(across, 0.0)))
+    first = np.floor((np.pi - bounds[:, 1] - spread_rad) / step).astype(np.int64)
+    end = np.minimum(np.ceil((np.pi - bounds[:, 0] + spread_rad) / step).astype(np.int64) + 1, first + columns)
+    shift = (first // columns) * columns  # a window may hang over either end of the sweep
+    first, end = first - shift, end - shift
+    seen = end_ray > first_ray
+    over = seen & (end > columns)
+    index = np.concatenate([np.flatnonzero(seen), np.flatnonzero(over)])
+    out = np.empty((len(index), 5), dtype=np.int64)
+    out[:, 0], out[:, 3], out[:, 4] = index, first_ray[index], end_ray[index]
+    out[:, 1] = np.concatenate([first[seen], np.zeros(int(over.sum()), dtype=np.int64)])
+    out[:, 2] = np.concatenate([np.minimum(end[seen], columns), end[over] - columns])
+    return out, np.ascontiguousarray(bounds[:, 4])
 
 
 def front_to_back(
-    windows: NDArray[np.int64], codes: NDArray[np.int64], nearest: NDArray[np.float64]
+    windows: NDArray[np.int64], codes: NDArray[np.int64], nearest: NDArray[np.float64], *, counted: bool = True
 ) -> NDArray[np.int64]:
-    """Return labelled objects' windows in their order, then scenery from near to far.
+    """Return labelled objects' windows in their order, then scenery from near to far; or all from near to far.
 
-    An object's rows must stay together (the caster counts its pixels in one go); scenery may be sorted, so that
-    what is hidden is skipped by its lower bound of distance.
+    An object's rows must stay together where the caster counts its pixels; the rest may be sorted, so that what is
+    hidden is skipped by its lower bound of distance.
     """
+    if not counted:
+        return np.ascontiguousarray(windows[np.argsort(nearest[windows[:, 0]], kind="stable")])
     labelled = codes[windows[:, 0], 2] >= 0
     scenery = windows[~labelled]
     scenery = scenery[np.argsort(nearest[scenery[:, 0]], kind="stable")]

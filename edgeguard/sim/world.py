@@ -29,7 +29,11 @@ _SPEED_WAVES = ((2.9, 19.0), (1.4, 8.7))  # m/s and seconds: 5.2 to 13.8 m/s, at
 
 @dataclass(frozen=True, slots=True)
 class EgoTruth:
-    """The ego vehicle at one moment. Accelerations are of the rear axle, in the vehicle's frame."""
+    """The ego vehicle at one moment. Accelerations are of the rear axle, in the vehicle's frame.
+
+    up_m: height of the vehicle's frame over where the drive began. Roll and pitch turn about the vehicle's x and y axes
+    (pitch positive: nose down), after yaw. `accel_up_m_s2` is along the vertical.
+    """
 
     time_s: float
     east_m: float
@@ -40,6 +44,12 @@ class EgoTruth:
     accel_forward_m_s2: float
     accel_left_m_s2: float
     curvature_1_m: float
+    up_m: float = 0.0
+    roll_rad: float = 0.0
+    pitch_rad: float = 0.0
+    roll_rate_rad_s: float = 0.0
+    pitch_rate_rad_s: float = 0.0
+    accel_up_m_s2: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,12 +182,17 @@ class World:
         self._require(time_s)
         ego_s = self._progress(time_s)
         moving = PrimitiveList()
+        speeds: list[tuple[float, float]] = []
         for index, actor in enumerate(self._moving):
             if not self._on_road(actor, time_s) or abs(self._arc(actor, time_s) - ego_s) > reach_m:
                 continue
             stride = actor.phase_rad + 2.2 * abs(actor.speed_m_s) * time_s
-            add_actor(moving, actor.look, self._pose(actor, time_s), stride, len(self._still) + index)
-        return joined(self._static, moving.arrays())
+            pose = self._pose(actor, time_s)
+            add_actor(moving, actor.look, pose, stride, len(self._still) + index)
+            speed = self._speed(actor, time_s)
+            speeds += [(speed * cos(pose[2]), speed * sin(pose[2]))] * (len(moving.rows) - len(speeds))
+        found = moving.arrays()
+        return joined(self._static, Primitives(found.values, found.codes, np.array(speeds).reshape(-1, 2)))
 
     def label_of(self, number: int) -> str:
         """Return the label of the road user with this object number."""

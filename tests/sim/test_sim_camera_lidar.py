@@ -106,17 +106,37 @@ def test_far_and_grazing_beams_are_lost_more_often(world: World) -> None:
 
 
 def test_a_turning_mirror_distorts_a_moving_sweep() -> None:
-    """With sectors, points carry firing times across the turn and static things shift by the vehicle's motion."""
-    world = World(3, 30.0)
-    cloud = sweep(world, 5.0, LidarModel(sectors=16))
+    """Points carry firing times; put back by the vehicle's motion, they lie where an instant sweep's do."""
+    world, turning = World(3, 30.0), LidarModel(turning=True, range_sigma_m=0.0)
+    cloud = sweep(world, 5.0, turning)
     assert cloud.time_offset_ns is not None
-    assert cloud.time_offset_ns.min() == -46_875_000
-    assert cloud.time_offset_ns.max() == 46_875_000
-    still = sim_lidar.view(world, 5.0)
+    assert cloud.time_offset_ns.min() == -50_000_000
+    assert cloud.time_offset_ns.max() == round((1023 / 1024 - 0.5) * 1e8)
+    still = sim_lidar.view(world, 5.0, LidarModel(range_sigma_m=0.0))
     assert still.cloud.time_offset_ns is not None
     assert not still.cloud.time_offset_ns.any()
-    behind = cloud.xyz[cloud.time_offset_ns == -46_875_000]
+    behind = cloud.xyz[cloud.time_offset_ns < -48_000_000]
     assert np.all(behind[:, 0] < 0.5)  # the turn starts looking back
+    scenery = sim_lidar.view(world, 5.0, turning)
+    own = scenery.object_id < 0
+    scenery_now = still.cloud.xyz[still.object_id < 0]
+    now = world.ego(5.0)
+    undone = cloud.xyz[own].astype(float)
+    for at in np.unique(cloud.time_offset_ns):
+        then, part = world.ego(5.0 + at / 1e9), cloud.time_offset_ns[own] == at
+        for ego, sign in ((then, 1), (now, -1)):
+            c, s = np.cos(ego.yaw_rad), np.sin(ego.yaw_rad)
+            mount = np.array([c, s]) * turning.mount_m[0] + np.array([ego.east_m, ego.north_m])
+            turn = np.array([[c, s], [-s, c]])
+            undone[part, :2] = undone[part, :2] @ turn + mount if sign > 0 else (undone[part, :2] - mount) @ turn.T
+    standing = (undone[:, 2] > -1.4) & (np.linalg.norm(undone, axis=1) < 30.0)
+    some = np.flatnonzero(standing)[::40]
+
+    def gap(points: np.ndarray) -> float:
+        squares = [np.square(scenery_now - p).sum(axis=1).min() for p in points.astype(np.float32)]
+        return float(np.sqrt(np.mean(np.minimum(squares, 1.0))))
+
+    assert gap(undone[some]) < 0.75 * gap(cloud.xyz[own][some])
 
 
 def test_boxes_bound_the_visible_pixels_of_what_they_name(world: World) -> None:

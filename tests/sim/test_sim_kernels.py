@@ -8,13 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeguard.sim import camera as sim_camera
-from edgeguard.sim.camera import DEFAULT_CAMERA, CameraModel, sensor_pose
+from edgeguard.sim.camera import DEFAULT_CAMERA, CameraModel
+from edgeguard.sim.deviates import DEVIATES
 from edgeguard.sim.kernels import _reference as reference
-from edgeguard.sim.kernels.cast import cast, cast_shadows, hash3, reflect
-from edgeguard.sim.kernels.shade import band, expose, noise2, wrap
+from edgeguard.sim.kernels.cast import cast, cast_plane, cast_shadows, hash3
+from edgeguard.sim.kernels.echo import reflect
+from edgeguard.sim.kernels.shade import expose
+from edgeguard.sim.kernels.textures import band, noise, wrap
 from edgeguard.sim.lidar import DEFAULT_LIDAR, LidarModel
+from edgeguard.sim.lines import sensor_pose
 from edgeguard.sim.primitives import Primitives, corners
-from edgeguard.sim.windows import front_to_back, pinhole_windows, plan_distance, shadow_corners, spinning_windows
+from edgeguard.sim.windows import front_to_back, pinhole_windows, shadow_corners, spinning_windows
 from edgeguard.sim.world import World
 
 SMALL = CameraModel(width_px=96, height_px=56, focal_px=63.0, cx_px=47.5, cy_px=27.5)
@@ -36,7 +40,8 @@ def spinning_rays(lidar: LidarModel) -> np.ndarray:
     elevation = lidar.elevations_rad()[:, None]
     azimuth = np.pi - 2 * np.pi * np.arange(lidar.columns) / lidar.columns
     x, y = np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth)
-    return np.stack([x, y, np.broadcast_to(np.sin(elevation), x.shape)], axis=2).astype(np.float32)
+    rings = np.stack([x, y, np.broadcast_to(np.sin(elevation), x.shape)], axis=2).astype(np.float32)
+    return np.ascontiguousarray(rings.transpose(1, 0, 2))  # a line is one azimuth
 
 
 def nearest_depth(scene: Primitives) -> np.ndarray:
@@ -49,19 +54,27 @@ def run_cast(
     shape = rays.shape[:2]
     distance, hit, mark = np.empty(shape, np.float32), np.empty(shape, np.int32), np.empty(shape, np.int32)
     alone = np.zeros(int(scene.codes[:, 2].max(initial=-1)) + 1, dtype=np.int64)
-    cast(
-        rays,
-        height_m,
-        scene.values,
-        scene.codes,
-        front_to_back(windows, scene.codes, nearest),
-        nearest,
-        distance,
-        hit,
-        mark,
-        alone,
-    )
+    starts = np.zeros((shape[0], 4))
+    planes = planes_of(rays)
+    cast_plane(planes[2], starts, height_m, distance, hit)
+    order = front_to_back(windows, scene.codes, nearest)
+    still = np.zeros((len(scene.values), 2))
+    cast(*planes, starts, scene.codes, scene.values, still, order, nearest, distance, hit, mark, alone)
     return distance, hit, alone
+
+
+def agree(found: np.ndarray, expected: np.ndarray) -> None:
+    """Kernels work in float32: a hundred-thousandth, but for rays that graze a surface."""
+    finite = np.isfinite(expected)
+    assert np.all(np.isfinite(found) == finite)
+    error = np.abs(found[finite] / expected[finite] - 1.0)
+    assert np.quantile(error, 0.99) < 1e-5
+    assert error.max() < 1e-3
+
+
+def planes_of(rays: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    x, y, z = (np.ascontiguousarray(rays[..., axis]) for axis in range(3))
+    return x, y, z
 
 
 @pytest.mark.parametrize(("seed", "time_s"), [(1, 2.0), (5, 11.0)])
@@ -75,7 +88,7 @@ def test_the_camera_caster_agrees_with_brute_force(seed: int, time_s: float) -> 
     )
     assert np.mean(hit != expected_hit) < 1e-3  # rays that graze an edge may fall either way in the last bit
     same = hit == expected_hit
-    np.testing.assert_allclose(distance[same], expected[same].astype(np.float32), rtol=1e-5)
+    agree(distance[same], expected[same])
     assert np.abs(alone - expected_alone).max() <= 2
     assert (hit >= 0).mean() > 0.2
 
@@ -83,23 +96,24 @@ def test_the_camera_caster_agrees_with_brute_force(seed: int, time_s: float) -> 
 def test_the_lidar_caster_agrees_with_brute_force_all_around() -> None:
     """Windows of a spinning grid lose nothing, also where they hang over the ends of the sweep."""
     scene = scene_at(2, 6.0, DEFAULT_LIDAR.mount_m)
-    windows = spinning_windows(scene.values, SPARSE.elevations_rad(), SPARSE.columns)
+    windows, nearest = spinning_windows(scene.values, SPARSE.elevations_rad(), SPARSE.columns)
     rays = spinning_rays(SPARSE)
-    distance, hit, _ = run_cast(rays, SPARSE.mount_m[2], scene, windows, plan_distance(scene.values))
+    distance, hit, _ = run_cast(rays, SPARSE.mount_m[2], scene, windows, nearest)
     expected, expected_hit, _ = reference.cast(rays, SPARSE.mount_m[2], scene.values, scene.codes)
     assert np.mean(hit != expected_hit) < 1e-3
     same = (hit == expected_hit) & np.isfinite(expected)
-    np.testing.assert_allclose(distance[same], expected[same].astype(np.float32), rtol=1e-5)
+    agree(distance[same], expected[same])
 
 
 def test_incidence_and_reflectance_follow_the_surface_that_was_hit() -> None:
     """Cosines agree with normals taken from each solid's implicit function; reflectance is the solid's own."""
     scene = scene_at(3, 4.0, DEFAULT_LIDAR.mount_m)
     rays = spinning_rays(SPARSE)
-    windows = spinning_windows(scene.values, SPARSE.elevations_rad(), SPARSE.columns)
-    distance, hit, _ = run_cast(rays, SPARSE.mount_m[2], scene, windows, plan_distance(scene.values))
+    windows, nearest = spinning_windows(scene.values, SPARSE.elevations_rad(), SPARSE.columns)
+    distance, hit, _ = run_cast(rays, SPARSE.mount_m[2], scene, windows, nearest)
     reflectance, cosine = np.empty(hit.shape, np.float32), np.empty(hit.shape, np.float32)
-    reflect(rays, distance, hit, scene.values, scene.codes, 0.2, reflectance, cosine)
+    starts, still = np.zeros((len(rays), 4)), np.zeros((len(scene.values), 2))
+    reflect(*planes_of(rays), starts, distance, hit, scene.values, still, scene.codes, 0.2, reflectance, cosine)
     solid = hit >= 0
     directions = rays[solid].astype(np.float64)
     normal = reference.normals(scene.values, scene.codes, hit[solid], directions * distance[solid][:, None])
@@ -121,7 +135,7 @@ def test_a_ground_pixel_is_dark_exactly_when_something_hides_the_sun() -> None:
     shade_points = shadow_corners(scene.values, sun, SMALL.mount_m[2])
     windows = pinhole_windows(shade_points, SMALL.focal_px, SMALL.cx_px, SMALL.cy_px, size)
     shadow = np.zeros(hit.shape, np.uint8)
-    cast_shadows(rays, distance, hit, scene.values, scene.codes, windows, *sun, shadow)
+    cast_shadows(*planes_of(rays), distance, hit, scene.values, scene.codes, windows, *sun, shadow)
     ground = hit == -1
     points = rays[ground].astype(np.float64) * distance[ground][:, None].astype(np.float64)
     dark = np.zeros(len(points), dtype=bool)
@@ -144,34 +158,38 @@ def test_exposure_equals_its_twin() -> None:
     """Gain, vignetting and noise agree with NumPy but for pixels on a rounding edge."""
     light = np.random.default_rng(1).uniform(-5, 300, size=(40, 64, 3)).astype(np.float32)
     out = np.empty(light.shape, np.uint8)
-    expose(light, 1.1, 0.16, 1.4, 0.022, 12345, out)
-    expected = reference.expose(light, 1.1, 0.16, 1.4, 0.022, 12345)
+    expose(light, 1.1, 0.16, 1.4, 0.022, 12345, DEVIATES, out)
+    expected = reference.expose(light, 1.1, 0.16, 1.4, 0.022, 12345, DEVIATES)
     difference = np.abs(out.astype(int) - expected)
     assert difference.max() <= 1
     assert np.mean(difference > 0) < 1e-3
 
 
-@given(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4), st.integers(0, 1 << 20))
+@given(st.floats(-64, 64, width=32), st.floats(-64, 64, width=32), st.integers(0, 1 << 20))
 def test_texture_noise_is_bounded_and_continuous(x: float, y: float, seed: int) -> None:
     """Values stay in 0..1 and a small step makes a small change, also across cell borders."""
-    here = noise2(x, y, seed)
+    here = sample_noise(x, y, seed)
     assert 0.0 <= here <= 1.0
-    assert abs(noise2(x + 1e-4, y, seed) - here) < 1e-3
-    assert abs(noise2(x, y + 1e-4, seed) - here) < 1e-3
+    assert abs(sample_noise(x + 1e-4, y, seed) - here) < 1e-3
+    assert abs(sample_noise(x, y + 1e-4, seed) - here) < 1e-3
 
 
-@given(st.floats(-1e4, 1e4), st.sampled_from([0.5, 0.6, 6.0, 7.0]))
+def sample_noise(x: float, y: float, seed: int) -> float:
+    return float(noise(np.float32(x), np.float32(y), np.int32(seed)))
+
+
+@given(st.floats(-1e3, 1e3, width=32), st.sampled_from([0.5, 0.6, 6.0, 7.0]))
 def test_wrapping_is_the_modulo(x: float, period: float) -> None:
     """The fast form agrees with Python's exact one, up to a step at the period's end."""
-    difference = abs(wrap(x, period) - x % period)
-    assert min(difference, abs(difference - period)) < 1e-6
+    difference = abs(float(wrap(np.float32(x), np.float32(period))) - x % period)
+    assert min(difference, abs(difference - period)) < 1e-3
 
 
 def test_stripes_blur_to_their_mean_instead_of_aliasing() -> None:
     """Inside is 1, outside 0, the edge one half."""
-    assert band(0.5, 0.0, 1.0, 0.1) == 1.0
-    assert band(2.0, 0.0, 1.0, 0.1) == 0.0
-    assert band(0.0, 0.0, 1.0, 0.1) == pytest.approx(0.5)
+    assert band(0.5, 0.0, 1.0, 10.0) == 1.0
+    assert band(2.0, 0.0, 1.0, 10.0) == 0.0
+    assert band(0.0, 0.0, 1.0, 10.0) == pytest.approx(0.5)
 
 
 def test_lane_paint_is_where_the_road_says() -> None:
@@ -203,7 +221,7 @@ def test_sensor_noise_has_the_stated_mean_and_variance() -> None:
     """Flat grey light comes out with its own mean and read + shot variance, in each channel."""
     light = np.full((384, 640, 3), 120.0, dtype=np.float32)
     out = np.empty(light.shape, np.uint8)
-    expose(light, 1.0, 0.0, 1.4, 0.022, 77, out)
+    expose(light, 1.0, 0.0, 1.4, 0.022, 77, DEVIATES, out)
     expected = 1.4**2 + 0.022 * 120.0 + 1 / 12  # rounding adds a twelfth
     for channel in range(3):
         values = out[..., channel].astype(float)

@@ -149,7 +149,13 @@ def normals(values: Floats, codes: NDArray[np.int64], hit: NDArray[np.int64], po
 
 
 def expose(
-    light: NDArray[np.float32], gain: float, vignette: float, read_dn: float, shot_dn: float, key: int
+    light: NDArray[np.float32],
+    gain: float,
+    vignette: float,
+    read_dn: float,
+    shot_dn: float,
+    key: int,
+    deviates: NDArray[np.float32],
 ) -> NDArray[np.uint8]:
     """Twin of the sensor's gain, vignetting and noise."""
     rows, columns = light.shape[:2]
@@ -157,10 +163,9 @@ def expose(
     cy, cx = (rows - 1) / 2, (columns - 1) / 2
     fall = gain * (1.0 - vignette * ((i - cy) ** 2 + (j - cx) ** 2) / (cy**2 + cx**2))
     signal = light.astype(np.float64) * fall[..., None]
-    number = np.broadcast_to((i * columns + j)[..., None], light.shape)
-    channel = np.broadcast_to(np.arange(3), light.shape)
-    h = hash3(number.astype(np.int64), channel.astype(np.int64), np.full(light.shape, key, dtype=np.int64))
-    byte = np.uint64(255)
-    total = sum(((h >> np.uint64(shift)) & byte).astype(np.float64) for shift in (0, 8, 16, 24))
-    noise = (total - 510.0) / 147.8 * np.sqrt(read_dn**2 + shot_dn * np.maximum(signal, 0.0))
+    row = np.arange(rows, dtype=np.int64)
+    first = hash3(row, np.full(rows, key, dtype=np.int64), np.full(rows, 0x5EED, dtype=np.int64)).astype(np.int64)
+    first %= len(deviates) - 3 * columns
+    unit = deviates[first[:, None] + np.arange(3 * columns)].reshape(light.shape)
+    noise = unit * np.sqrt(read_dn**2 + shot_dn * np.maximum(signal, 0.0))
     return np.asarray(np.clip(signal + noise + 0.5, 0, 255).astype(np.uint8))

@@ -1,7 +1,11 @@
 """Object-order ray casting: for every primitive, only the rays of its window are tried.
 
-A grid of rays leaves the origin of the frame the primitives are given in. Distance is in units of the ray's own
-length: unit rays give range, rays with x = 1 give depth. The ground is the plane z = -height.
+Rays come as three planes (L, B) float32: L lines of B rays that leave at one moment from one place (an image row, the
+beams of a lidar that fire together). `starts` (L, 4) float64 holds x, y, z of that place in the frame the primitives
+are given in, and the line's time in seconds against the moment at which the primitives stand there. Distance is in
+units of the ray's own length: unit rays give range, rays whose component along the optical axis is 1 give depth. The
+ground is the plane z = -height, or a height field. Inner loops are free of branches and in float32, so that the
+compiler can do eight rays at once.
 """
 
 from __future__ import annotations
@@ -14,8 +18,9 @@ from numba import njit
 from edgeguard.sim.primitives import BICYCLE, BOX, CYLINDER, FOLIAGE
 
 # The array types of the kernels' signatures.
-RAYS, TABLE, CODES = "float32[:,:,::1]", "float64[:,::1]", "int64[:,::1]"
+PICTURE, TABLE, CODES = "float32[:,:,::1]", "float64[:,::1]", "int64[:,::1]"
 GRID_F4, GRID_I4, GRID_U1 = "float32[:,::1]", "int32[:,::1]", "uint8[:,::1]"
+LINE_F4 = "float32[::1]"
 
 EPSILON = 1e-4  # metres of ray: nearer hits are the surface the ray starts on
 CROWN_CELL_M = 0.28  # size of a tuft of leaves
@@ -165,17 +170,234 @@ def surface(p: np.ndarray, kind: int, x: float, y: float, z: float) -> tuple[int
     return face, c * side * scale, s * side * scale, lean * scale
 
 
+ZERO, FAR = np.float32(0.0), np.float32(np.inf)
+
+
 @njit(
-    f"void({RAYS}, float64, {TABLE}, {CODES}, {CODES}, float64[::1], {GRID_F4}, {GRID_I4}, {GRID_I4}, int64[::1])",
+    f"void(float64[:], float64, float64, float64, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def _box_line(
+    p: np.ndarray, rx0: float, ry0: float, oz: float, rx: np.ndarray, ry: np.ndarray, rz: np.ndarray, out: np.ndarray
+) -> None:
+    """Distances of a line of rays to a box, inf where they miss; (rx0, ry0) is the start seen from the box's place."""
+    c, s = np.float32(p[6]), np.float32(p[7])
+    px, py, pz = p[6] * rx0 + p[7] * ry0, p[6] * ry0 - p[7] * rx0, oz - p[2]
+    left, right = np.float32(p[5] - py), np.float32(-p[5] - py)
+    front, back = np.float32(p[4] - px - p[8] * pz), np.float32(p[4] + px - p[9] * pz)
+    lean_front, lean_back = np.float32(p[8]), np.float32(p[9])
+    top, bottom = np.float32(p[3] - oz), np.float32(-pz)
+    for j in range(len(out)):
+        ex, ey, ez = c * rx[j] + s * ry[j], c * ry[j] - s * rx[j], rz[j]
+        a, b = left / ey, right / ey
+        near, far = (a, b) if a < b else (b, a)
+        a, b = top / ez, bottom / ez
+        low, high = (a, b) if a < b else (b, a)
+        near = low if low > near else near
+        far = high if high < far else far
+        way = ex + lean_front * ez
+        t = front / way
+        low, high = (t if way < ZERO else -FAR), (t if way > ZERO else FAR)
+        near = low if low > near else near
+        far = high if high < far else far
+        way = lean_back * ez - ex
+        t = back / way
+        low, high = (t if way < ZERO else -FAR), (t if way > ZERO else FAR)
+        near = low if low > near else near
+        far = high if high < far else far
+        out[j] = near if (near <= far) & (near > np.float32(EPSILON)) else FAR
+
+
+@njit(
+    f"void(float64[:], float64, float64, float64, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def _cylinder_line(
+    p: np.ndarray, rx0: float, ry0: float, oz: float, rx: np.ndarray, ry: np.ndarray, rz: np.ndarray, out: np.ndarray
+) -> None:
+    """As `_box_line`, for the side of an upright cylinder."""
+    x, y, z = np.float32(rx0), np.float32(ry0), np.float32(oz)
+    room = np.float32(rx0 * rx0 + ry0 * ry0 - p[4] * p[4])
+    low, high = np.float32(p[2]), np.float32(p[3])
+    for j in range(len(out)):
+        a = rx[j] * rx[j] + ry[j] * ry[j]
+        b = x * rx[j] + y * ry[j]
+        q = b * b - a * room
+        t = (-b - np.sqrt(q if q > ZERO else ZERO)) / a
+        at = z + t * rz[j]
+        out[j] = t if (q > ZERO) & (t > np.float32(EPSILON)) & (at >= low) & (at <= high) else FAR
+
+
+@njit(
+    f"void(float64[:], float64, float64, float64, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def _ellipsoid_line(
+    p: np.ndarray, rx0: float, ry0: float, oz: float, rx: np.ndarray, ry: np.ndarray, rz: np.ndarray, out: np.ndarray
+) -> None:
+    """As `_box_line`, for an ellipsoid without holes."""
+    squash = p[4] / (0.5 * (p[3] - p[2]))
+    up = (oz - 0.5 * (p[2] + p[3])) * squash
+    x, y, z, k = np.float32(rx0), np.float32(ry0), np.float32(up), np.float32(squash)
+    room = np.float32(rx0 * rx0 + ry0 * ry0 + up * up - p[4] * p[4])
+    for j in range(len(out)):
+        ez = rz[j] * k
+        a = rx[j] * rx[j] + ry[j] * ry[j] + ez * ez
+        b = x * rx[j] + y * ry[j] + z * ez
+        q = b * b - a * room
+        t = (-b - np.sqrt(q if q > ZERO else ZERO)) / a
+        out[j] = t if (q > ZERO) & (t > np.float32(EPSILON)) else FAR
+
+
+@njit(
+    f"void({GRID_F4}, {TABLE}, float64, {GRID_F4}, {GRID_I4})",
+    cache=True,
+    error_model="numpy",
+    nogil=True,
+)
+def cast_plane(
+    dz: np.ndarray,
+    starts: np.ndarray,
+    height_m: float,
+    distance: np.ndarray,
+    hit: np.ndarray,
+) -> None:
+    """Start `distance` and `hit` (-1 ground, -2 nothing) with the plane z = -height."""
+    zero, nothing = np.float32(0.0), np.float32(np.inf)
+    for i in range(distance.shape[0]):
+        drop = np.float32(-height_m - starts[i, 2])
+        row, reach, what = dz[i], distance[i], hit[i]
+        for j in range(len(row)):
+            down = row[j] < zero
+            reach[j] = drop / row[j] if down else nothing
+            what[j] = -1 if down else -2
+
+
+@njit(
+    f"float64({TABLE}, float64, float64, float64, float64, float64, float64, float64)",
+    cache=True,
+    error_model="numpy",
+    nogil=True,
+)
+def clearance(
+    heights: np.ndarray, corner_x: float, corner_y: float, cell_m: float, x: float, y: float, z: float, last: float
+) -> float:
+    """Height of a point above the height field."""
+    u, v = (x - corner_x) / cell_m, (y - corner_y) / cell_m
+    u, v = min(max(u, 0.0), last), min(max(v, 0.0), last)
+    iu, iv = int(u), int(v)
+    fu, fv = u - iu, v - iv
+    low = heights[iv, iu] + fu * (heights[iv, iu + 1] - heights[iv, iu])
+    high = heights[iv + 1, iu] + fu * (heights[iv + 1, iu + 1] - heights[iv + 1, iu])
+    return float(z - low - fv * (high - low))
+
+
+@njit(
+    f"void({GRID_F4}, {GRID_F4}, {GRID_F4}, float64[:,:,::1], {GRID_F4}, {GRID_F4}, {GRID_F4})",
+    cache=True,
+    error_model="numpy",
+    nogil=True,
+)
+def turn(
+    sx: np.ndarray,
+    sy: np.ndarray,
+    sz: np.ndarray,
+    rotations: np.ndarray,
+    dx: np.ndarray,
+    dy: np.ndarray,
+    dz: np.ndarray,
+) -> None:
+    """Turn every line's rays by that line's (3, 3) rotation."""
+    for i in range(sx.shape[0]):
+        r = rotations[i]
+        a, b, c = np.float32(r[0, 0]), np.float32(r[0, 1]), np.float32(r[0, 2])
+        d, e, f = np.float32(r[1, 0]), np.float32(r[1, 1]), np.float32(r[1, 2])
+        g, h, k = np.float32(r[2, 0]), np.float32(r[2, 1]), np.float32(r[2, 2])
+        x, y, z, u, v, w = sx[i], sy[i], sz[i], dx[i], dy[i], dz[i]
+        for j in range(len(x)):
+            u[j] = a * x[j] + b * y[j] + c * z[j]
+            v[j] = d * x[j] + e * y[j] + f * z[j]
+            w[j] = g * x[j] + h * y[j] + k * z[j]
+
+
+@njit(
+    f"void({GRID_F4}, {GRID_F4}, {GRID_F4}, {TABLE}, {TABLE}, float64, float64, float64, {GRID_F4}, {GRID_I4})",
+    cache=True,
+    error_model="numpy",
+    nogil=True,
+)
+def cast_hills(
+    dx: np.ndarray,
+    dy: np.ndarray,
+    dz: np.ndarray,
+    starts: np.ndarray,
+    heights: np.ndarray,
+    corner_x: float,
+    corner_y: float,
+    cell_m: float,
+    distance: np.ndarray,
+    hit: np.ndarray,
+) -> None:
+    """Start `distance` and `hit` with a height field.
+
+    heights: (N, N) z of the ground in the rays' frame at (corner_x + column * cell_m, corner_y + row * cell_m),
+    bilinear in between. Rays are marched: steps of a tenth of the distance, then bisection.
+    """
+    last = heights.shape[0] - 1.001
+    for i in range(distance.shape[0]):
+        ox, oy, oz = starts[i, 0], starts[i, 1], starts[i, 2]
+        for j in range(distance.shape[1]):
+            vx, vy, vz = dx[i, j], dy[i, j], dz[i, j]
+            flat = sqrt(vx * vx + vy * vy)
+            distance[i, j], hit[i, j] = np.inf, -2
+            if vz > 0.15 * flat or flat < 1e-9:  # steeper than any hill here
+                continue
+            before, t = 0.0, 0.5 / sqrt(vx * vx + vy * vy + vz * vz)
+            if (
+                vz < 0.0
+            ):  # no hill rises more than 15 %: until the ray is that close to the level ground, nothing is hit
+                t = max(t, 0.5 * clearance(heights, corner_x, corner_y, cell_m, ox, oy, oz, last) / (0.15 * flat - vz))
+            found = False
+            while t * flat < last * cell_m * 0.5:
+                x, y = ox + t * vx, oy + t * vy
+                if clearance(heights, corner_x, corner_y, cell_m, x, y, oz + t * vz, last) < 0.0:
+                    found = True
+                    break
+                before, t = t, t * 1.1
+            if not found:
+                continue
+            after = t
+            for _ in range(14):
+                middle = 0.5 * (before + after)
+                x, y = ox + middle * vx, oy + middle * vy
+                if clearance(heights, corner_x, corner_y, cell_m, x, y, oz + middle * vz, last) < 0.0:
+                    after = middle
+                else:
+                    before = middle
+            distance[i, j], hit[i, j] = 0.5 * (before + after), -1
+
+
+@njit(
+    f"void({GRID_F4}, {GRID_F4}, {GRID_F4}, {TABLE}, {CODES}, {TABLE}, {TABLE}, {CODES}, float64[::1], {GRID_F4},"
+    f" {GRID_I4}, {GRID_I4}, int64[::1])",
     cache=True,
     error_model="numpy",
     nogil=True,
 )
 def cast(
-    rays: np.ndarray,
-    height_m: float,
-    values: np.ndarray,
+    dx: np.ndarray,
+    dy: np.ndarray,
+    dz: np.ndarray,
+    starts: np.ndarray,
     codes: np.ndarray,
+    values: np.ndarray,
+    velocity: np.ndarray,
     windows: np.ndarray,
     nearest: np.ndarray,
     distance: np.ndarray,
@@ -183,52 +405,85 @@ def cast(
     mark: np.ndarray,
     alone: np.ndarray,
 ) -> None:
-    """Find the nearest surface for every ray of a grid.
+    """Find the nearest surface for every ray of a grid, on top of the ground that `distance` and `hit` start with.
 
     Args:
-        rays: (H, W, 3) float32 directions. height_m: of the origin above the ground.
-        values, codes: primitives in the rays' frame (see `edgeguard.sim.primitives`).
-        windows: (M, 5) int64 rows of primitive, first row, end row, first column, end column.
-        nearest: (N,) lower bound of each primitive's distance; with windows sorted by it, hidden scenery costs nothing.
-        distance: (H, W) float32 out; inf where nothing. hit: (H, W) int32 out; primitive, -1 ground, -2 nothing.
-        mark: (H, W) int32 scratch. alone: per object number, how many rays would hit it if it stood alone.
+        dx, dy, dz: (L, B) directions. starts: (L, 4); see the module.
+        values, codes: primitives in the rays' frame (see `edgeguard.sim.primitives`). velocity: (N, 2) of each, m/s.
+        windows: (M, 5) int64 rows of primitive, first line, end line, first ray, end ray.
+        nearest: (N,) lower bound of each primitive's distance; with windows sorted by it, hidden scenery costs little.
+        distance: (L, B) float32 in and out. hit: (L, B) int32 in and out; primitive, -1 ground, -2 nothing.
+        mark: (L, B) int32 scratch, or (0, 0) where nobody counts. alone: per object number, how many rays would hit
+            it if it stood alone.
     """
-    rows, columns = distance.shape
-    for i in range(rows):
-        for j in range(columns):
-            dz = rays[i, j, 2]
-            distance[i, j] = -height_m / dz if dz < 0.0 else np.inf
-            hit[i, j] = -1 if dz < 0.0 else -2
-            mark[i, j] = -1
+    count = mark.shape[0] > 0
+    found = np.empty(distance.shape[1], dtype=np.float32)
+    if count:
+        mark[:] = -1
     for w in range(windows.shape[0]):
         index = windows[w, 0]
         p = values[index]
         kind, material, owner = codes[index, 0], codes[index, 1], codes[index, 2]
+        counted = count and owner >= 0
         # Labelled objects are cast even where hidden: their unhidden size is counted.
-        bound = nearest[index] if owner < 0 else -1.0
+        bound = np.float32(-1.0) if counted else np.float32(nearest[index])
+        number, whose = np.int32(index), np.int32(owner)
+        first, end = windows[w, 3], windows[w, 4]
         for i in range(windows[w, 1], windows[w, 2]):
-            for j in range(windows[w, 3], windows[w, 4]):
-                if distance[i, j] <= bound:
-                    continue
-                t = intersect(p, kind, material, 0.0, 0.0, 0.0, rays[i, j, 0], rays[i, j, 1], rays[i, j, 2])
-                if t == inf:
-                    continue
-                if owner >= 0 and mark[i, j] != owner:
-                    mark[i, j] = owner
-                    alone[owner] += 1
-                if t < distance[i, j]:
-                    distance[i, j] = t
-                    hit[i, j] = index
+            reach, what = distance[i, first:end], hit[i, first:end]
+            rx, ry, rz = dx[i, first:end], dy[i, first:end], dz[i, first:end]
+            furthest = np.float32(-1.0)
+            for j in range(len(reach)):
+                furthest = reach[j] if reach[j] > furthest else furthest
+            if furthest <= bound:
+                continue
+            ox = starts[i, 0] - p[0] - velocity[index, 0] * starts[i, 3]
+            oy = starts[i, 1] - p[1] - velocity[index, 1] * starts[i, 3]
+            oz = starts[i, 2]
+            if material == BICYCLE:
+                _box_line(p, ox, oy, oz, rx, ry, rz, found[: len(reach)])
+                for j in range(len(reach)):
+                    t = found[j]
+                    if t < FAR:
+                        lx = p[6] * (ox + t * rx[j]) + p[7] * (oy + t * ry[j])
+                        if opaque(p, material, lx, 0.0, oz + t * rz[j] - p[2]) == 0.0:
+                            found[j] = FAR
+            elif material == FOLIAGE:
+                _ellipsoid_line(p, ox, oy, oz, rx, ry, rz, found[: len(reach)])
+                for j in range(len(reach)):
+                    if found[j] < FAR and (counted or found[j] < reach[j]):
+                        found[j] = intersect(p, kind, material, ox + p[0], oy + p[1], oz, rx[j], ry[j], rz[j])
+            elif kind == BOX:
+                _box_line(p, ox, oy, oz, rx, ry, rz, found[: len(reach)])
+            elif kind == CYLINDER:
+                _cylinder_line(p, ox, oy, oz, rx, ry, rz, found[: len(reach)])
+            else:
+                _ellipsoid_line(p, ox, oy, oz, rx, ry, rz, found[: len(reach)])
+            if counted:
+                line = mark[i, first:end]
+                total = 0
+                for j in range(len(reach)):
+                    struck = found[j] < FAR
+                    total += struck & (line[j] != whose)
+                    line[j] = whose if struck else line[j]
+                alone[owner] += total
+            for j in range(len(reach)):
+                closer = found[j] < reach[j]
+                what[j] = number if closer else what[j]
+                reach[j] = found[j] if closer else reach[j]
 
 
 @njit(
-    f"void({RAYS}, {GRID_F4}, {GRID_I4}, {TABLE}, {CODES}, {CODES}, float64, float64, float64, {GRID_U1})",
+    f"void({GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_I4}, {TABLE}, {CODES}, {CODES}, float64, float64, float64,"
+    f" {GRID_U1})",
     cache=True,
     error_model="numpy",
     nogil=True,
 )
 def cast_shadows(
-    rays: np.ndarray,
+    dx: np.ndarray,
+    dy: np.ndarray,
+    dz: np.ndarray,
     distance: np.ndarray,
     hit: np.ndarray,
     values: np.ndarray,
@@ -249,40 +504,6 @@ def cast_shadows(
                 if hit[i, j] != -1 or shadow[i, j] == 1:
                     continue
                 t = distance[i, j]
-                x, y, z = t * rays[i, j, 0], t * rays[i, j, 1], t * rays[i, j, 2]
+                x, y, z = t * dx[i, j], t * dy[i, j], t * dz[i, j]
                 if intersect(p, kind, material, x, y, z, sun_x, sun_y, sun_z) < inf:
                     shadow[i, j] = 1
-
-
-@njit(
-    f"void({RAYS}, {GRID_F4}, {GRID_I4}, {TABLE}, {CODES}, float64, {GRID_F4}, {GRID_F4})",
-    cache=True,
-    nogil=True,
-    error_model="numpy",
-)
-def reflect(
-    rays: np.ndarray,
-    distance: np.ndarray,
-    hit: np.ndarray,
-    values: np.ndarray,
-    codes: np.ndarray,
-    ground_reflectance: float,
-    reflectance: np.ndarray,
-    cosine: np.ndarray,
-) -> None:
-    """Fill reflectance and cosine of incidence (both (H, W) float32) for unit rays; zero where nothing was hit."""
-    rows, columns = distance.shape
-    for i in range(rows):
-        for j in range(columns):
-            index = hit[i, j]
-            reflectance[i, j] = 0.0
-            cosine[i, j] = 0.0
-            if index == -1:
-                reflectance[i, j] = ground_reflectance
-                cosine[i, j] = -rays[i, j, 2]
-            elif index >= 0:
-                p, t = values[index], distance[i, j]
-                dx, dy, dz = rays[i, j, 0], rays[i, j, 1], rays[i, j, 2]
-                _, nx, ny, nz = surface(p, codes[index, 0], t * dx, t * dy, t * dz)
-                reflectance[i, j] = p[13]
-                cosine[i, j] = abs(nx * dx + ny * dy + nz * dz)

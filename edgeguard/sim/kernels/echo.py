@@ -1,0 +1,158 @@
+"""What a lidar makes of its beams: power of the echo, noise of the range, and which pulses are lost."""
+
+from __future__ import annotations
+
+from math import exp, sqrt
+
+import numpy as np
+from numba import njit
+
+from edgeguard.sim.kernels.cast import CODES, GRID_F4, GRID_I4, LINE_F4, TABLE, hash3, surface
+from edgeguard.sim.primitives import BOX
+
+# Places in the vector that describes a lidar and its air.
+(GROUND, HALF_POWER, STEEPNESS, STRAY_LOSS, SIGMA, SIGMA_WEAK, BEAM, MAX_RANGE, EXTINCTION, BACKSCATTER, SCATTER_M,
+ INTENSITY_NOISE, QUANTUM) = range(13)  # fmt: skip
+PLACES = 13
+
+
+@njit(
+    f"void({GRID_F4}, {GRID_F4}, {GRID_F4}, {TABLE}, {GRID_F4}, {GRID_I4}, {TABLE}, {TABLE}, {CODES}, float64,"
+    f" {GRID_F4}, {GRID_F4})",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def reflect(
+    dx: np.ndarray,
+    dy: np.ndarray,
+    dz: np.ndarray,
+    starts: np.ndarray,
+    distance: np.ndarray,
+    hit: np.ndarray,
+    values: np.ndarray,
+    velocity: np.ndarray,
+    codes: np.ndarray,
+    ground_reflectance: float,
+    reflectance: np.ndarray,
+    cosine: np.ndarray,
+) -> None:
+    """Fill reflectance and cosine of incidence (both (L, B) float32) for unit rays; zero where nothing was hit."""
+    lines, rays = distance.shape
+    for i in range(lines):
+        for j in range(rays):
+            index = hit[i, j]
+            if index == -2:
+                reflectance[i, j], cosine[i, j] = 0.0, 0.0
+            elif index == -1:
+                reflectance[i, j], cosine[i, j] = ground_reflectance, abs(dz[i, j])
+            else:
+                p, t, tau = values[index], distance[i, j], starts[i, 3]
+                vx, vy, vz = dx[i, j], dy[i, j], dz[i, j]
+                x = starts[i, 0] - velocity[index, 0] * tau + t * vx
+                y = starts[i, 1] - velocity[index, 1] * tau + t * vy
+                reflectance[i, j] = p[13]
+                if codes[index, 0] == BOX and p[8] == 0.0 and p[9] == 0.0:
+                    lx, ly = p[6] * (x - p[0]) + p[7] * (y - p[1]), p[6] * (y - p[1]) - p[7] * (x - p[0])
+                    z = starts[i, 2] + t * vz
+                    side, end = abs(p[5] - abs(ly)), abs(p[4] - abs(lx))
+                    if min(abs(p[3] - z), abs(z - p[2])) < min(side, end):
+                        cosine[i, j] = abs(vz)
+                    elif side < end:
+                        cosine[i, j] = abs(p[6] * vy - p[7] * vx)
+                    else:
+                        cosine[i, j] = abs(p[6] * vx + p[7] * vy)
+                else:
+                    _, nx, ny, nz = surface(p, codes[index, 0], x, y, starts[i, 2] + t * vz)
+                    cosine[i, j] = abs(nx * vx + ny * vy + nz * vz)
+
+
+@njit("float64(float64)", cache=True, nogil=True, error_model="numpy")
+def log_share(share: float) -> float:
+    """Natural logarithm of a draw from 0..1, never of zero."""
+    return float(np.log(share + 1e-10))
+
+
+@njit(
+    f"int64({GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_I4}, int32[::1], int32[:,::1],"
+    f" float64[::1], int64, {LINE_F4}, {GRID_F4}, {LINE_F4}, int16[::1], int32[::1], int32[::1], {LINE_F4})",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def listen(
+    sx: np.ndarray,
+    sy: np.ndarray,
+    sz: np.ndarray,
+    distance: np.ndarray,
+    reflectance: np.ndarray,
+    cosine: np.ndarray,
+    hit: np.ndarray,
+    owners: np.ndarray,
+    fired: np.ndarray,
+    model: np.ndarray,
+    key: int,
+    deviates: np.ndarray,
+    xyz: np.ndarray,
+    intensity: np.ndarray,
+    ring: np.ndarray,
+    offset: np.ndarray,
+    owner: np.ndarray,
+    true_range: np.ndarray,
+) -> int:
+    """Draw which pulses come back, and write what they say, ring by ring; return how many.
+
+    Which pulses return is a logistic curve of received power around the half-power point. Street surfaces are rougher
+    than Lambert's: their echo falls with the square root of the cosine (the flattening that Oren and Nayar 1994
+    describe), or no grazing ground would be seen at all. Noise grows as the echo weakens and as the spot is stretched
+    over a slanted surface. Rain and fog dim the echo both ways, and now and then answer themselves.
+
+    Args:
+        sx, sy, sz: (L, B) beams in the sensor's own frame. distance, reflectance, cosine, hit: (L, B) of the scene.
+        owners: (P,) object number of each primitive. fired: (L, B) int32, nanoseconds against the stamp.
+        model: see the places above. key: of the noise; a beam's draws hang on (key, line, beam) alone. deviates:
+            a power of two of standard normal ones.
+        xyz .. true_range: (L * B, ...) out; `true_range` is the surface's, and infinite for rain and fog.
+    """
+    lines, rays = distance.shape
+    count = 0
+    for j in range(rays):
+        for i in range(lines):
+            t = float(distance[i, j])
+            draw = hash3(i, j, key)
+            other = hash3(draw & 0xFFFFFF, i, key + 1)
+            share = (draw >> 8) / 16777216.0
+            measured, seen, whose, shine = 0.0, False, -1, 0.0
+            if model[BACKSCATTER] > 0.0:
+                # Drops answer from where they are: the nearer the likelier to be heard above the threshold.
+                gap = -log_share(other / 4294967296.0) * model[SCATTER_M]
+                lone = (hash3(other & 0xFFFFFF, j, key + 2) >> 8) / 16777216.0
+                if gap < t and gap > 0.8 and lone < model[BACKSCATTER]:
+                    measured, seen, shine = gap, True, 0.02 + 0.05 * share
+                    t = np.inf
+            if not seen and t <= model[MAX_RANGE]:
+                slant = float(cosine[i, j])
+                power = reflectance[i, j] * sqrt(slant) * exp(-2.0 * model[EXTINCTION] * t) / (t * t)
+                ratio = max(power / model[HALF_POWER], 1e-6)
+                fourth = ratio ** model[STEEPNESS] if model[STEEPNESS] != 4.0 else ratio * ratio * ratio * ratio
+                if share < (1.0 - model[STRAY_LOSS]) * fourth / (1.0 + fourth):
+                    weak = model[SIGMA_WEAK] * model[SIGMA_WEAK] / ratio
+                    slope = sqrt(max(1.0 - slant * slant, 0.0)) / max(slant, 0.05)
+                    smear = t * model[BEAM] * slope * 0.2887  # a uniform spot over a slanted surface
+                    smear = min(smear, 0.5)
+                    noise = deviates[other & (len(deviates) - 1)]
+                    measured = t + noise * sqrt(model[SIGMA] * model[SIGMA] + weak + smear * smear)
+                    tint = deviates[(other >> 10) & (len(deviates) - 1)]
+                    shine = reflectance[i, j] * slant * (1.0 + model[INTENSITY_NOISE] * tint)
+                    seen = True
+                    if hit[i, j] >= 0:
+                        whose = owners[hit[i, j]]
+            if not seen:
+                continue
+            if model[QUANTUM] > 0.0:
+                measured = model[QUANTUM] * np.floor(measured / model[QUANTUM] + 0.5)
+            xyz[count, 0], xyz[count, 1], xyz[count, 2] = sx[i, j] * measured, sy[i, j] * measured, sz[i, j] * measured
+            intensity[count] = min(max(shine, 0.0), 1.0)
+            ring[count], offset[count], owner[count], true_range[count] = j, fired[i, j], whose, t
+            count += 1
+    return count

@@ -1,0 +1,381 @@
+"""Procedural textures of a street: ground, walls, cars, leaves, sky, in forms the compiler can do eight at a time.
+
+Everything is in float32 and 32-bit integers and without branches where it is called per pixel of a long run. The value
+noise lives in one table of 64 by 64 cells that repeats; a cell's four corners are packed in one word, so that a look-up
+is one load.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import numpy as np
+from numba import njit
+
+from edgeguard.sim.primitives import BICYCLE, BOX, CAR_BODY, CAR_CABIN, CONCRETE, CYLINDER, KERB, LAMP, STRIPES
+
+F = np.float32
+LINE_F4, LINE_U1 = "float32[::1]", "uint8[::1]"
+
+
+def _packed() -> np.ndarray:
+    corner = np.round(np.random.default_rng(0x711E).random((64, 64), dtype=np.float32) * 255.0).astype(np.uint32)
+    right, below = np.roll(corner, -1, axis=1), np.roll(corner, -1, axis=0)
+    words = corner | (right << 8) | (below << 16) | (np.roll(below, -1, axis=1) << 24)
+    return np.ascontiguousarray(words.astype(np.uint32).view(np.int32).reshape(-1))
+
+
+_TILE = _packed()
+
+
+@njit(inline="always")
+def noise(x, y, seed):  # type: ignore[no-untyped-def]
+    """Value noise in 0..1 at float32 (x, y), smooth between the integers; repeats every 64, shifted by int32 `seed`."""
+    fx, fy = np.floor(x), np.floor(y)
+    u, v = x - fx, y - fy
+    u, v = u * u * (F(3.0) - F(2.0) * u), v * v * (F(3.0) - F(2.0) * v)
+    row, column = (np.int32(fy) + seed * 29 + (seed >> 5)) & 63, (np.int32(fx) + seed * 17) & 63
+    word = _TILE[(row << 6) | column]
+    a, b, c, d = F(word & 255), F((word >> 8) & 255), F((word >> 16) & 255), F((word >> 24) & 255)
+    top, low = a + u * (b - a), c + u * (d - c)
+    return (top + v * (low - top)) * F(1.0 / 255.0)
+
+
+@njit(inline="always")
+def band(x, low, high, sharp):  # type: ignore[no-untyped-def]
+    """1 inside low..high, 0 outside, with edges 1 / `sharp` wide: stripes that do not alias when a pixel gets large."""
+    rise, fall = (x - low) * sharp + F(0.5), (high - x) * sharp + F(0.5)
+    return min(max(rise, F(0.0)), F(1.0)) * min(max(fall, F(0.0)), F(1.0))
+
+
+@njit(inline="always")
+def wrap(x, period):  # type: ignore[no-untyped-def]
+    """x modulo period, 0 <= result < period."""
+    return x - period * np.floor(x * (F(1.0) / period))
+
+
+@njit(inline="always")
+def mix(a, b, c):  # type: ignore[no-untyped-def]
+    """Mix three integers into 24 bits, for texture alone."""
+    h = np.uint32(
+        np.uint32(a) * np.uint32(374761393) + np.uint32(b) * np.uint32(668265263) + np.uint32(c) * np.uint32(974711)
+    )
+    h = np.uint32((h ^ (h >> np.uint32(15))) * np.uint32(1274126177))
+    h = np.uint32((h ^ (h >> np.uint32(13))) * np.uint32(1103515245))
+    return np.int32((h ^ (h >> np.uint32(16))) & np.uint32(0xFFFFFF))
+
+
+@njit(
+    f"void({LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, float32, {LINE_U1}, float32,"
+    f" {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})",
+    cache=True, nogil=True, error_model="numpy",
+)  # fmt: skip
+def asphalt(
+    x: np.ndarray, y: np.ndarray, arc: np.ndarray, offset: np.ndarray, foot: np.ndarray, ambient: float,
+    shadow: np.ndarray, direct: float, blue: np.ndarray, green: np.ndarray, red: np.ndarray, lit: np.ndarray,
+) -> None:  # fmt: skip
+    """Worn tracks, patches, grain, lane paint and gutters. `foot` is a pixel's length on the ground in metres."""
+    for k in range(len(x)):
+        coarse = noise(x[k] * F(0.5), y[k] * F(0.5), np.int32(11)) - F(0.5)
+        fine = noise(x[k] * F(16.0), y[k] * F(16.0), np.int32(12)) - F(0.5)
+        side, s, blur = abs(offset[k]), arc[k], foot[k]
+        sharp = F(1.0) / (F(0.02) + F(0.35) * blur)
+        grey = F(84.0) + F(16.0) * coarse + F(26.0) * fine * min(F(1.0), F(0.03) / blur)
+        grey -= F(5.0) * band(abs(side - F(1.75)), F(0.55), F(1.0), F(2.5))
+        patch = mix(np.int32(np.floor(s * F(1.0 / 7.0))), np.int32(np.floor(offset[k] * F(1.0 / 1.75))), 13)
+        grey -= (F(11.0) if patch < np.int32(0xFFFFFF // 9) else F(0.0)) * band(
+            wrap(s, F(7.0)), F(0.8), F(5.9), F(1.0) / (F(0.15) + blur)
+        )
+        # Broken centre line, 3 m dash and 3 m gap; edge line.
+        dash = band(side, F(-1.0), F(0.07), sharp) * band(wrap(s, F(6.0)), F(0.0), F(3.0), F(1.0) / (F(0.05) + blur))
+        paint = dash + band(side, F(3.43), F(3.57), sharp)
+        paint *= F(0.88) - F(0.35) * max(F(0.0), noise(x[k] * F(3.0), y[k] * F(3.0), np.int32(14)) - F(0.5))
+        gutter = F(14.0) * band(side, F(5.55), F(5.95), sharp)
+        blue[k] = grey * F(1.02) + paint * (F(208.0) - grey * F(1.02)) - gutter
+        green[k] = grey + paint * (F(214.0) - grey) - gutter
+        red[k] = grey + paint * (F(214.0) - grey) - gutter
+        lit[k] = ambient + (direct if shadow[k] == 0 else F(0.0))
+
+
+@njit(
+    f"void({LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, float32, {LINE_U1}, float32,"
+    f" {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})",
+    cache=True, nogil=True, error_model="numpy",
+)  # fmt: skip
+def paving(
+    x: np.ndarray, y: np.ndarray, arc: np.ndarray, offset: np.ndarray, foot: np.ndarray, ambient: float,
+    shadow: np.ndarray, direct: float, blue: np.ndarray, green: np.ndarray, red: np.ndarray, lit: np.ndarray,
+) -> None:  # fmt: skip
+    """Paving stones of 0.6 m."""
+    for k in range(len(x)):
+        coarse = noise(x[k] * F(0.5), y[k] * F(0.5), np.int32(11)) - F(0.5)
+        fine = noise(x[k] * F(16.0), y[k] * F(16.0), np.int32(12)) - F(0.5)
+        side, s, blur = abs(offset[k]), arc[k], foot[k]
+        edge = F(1.0) / (F(0.02) + blur)
+        joint = F(1.0) - min(
+            band(wrap(s, F(0.6)), F(0.03), F(0.57), edge), band(wrap(side - F(6.0), F(0.6)), F(0.03), F(0.57), edge)
+        )
+        cell = mix(np.int32(np.floor(s * F(1.0 / 0.6))), np.int32(np.floor(side * F(1.0 / 0.6))), 15)
+        stone = (F(cell) * F(1.0 / 0xFFFFFF) - F(0.5)) * min(F(1.0), F(0.15) / blur)
+        grey = F(148.0) + F(10.0) * coarse + F(16.0) * stone + F(14.0) * fine * min(F(1.0), F(0.03) / blur)
+        grey -= F(34.0) * joint * min(F(1.0), F(0.08) / blur)
+        blue[k], green[k], red[k] = grey * F(0.95), grey, grey * F(1.02)
+        lit[k] = ambient + (direct if shadow[k] == 0 else F(0.0))
+
+
+@njit(
+    f"void({LINE_F4}, {LINE_F4}, {LINE_F4}, float32, {LINE_U1}, float32, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})",
+    cache=True, nogil=True, error_model="numpy",
+)  # fmt: skip
+def grass(
+    x: np.ndarray, y: np.ndarray, foot: np.ndarray, ambient: float,
+    shadow: np.ndarray, direct: float, blue: np.ndarray, green: np.ndarray, red: np.ndarray, lit: np.ndarray,
+) -> None:  # fmt: skip
+    """What lies beyond the pavement."""
+    for k in range(len(x)):
+        coarse = noise(x[k] * F(0.5), y[k] * F(0.5), np.int32(11)) - F(0.5)
+        blade = (noise(x[k] * F(7.0), y[k] * F(7.0), np.int32(16)) - F(0.5)) * min(F(1.0), F(0.1) / foot[k])
+        blue[k] = F(62.0) + F(12.0) * coarse + F(18.0) * blade
+        green[k] = F(116.0) + F(24.0) * coarse + F(30.0) * blade
+        red[k] = F(88.0) + F(22.0) * coarse + F(26.0) * blade
+        lit[k] = ambient + (direct if shadow[k] == 0 else F(0.0))
+
+
+@njit(
+    f"void(float64[::1], float64, float64, float64, float64, float64, float64[::1], float32, float32, {LINE_F4},"
+    f" {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})",
+    cache=True, nogil=True, error_model="numpy",
+)  # fmt: skip
+def wall(
+    p: np.ndarray, px: float, py: float, pz: float, ground_z: float, focal_px: float, sun: np.ndarray, ambient: float,
+    strength: float, rx: np.ndarray, ry: np.ndarray, rz: np.ndarray, depth: np.ndarray,
+    blue: np.ndarray, green: np.ndarray, red: np.ndarray,
+    lit: np.ndarray, emit: np.ndarray, towards: np.ndarray,
+) -> None:  # fmt: skip
+    """A building's walls: plaster, a window per 2.8 m and floor, shops below, a cornice above.
+
+    (px, py, pz) is the rays' start seen from the building's place on the ground; `emit` out: share of a pixel that is
+    a window lit at night; `towards` out: cosine between the wall's normal and the ray back.
+    """
+    c, s, half_x, half_y = F(p[6]), F(p[7]), F(p[4]), F(p[5])
+    start_x, start_y, start_z = F(p[6] * px + p[7] * py), F(p[6] * py - p[7] * px), F(pz)
+    sun_x, sun_y = F(p[6] * sun[0] + p[7] * sun[1]), F(p[6] * sun[1] - p[7] * sun[0])
+    top, above, scale, grain = F(p[3] - p[2]), F(p[2] - ground_z), F(1.0 / focal_px), np.int32(p[14])
+    plain_r, plain_g, plain_b = F(p[10]), F(p[11]), F(p[12])
+    wide = grain % np.int32(3) == 0
+    upper_left, upper_right = F(0.4) if wide else F(0.8), F(2.4) if wide else F(2.0)
+    upper_low, upper_high = F(0.9) if wide else F(0.75), F(2.5) if wide else F(2.55)
+    for k in range(len(depth)):
+        t, blur = depth[k], depth[k] * scale
+        ex, ey = c * rx[k] + s * ry[k], c * ry[k] - s * rx[k]
+        lx, ly, z = start_x + t * ex, start_y + t * ey, start_z + t * rz[k]
+        flank = abs(half_y - abs(ly)) < abs(half_x - abs(lx))
+        across = ly if flank else lx
+        sign = F(1.0) if across > F(0.0) else F(-1.0)
+        facing = sign * (sun_y if flank else sun_x)
+        towards[k] = -sign * (ey if flank else ex)
+        along, half = (lx if flank else ly), (half_x if flank else half_y)
+        face = np.int32(0 if flank else 2) + np.int32(0 if sign > F(0.0) else 1)
+        blotch = (noise(along * F(0.7), z * F(0.7), grain) - F(0.5)) * F(14.0)
+        fade = min(max(F(0.08) / blur - F(0.4), F(0.0)), F(1.0)) * F(18.0)
+        blotch += (noise(along * F(9.0), z * F(9.0), grain + np.int32(1)) - F(0.5)) * fade
+        r_, g_, b_ = plain_r + blotch, plain_g + blotch, plain_b + blotch
+        u = along + half
+        level, column = np.floor(z * F(1.0 / 3.2)), np.floor(u * F(1.0 / 2.8))
+        uu, zz = u - F(2.8) * column, z - F(3.2) * level
+        pick = mix(np.int32(column), np.int32(level), grain + np.int32(7) * face)
+        shop, door = level < F(1.0), (pick & np.int32(3)) == 0
+        left = (F(0.9) if door else F(0.25)) if shop else upper_left
+        right = (F(1.95) if door else F(2.55)) if shop else upper_right
+        low = (F(0.0) if door else F(0.35)) if shop else upper_low
+        high = (F(2.3) if door else F(2.7)) if shop else upper_high
+        sharp = F(1.0) / (F(0.03) + blur)
+        cornice = z > top - F(0.9)
+        open_ = F(0.0) if cornice | (column >= np.floor(F(2.0) * half * F(1.0 / 2.8))) else F(1.0)
+        frame = F(0.7) * open_ * band(uu, left - F(0.12), right + F(0.12), sharp)
+        frame *= band(zz, low - F(0.12), high + F(0.12), sharp)
+        glass = open_ * band(uu, left, right, sharp) * band(zz, low, high, sharp)
+        middle = F(0.5) * (left + right)
+        glass -= glass * band(uu, middle - F(0.04), middle + F(0.04), sharp) * min(F(1.0), F(0.08) / blur)
+        shine = F((pick >> 8) & 127) * F(1.0 / 127.0)
+        glow = F(34.0) + F(60.0) * shine + F(26.0) * (zz - low) / (high - low)
+        shade = (F(0.82) if z < top - F(0.7) else F(1.08)) if cornice else F(1.0)
+        r_, g_, b_ = r_ * shade, g_ * shade, b_ * shade
+        r_, g_, b_ = r_ + frame * (F(222.0) - r_), g_ + frame * (F(220.0) - g_), b_ + frame * (F(214.0) - b_)
+        blue[k] = b_ + glass * (glow * F(1.14) - b_)
+        green[k] = g_ + glass * (glow * F(0.98) - g_)
+        red[k] = r_ + glass * (glow * F(0.86) - r_)
+        emit[k] = glass if shine > F(0.72) else F(0.0)
+        # Walls darken towards the ground, which hides part of the sky from them.
+        dim = F(0.78) + F(0.22) * min(F(1.0), (z + above) * F(1.0 / 0.7))
+        lit[k] = (ambient * (F(1.0) + F(0.12) * facing) + strength * max(facing, F(0.0))) * dim
+
+
+@njit(
+    f"void(float64[::1], float64, float64, float64, float64, float64[::1], float32, float32, {LINE_F4}, {LINE_F4},"
+    f" {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})",
+    cache=True, nogil=True, error_model="numpy",
+)  # fmt: skip
+def leaves(
+    p: np.ndarray, px: float, py: float, pz: float, ground_z: float, sun: np.ndarray, ambient: float, strength: float,
+    rx: np.ndarray, ry: np.ndarray, rz: np.ndarray, depth: np.ndarray,
+    blue: np.ndarray, green: np.ndarray, red: np.ndarray, lit: np.ndarray,
+    emit: np.ndarray, towards: np.ndarray,
+) -> None:  # fmt: skip
+    """The crown of a tree; arguments as in `wall`."""
+    half = 0.5 * (p[3] - p[2])
+    c, s, grain = F(p[6]), F(p[7]), np.int32(p[14])
+    x0, y0, z0, middle = F(px), F(py), F(pz), F(half)
+    flat, tall, above = F(1.0 / (p[4] * p[4])), F(1.0 / (half * half)), F(p[2] - ground_z)
+    sun_x, sun_y, sun_z = F(sun[0]), F(sun[1]), F(sun[2])
+    r_, g_, b_ = F(p[10]), F(p[11]), F(p[12])
+    for k in range(len(depth)):
+        t = depth[k]
+        x, y, z = x0 + t * rx[k], y0 + t * ry[k], z0 + t * rz[k]
+        nx, ny, nz = x * flat, y * flat, (z - middle) * tall
+        scale = F(1.0) / np.sqrt(nx * nx + ny * ny + nz * nz + F(1e-12))
+        nx, ny, nz = nx * scale, ny * scale, nz * scale
+        gain = F(0.62) + F(0.76) * noise(
+            F(5.0) * (c * x + s * y) + F(3.0) * z, F(5.0) * (c * y - s * x) + F(4.0) * z, grain
+        )
+        blue[k], green[k], red[k] = b_ * gain, g_ * gain, r_ * gain
+        facing = nx * sun_x + ny * sun_y + nz * sun_z
+        dim = F(0.78) + F(0.22) * min(F(1.0), (z + above) * F(1.0 / 0.7))
+        lit[k] = (ambient * (F(1.0) + F(0.12) * facing) + strength * max(facing, F(0.0))) * dim
+        emit[k] = F(0.0)
+        towards[k] = -(nx * rx[k] + ny * ry[k] + nz * rz[k])
+
+
+@njit(
+    f"void({LINE_F4}, {LINE_F4}, {LINE_F4}, float64, float64, float32, float32, {LINE_F4},"
+    f" {LINE_F4}, {LINE_F4}, {LINE_F4})",
+    cache=True, nogil=True, error_model="numpy",
+)  # fmt: skip
+def sky(
+    rx: np.ndarray, ry: np.ndarray, rz: np.ndarray, cosine: float, sine: float, overcast: float, gain: float,
+    up: np.ndarray, blue: np.ndarray, green: np.ndarray, red: np.ndarray,
+) -> None:  # fmt: skip
+    """Sky along rays of the level frame; its heading is given so that clouds stay put. `up` out: sine of elevation."""
+    c, s = F(cosine), F(sine)
+    for k in range(len(rx)):
+        norm = F(1.0) / np.sqrt(rx[k] * rx[k] + ry[k] * ry[k] + rz[k] * rz[k])
+        x, y, z = rx[k] * norm, ry[k] * norm, max(rz[k] * norm, F(0.0))
+        wx, wy, far = c * x - s * y, s * x + c * y, F(1.0) / (z + F(0.12))
+        cloud = F(0.68) * noise(wx * far * F(1.1), wy * far * F(1.1), np.int32(21))
+        cloud += F(0.32) * noise(wx * far * F(3.1), wy * far * F(3.1), np.int32(22))
+        cover = min(max((cloud - F(0.48)) * F(3.6), F(0.0)), F(1.0)) * min(F(1.0), z * F(8.0))
+        cover = max(cover, overcast)
+        grey = F(240.0) - F(34.0) * overcast
+        r_, g_, b_ = F(214.0) - F(110.0) * z, F(224.0) - F(74.0) * z, F(236.0) - F(26.0) * z
+        blue[k] = (b_ + cover * (grey + F(3.0) - b_)) * gain
+        green[k] = (g_ + cover * (grey + F(1.0) - g_)) * gain
+        red[k] = (r_ + cover * (grey - r_)) * gain
+        up[k] = z
+
+
+@njit(
+    "UniTuple(float64, 4)(float64[:], int64, float64, float64, float64, int64, float64)",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def car_colour(
+    p: np.ndarray, material: int, lx: float, ly: float, z: float, face: int, footprint: float
+) -> tuple[float, float, float, float]:
+    """Colour of a car, and what share of it is a lamp: faces as in `surface`.
+
+    Wheels and sills below, glass above, lamps and plates at the ends.
+    """
+    red, green, blue = p[10], p[11], p[12]
+    sharp = 1.0 / (0.015 + 0.7 * footprint)
+    half, top = p[4], p[3] - p[2]
+    if material == CAR_CABIN:
+        if face == 4:
+            return red, green, blue, 0.0
+        if face <= 1:
+            inset = 0.12 + 0.9 * p[8] * z
+            glass = band(lx, -half + 0.10 + p[9] * z, half - inset, sharp) * band(z, 0.02, top - 0.07, sharp)
+            glass *= 1.0 - band(lx, -0.12, 0.0, sharp)
+        else:
+            glass = band(ly, -p[5] + 0.07, p[5] - 0.07, sharp) * band(z, 0.03, top - 0.05, sharp)
+        shine = 40.0 + 46.0 * z / top + 14.0 * (noise(F(lx * 2.0 + 9.0), F(z * 2.0), np.int32(p[14])) - 0.5)
+        return (
+            red + glass * (shine * 0.9 - red),
+            green + glass * (shine - green),
+            blue + glass * (shine * 1.1 - blue),
+            0.0,
+        )
+    if face <= 1:
+        seam = band(abs(lx + 0.05), 0.44, 0.46, sharp) * band(z, 0.25, top, sharp) * min(1.0, 0.02 / footprint)
+        dark = max(1.0 - band(z, 0.26, 9.0, sharp), 0.5 * seam)
+        wheel, rim = 0.0, 0.0
+        if z < 0.9:
+            at = 0.01 * half + (0.61 * half if lx > 0.01 * half else -0.61 * half)
+            r = sqrt((lx - at) * (lx - at) + (z - 0.32) * (z - 0.32))
+            wheel, rim = band(r, -1.0, 0.37, sharp), band(r, -1.0, 0.20, sharp)
+        dark = max(dark, wheel)
+        red, green, blue = red + dark * (24.0 - red), green + dark * (24.0 - green), blue + dark * (26.0 - blue)
+        return red + rim * (140.0 - red), green + rim * (142.0 - green), blue + rim * (146.0 - blue), 0.0
+    if face >= 4:
+        return red, green, blue, 0.0
+    lamp = band(abs(ly), p[5] - 0.42, p[5] - 0.06, sharp) * band(z, 0.52, 0.70, sharp)
+    plate = band(abs(ly), -1.0, 0.26, sharp) * band(z, 0.36, 0.47, sharp)
+    dark = (0.25 + 0.75 * band(z, 0.22, 9.0, sharp)) * (
+        1.0 - 0.8 * band(abs(ly), p[5] - 0.26, p[5] - 0.04, sharp) * band(z, -1.0, 0.24, sharp)
+    )
+    if face == 2:
+        dark *= 1.0 - 0.8 * band(abs(ly), -1.0, 0.45, sharp) * band(z, 0.52, 0.68, sharp)
+    red, green, blue = red * dark, green * dark, blue * dark
+    if face == 2:
+        red, green, blue = red + lamp * (238.0 - red), green + lamp * (238.0 - green), blue + lamp * (228.0 - blue)
+    else:
+        red, green, blue = red + lamp * (176.0 - red), green + lamp * (22.0 - green), blue + lamp * (20.0 - blue)
+    return red + plate * (232.0 - red), green + plate * (232.0 - green), blue + plate * (222.0 - blue), lamp
+
+
+@njit(
+    "UniTuple(float64, 4)(float64[:], int64, int64, float64, float64, float64, int64, float64, int64)",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def thing_colour(
+    p: np.ndarray, kind: int, material: int, ux: float, uy: float, z: float, face: int, footprint: float, index: int
+) -> tuple[float, float, float, float]:
+    """Colour, and share that is lamp, of all but ground, walls and leaves at (ux, uy) from its place, `z` above it."""
+    red, green, blue = p[10], p[11], p[12]
+    if kind == BOX:
+        lx, ly = p[6] * ux + p[7] * uy, p[6] * uy - p[7] * ux
+        if material in (CAR_BODY, CAR_CABIN):
+            return car_colour(p, material, lx, ly, z, face, footprint)  # type: ignore[no-any-return]
+        if material == BICYCLE:
+            return red, green, blue, 0.0
+        if material == STRIPES:
+            stripe = band(wrap(F(ly + z), F(0.5)), 0.0, 0.25, 1.0 / (0.02 + footprint))
+            red, green, blue = (
+                red + stripe * (240.0 - red),
+                green + stripe * (240.0 - green),
+                blue + stripe * (238.0 - blue),
+            )
+        elif material == KERB:
+            grit = (noise(F(lx * 8.0), F(z * 8.0), np.int32(index)) - 0.5) * 20.0 * min(1.0, 0.05 / footprint)
+            red, green, blue = red + grit, green + grit, blue + grit
+        elif material == CONCRETE:
+            joint = 1.0 - band(wrap(F(lx), F(5.0)), 0.03, 4.97, 1.0 / (0.02 + footprint))
+            stain = (
+                1.0
+                - 0.16 * noise(F(lx * 0.4), F(z * 1.3 + ly * 0.4), np.int32(41))
+                - 0.25 * joint * min(1.0, 0.08 / footprint)
+            )
+            tile = 1.12 if z < 2.2 and face <= 1 else 1.0
+            return red * stain * tile, green * stain * tile, blue * stain * tile, 0.0
+        elif material == LAMP:
+            return red, green, blue, 1.0
+    elif kind == CYLINDER:
+        return red, green, blue, 0.0
+    if footprint < 0.2:
+        fold = 1.0 + (noise(F(uy * 6.0 + p[14] % 64.0), F(z * 7.0), np.int32(31)) - 0.5) * 0.22 * min(
+            1.0, 0.05 / footprint
+        )
+        red, green, blue = red * fold, green * fold, blue * fold
+    return red, green, blue, 0.0

@@ -88,3 +88,16 @@ def encode_levels(pixels: NDArray[np.uint8], table: NDArray[np.float32], out: ND
                 value = pixels[y, x, c]
                 for k in range(levels):
                     out[y, x, c, k] = table[value, k]
+
+
+def thermometer_table(levels: int) -> NDArray[np.float32]:
+    """Return the (256, levels) float32 thermometer codes: element k of value v is 1 where v exceeds k / levels of full
+    scale, the first always 1.
+
+    Source: Buckman et al. (ICLR 2018), by the definition of adversarial-robustness-toolbox.
+    """
+    position = np.zeros(256, dtype=np.int64)
+    values = np.arange(256, dtype=np.float32) / np.float32(255.0)
+    for k in range(1, levels):
+        position += values > k / levels
+    return np.asarray(position[:, None] >= np.arange(levels)[None, :], dtype=np.float32)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edgeguard.kernels import _reference_images as twin
 from edgeguard.kernels.image_noise import entropy_weights, entropy_windows, second_differences
-from edgeguard.kernels.image_tensor import encode_levels, fill_pixels, fill_planes
+from edgeguard.kernels.image_tensor import encode_levels, fill_pixels, fill_planes, thermometer_table
 from edgeguard.kernels.total_variation import chambolle
 
 GAIN = np.array([0.017, 0.018, 1.0], dtype=np.float32)
@@ -53,6 +53,14 @@ def test_every_value_becomes_its_vector() -> None:
     out = np.empty((5, 7, 3, 4), dtype=np.float32)
     encode_levels(pixels, table, out)
     np.testing.assert_array_equal(out, table[pixels])
+
+
+def test_a_thermometer_fills_from_the_first_level_with_the_value() -> None:
+    """Codes as published: black has one step, white has all, and no step is lost on the way up."""
+    table = thermometer_table(10)
+    assert [int(table[v].sum()) for v in (0, 10, 100, 128, 200, 255)] == [1, 1, 4, 6, 8, 10]
+    assert (np.diff(table.sum(axis=1)) >= 0).all()
+    assert (np.diff(table, axis=1) <= 0).all()
 
 
 @pytest.mark.parametrize(("height", "width", "block"), [(48, 64, 16), (33, 50, 16), (9, 8, 3)])

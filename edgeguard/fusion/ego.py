@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeguard.checks.heading_filter import wrap
+from edgeguard.checks.motion_history import metres_per_degree
 from edgeguard.clock import NS_PER_S
 from edgeguard.fusion.reckoning import TRACK_SHARE, Reckoner, Stride
 from edgeguard.types import GNSS, IMU, LIDAR, WHEELS, EgoState, GnssFix
@@ -29,9 +31,6 @@ if TYPE_CHECKING:
 
 E, N, YAW, V, GYRO, ACCEL, SCALE, SHORT, GE, GN, LAG = range(11)
 SIZE = 11
-
-# WGS 84.
-EARTH_RADIUS_M, ECCENTRICITY_2 = 6_378_137.0, 6.694_379_990_14e-3
 
 # chi-square, 1 and 2 degrees of freedom, at 1e-5: one honest measurement in 1e5 is left out.
 GATE_1, GATE_2 = 19.5, 23.0
@@ -65,20 +64,6 @@ MAX_STRIDE_S = 1.0
 KEEP_TICKS = 16
 # No fix is placed on a path shorter than this.
 MIN_TICKS = 4
-
-
-def wrap(angle_rad: float) -> float:
-    """The same angle in [-pi, pi)."""
-    return (angle_rad + math.pi) % (2 * math.pi) - math.pi
-
-
-def metres_per_degree(latitude_deg: float) -> tuple[float, float]:
-    """Metres per degree of longitude and of latitude on the WGS 84 ellipsoid at this latitude."""
-    sin, cos = math.sin(math.radians(latitude_deg)), math.cos(math.radians(latitude_deg))
-    w = 1.0 - ECCENTRICITY_2 * sin * sin
-    east = EARTH_RADIUS_M / math.sqrt(w) * cos
-    north = EARTH_RADIUS_M * (1.0 - ECCENTRICITY_2) / w**1.5
-    return math.radians(east), math.radians(north)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +157,11 @@ class EgoFilter:
     def covariance(self) -> NDArray[np.float64]:
         """(11, 11) copy."""
         return self._p.copy()
+
+    @property
+    def turn_rate_rad_s(self) -> float:
+        """Yaw rate over the last tick, bias taken off."""
+        return self._turn_rate
 
     @property
     def knows_way(self) -> bool:

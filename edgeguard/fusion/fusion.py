@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from edgeguard.clock import NS_PER_S
 from edgeguard.fusion.decision import Attribution, Attributor
+from edgeguard.fusion.deskew import deskew
 from edgeguard.fusion.ego import EgoFilter
+from edgeguard.fusion.objects import ObjectFusion, find_clusters
 from edgeguard.fusion.track import TrackCheck
 from edgeguard.fusion.trust import TrustLedger
 from edgeguard.types import (
@@ -16,6 +21,8 @@ from edgeguard.types import (
     LIDAR,
     WHEELS,
     CheckResult,
+    Detection,
+    EgoState,
     FusedState,
     GnssFix,
     Image,
@@ -30,15 +37,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Protocol
 
-    from edgeguard.checks.lidar_evidence import ScanMotion
+    from edgeguard.checks.lidar_evidence import LidarFrame, ScanMotion
 
-    class MotionEvidence(Protocol):
-        """Who knows the scan match of a tick: `edgeguard.checks.lidar_evidence.LidarEvidence`."""
+    class SweepEvidence(Protocol):
+        """Who prepares and matches the sweep of a tick: `edgeguard.checks.lidar_evidence.LidarEvidence`."""
 
         def motion(self, synced: SyncedSet) -> ScanMotion | None: ...
 
+        def frame(self, synced: SyncedSet) -> LidarFrame | None: ...
+
 
 EGO_SENSORS = (GNSS, WHEELS, IMU, LIDAR)
+# Solid angle of a spinning lidar: all around, 27 to 30 degrees high. Returns of one with 64 beams.
+LIDAR_SR, RETURNS_PER_SR = 3.1, 30_000.0
 
 
 class Fusion:
@@ -47,14 +58,15 @@ class Fusion:
     Args:
         sensors: names of the rig's sensors; results about others are ignored.
         calibration: camera-lidar geometry, or None where there is no such pair.
-        evidence: who matches the lidar's sweeps, shared with the checks so that it is done once; None without a lidar.
+        evidence: who prepares and matches the lidar's sweeps, shared with the checks so that it is done once; None
+            without a lidar.
     """
 
     def __init__(
         self,
         sensors: Sequence[str],
         calibration: RigCalibration | None = None,
-        evidence: MotionEvidence | None = None,
+        evidence: SweepEvidence | None = None,
     ) -> None:
         self._sensors = tuple(sensors)
         self._calibration = calibration
@@ -64,6 +76,9 @@ class Fusion:
         self._ego = EgoFilter(has_gnss=GNSS in self._sensors)
         self._track = TrackCheck(self._sensors)
         self._long: tuple[CheckResult, ...] = ()
+        self._objects = ObjectFusion(calibration)
+        self._confirmed_ns: int | None = None
+        self._moved = (0.0, 0.0, 0.0)
         self.attribution = Attribution()
 
     def update(self, synced: SyncedSet, results: Sequence[CheckResult]) -> FusedState:
@@ -79,9 +94,56 @@ class Fusion:
         motion = self._evidence.motion(synced) if self._evidence is not None else None
         ego = self._ego.update(synced, trusted & frozenset(EGO_SENSORS), motion)
         self._long = self._track.update(synced, self._ego, trusted)
+        self._remember_motion(ego)
+        cloud = self._cloud(synced, ego)
         return FusedState(
-            trust=MappingProxyType(dict(trust)), registered=self._register(synced), ego=ego, results=self._long
+            trust=MappingProxyType(dict(trust)),
+            registered=self._register(synced, cloud),
+            ego=ego,
+            cloud=cloud,
+            results=self._long,
         )
+
+    def confirm(self, synced: SyncedSet, fused: FusedState, detections: Sequence[Detection] | None) -> FusedState:
+        """The state with its objects: call after inference, once per tick.
+
+        detections: the model's boxes on this tick's frame; None when it was not asked.
+        """
+        if synced.tick.discontinuity:
+            self._objects.reset()
+            self._confirmed_ns = None
+        frame = None
+        if self._evidence is not None and self._trust.state(LIDAR) is TrustState.TRUSTED:
+            frame = self._evidence.frame(synced)
+        if CAMERA in self._sensors and self._trust.state(CAMERA) is not TrustState.TRUSTED:
+            detections = None
+        if frame is None and detections is None:
+            return fused
+        dt_s = 0.0 if self._confirmed_ns is None else (synced.stamp_ns - self._confirmed_ns) / NS_PER_S
+        self._confirmed_ns = synced.stamp_ns
+        moved, self._moved = self._moved, (0.0, 0.0, 0.0)
+        clusters = None if frame is None else find_clusters(frame.xyz, frame.height_m, self._calibration)
+        density = RETURNS_PER_SR if frame is None else len(frame.xyz) / LIDAR_SR
+        objects = self._objects.update(dt_s, detections, clusters, moved=moved, returns_per_sr=density)
+        return replace(fused, objects=objects)
+
+    def _remember_motion(self, ego: EgoState | None) -> None:
+        """Add the tick's motion to what the objects have not been told yet."""
+        dt_s = self._ego.stride.dt_s
+        if ego is None or dt_s <= 0:
+            return
+        x, y, yaw = self._moved
+        way, turn = ego.speed_m_s * dt_s, self._ego.turn_rate_rad_s * dt_s
+        self._moved = (x + way * math.cos(yaw + turn / 2), y + way * math.sin(yaw + turn / 2), yaw + turn)
+
+    def _cloud(self, synced: SyncedSet, ego: EgoState | None) -> PointCloud | None:
+        """The sweep with the vehicle's motion taken out; as it came where the motion is not known."""
+        cloud = synced.samples.get(LIDAR)
+        if not isinstance(cloud, PointCloud) or (
+            LIDAR in self._sensors and self._trust.state(LIDAR) is TrustState.REJECTED
+        ):
+            return None
+        return cloud if ego is None else deskew(cloud, ego.speed_m_s, self._ego.turn_rate_rad_s)
 
     def _withheld(self, synced: SyncedSet) -> frozenset[str]:
         """A GNSS under suspicion earns no trust while its fixes contradict what the others reckon: a constant offset
@@ -91,12 +153,11 @@ class Fusion:
         fixes = [s for s in synced.series.get(GNSS, ()) if isinstance(s, GnssFix)]
         return frozenset() if fixes and self._ego.consistent(fixes[-1]) else frozenset({GNSS})
 
-    def _register(self, synced: SyncedSet) -> RegisteredDepth | None:
+    def _register(self, synced: SyncedSet, cloud: PointCloud | None) -> RegisteredDepth | None:
         """Lidar depth on the camera's grid, where both are there and neither is rejected."""
-        image, cloud = synced.samples.get(CAMERA), synced.samples.get(LIDAR)
-        if self._calibration is None or not isinstance(image, Image) or not isinstance(cloud, PointCloud):
+        if self._calibration is None or not isinstance(synced.samples.get(CAMERA), Image) or cloud is None:
             return None
-        if any(s in self._sensors and self._trust.state(s) is TrustState.REJECTED for s in (CAMERA, LIDAR)):
+        if CAMERA in self._sensors and self._trust.state(CAMERA) is TrustState.REJECTED:
             return None
         from edgeguard.fusion.registration import register_depth  # loads numba, which a rig without a lidar never needs
 

@@ -21,7 +21,7 @@ from edgeguard.guard.policy import Guard
 from edgeguard.restore.chain import RestoreChain, build_restorers
 from edgeguard.runtime.calibration import load_fits, monitors_of, require_definitions
 from edgeguard.runtime.record import frame_record
-from edgeguard.runtime.stages import build_checks
+from edgeguard.runtime.stages import build_checks, build_evidence
 from edgeguard.sync.synchronizer import Synchronizer
 from edgeguard.types import (
     CAMERA,
@@ -95,10 +95,11 @@ class Pipeline:
         if fits is None:
             infos = [source.info for source in self.sources.values()]
             fits = load_fits(config, infos, calibration, wall_ns=SystemClock().wall_ns())
-        self._checks = [*build_checks(config.checks, self.sources, calibration, fits), *extra_checks]
+        evidence = build_evidence(self.sources, calibration)
+        self._checks = [*build_checks(config.checks, self.sources, calibration, fits, evidence), *extra_checks]
         if fits is not None:
             require_definitions(fits, self._checks)
-        self._fusion = Fusion(tuple(self.sources), calibration)
+        self._fusion = Fusion(tuple(self.sources), calibration, evidence)
         self._restore = RestoreChain([*build_restorers(config.restore), *extra_restorers], seed=config.pipeline.seed)
         self._guard = Guard(config.guard, require_model=model is not None)
         self._opened = ExitStack()
@@ -140,17 +141,20 @@ class Pipeline:
         samples, restorations = self._restore.apply(synced.samples, tick.frame)
         watch.lap("restore")
         self._recheck_model()
-        detections = self._infer(samples, fused.trust[CAMERA].state if CAMERA in fused.trust else None)
+        asked = self._infer(samples, fused.trust[CAMERA].state if CAMERA in fused.trust else None)
         watch.lap("infer")
+        fused = self._fusion.confirm(synced, fused, asked)
+        results = (*results, *fused.results)
+        watch.lap("confirm")
         verdict, reason = self._guard.decide(synced, results, fused, model_loaded=self.model is not None)
-        released = detections if verdict in (Verdict.PASS, Verdict.DEGRADE) else ()
+        free = verdict in (Verdict.PASS, Verdict.DEGRADE)
         watch.lap("guard")
         frame = FrameResult(
             synced=replace(synced, samples=samples),
             results=results,
-            fused=fused,
+            fused=fused if free else replace(fused, objects=()),
             restorations=restorations,
-            detections=released,
+            detections=(asked or ()) if free else (),
             verdict=verdict,
             verdict_reason=reason,
             stage_ns=watch.lap_ns,
@@ -218,8 +222,10 @@ class Pipeline:
             self._guard.latch_stop(f"model: {error}")
             self._model_refused = True
 
-    def _infer(self, samples: Mapping[str, Sample | None], camera_state: TrustState | None) -> tuple[Detection, ...]:
-        """Run the model on the restored frame; a camera that is not believed is not shown to it."""
+    def _infer(
+        self, samples: Mapping[str, Sample | None], camera_state: TrustState | None
+    ) -> tuple[Detection, ...] | None:
+        """Run the model on the restored frame; a camera that is not believed is not shown to it. None: not asked."""
         image = samples.get(CAMERA)
         if (
             self.model is None
@@ -227,5 +233,5 @@ class Pipeline:
             or not isinstance(image, Image)
             or camera_state is TrustState.REJECTED
         ):
-            return ()
+            return None
         return self.model.detect(image)

@@ -29,7 +29,7 @@ from edgeguard.types import SourceInfo
 # Fewer trials than this say nothing about a share of a hundred.
 LEAST_TRIALS = 5
 # Clean time is resampled in blocks of this length: statistics of neighbouring ticks are not independent.
-BLOCK_S = 2.0
+BLOCK_S = 1.0
 NAMED_GOAL = 0.99
 _BLAMES = ("right", "ambiguous", "wrong", "nobody")
 
@@ -137,6 +137,8 @@ def _judge(
         if missing and all(row.name in run.missing for run in runs):
             return NOT_APPLICABLE, False, "; ".join(sorted(missing))
         reasons = Counter(t.why for run in runs for t in run.trials.get(row.name, []))
+        if not reasons and row.least_speed_m_s > 0.0 and all(t.speed_m_s is None for run in runs for t in run.clean):
+            return OPEN, False, "no sensor tells the speed"
         return OPEN, False, _most(reasons) or "at no moment of the test part was it possible (too slow, or too short)"
     goal = row.goal
     if goal is None:
@@ -150,6 +152,8 @@ def _judge(
         value, low, high = area
         if value is None or low is None or high is None:
             return OPEN, False, "no clean windows of that length to compare with"
+        if (low, high) == (0.0, 1.0):
+            return OPEN, False, f"less than {2 * BLOCK_S + (goal.seconds or 0.0):g} s of clean time to compare with"
         return (MET, low >= goal.share, "") if value >= goal.share else (MISSED, high < goal.share, "")
     if goal.judged == "percentile":
         return _judge_percentile(good, goal)

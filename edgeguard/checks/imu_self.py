@@ -69,8 +69,9 @@ class NoiseCheck:
 
     def __init__(self, fits: SensorFits | None = None, sensor: str = IMU) -> None:
         self.sensors: tuple[str, ...] = (sensor,)
+        part = self.name if sensor == IMU else f"{self.name}.{sensor}"
         self.monitors: tuple[ScoreMonitor, ...] = tuple(
-            ScoreMonitor(f"{self.name}.{axis}", NOISE_PRIOR, fits, persist=2, cusum_k=NOISE_CUSUM_K) for axis in AXES
+            ScoreMonitor(f"{part}.{axis}", NOISE_PRIOR, fits, persist=2, cusum_k=NOISE_CUSUM_K) for axis in AXES
         )
         self._sensor = sensor
         self._restart()
@@ -156,7 +157,9 @@ class NoiseCheck:
         power, unit = math.inf, "rad/s" if axis < 3 else "m/s^2"
         if level is not Level.NOT_OBSERVABLE:
             monitor = self.monitors[axis]
-            power = float(self._floor[axis]) * math.exp(min(50.0, monitor.location + monitor.gate_sigma * monitor.sigma))
+            power = float(self._floor[axis]) * math.exp(
+                min(50.0, monitor.location + monitor.gate_sigma * monitor.sigma)
+            )
         return CheckResult(self.name, self.sensors, level, statistic, 1.0, power, unit, "noise", reason)
 
 

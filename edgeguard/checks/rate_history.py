@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 KEEP_S = 3.0
-# A silence longer than this is not bridged.
+# Ten samples of a slow unit.
 MAX_GAP_S = 0.1
 # The newest rate is held for this many periods: the sample that belongs to an exposure arrives just after it.
 HOLD_PERIODS = 1.5
@@ -19,10 +19,11 @@ class RateHistory:
     """Samples in rising time; after a gap, or where time runs back, it starts anew.
 
     Args:
-        columns: values per sample.
+        columns: values per sample. max_gap_s: a silence longer than this is not bridged.
     """
 
-    def __init__(self, columns: int) -> None:
+    def __init__(self, columns: int, max_gap_s: float = MAX_GAP_S) -> None:
+        self._max_gap_s = max_gap_s
         self._t = np.empty(_ROWS)
         self._values = np.empty((_ROWS, columns))
         self._period_s = 0.0
@@ -39,7 +40,7 @@ class RateHistory:
             dt_s = t_s - float(self._t[self._end - 1])
             if dt_s == 0.0:
                 return
-            if not 0.0 < dt_s <= MAX_GAP_S:
+            if not 0.0 < dt_s <= self._max_gap_s:
                 self.clear()
             else:
                 self._period_s += 0.1 * (dt_s - self._period_s) if self._period_s else dt_s
@@ -67,6 +68,20 @@ class RateHistory:
     def reaches(self, t_s: float) -> bool:
         """Whether the history ends at `t_s` or not long before it."""
         return self._end - self._start >= 2 and float(self._t[self._end - 1]) + self.hold_s >= t_s
+
+    @property
+    def newest_s(self) -> float | None:
+        """Time of the newest sample, None before the first."""
+        return float(self._t[self._end - 1]) if self._end > self._start else None
+
+    def mean(self, start_s: float, end_s: float) -> NDArray[np.float64]:
+        """(columns,) time average over a span, linear between samples; the span must be covered."""
+        t, values = self.window(start_s, end_s)
+        inside = (t > start_s) & (t < end_s)
+        knots = np.concatenate(((start_s,), t[inside], (end_s,)))
+        rows = np.vstack((self.at(start_s), values[inside], self.at(end_s)))
+        mean: NDArray[np.float64] = np.sum(0.5 * (rows[1:] + rows[:-1]) * np.diff(knots)[:, None], axis=0)
+        return mean / (end_s - start_s)
 
     def window(self, start_s: float, end_s: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Times (N,) and values (N, columns) that enclose the span as far as they reach; N >= 2."""

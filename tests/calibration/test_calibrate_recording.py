@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ from edgeguard.sensors.recorded import RecordedStream, recorded_ticks
 from edgeguard.types import (
     WHEELS,
     CheckResult,
+    GnssFix,
     Level,
     RigCalibration,
+    Sample,
     Source,
     SourceInfo,
     SyncedSet,
@@ -260,3 +263,54 @@ def test_the_result_reads_back_what_is_written(tmp_path: Path, key_path: Path) -
     write_section(tmp_path / "c.json", key, sensors=result.section)
     assert read_calibration(tmp_path / "c.json", key=key).sensors == result.section
     assert json.loads((tmp_path / "c.json").read_bytes())["calibration"]["sensors"]["made"]["recording"] == "d" * 256
+
+
+def save_car_drive(path: Path, seconds: int) -> None:
+    """Record a car on a straight road: GNSS at 10 Hz, wheels at 20 Hz, noise of both, and a speed that swings."""
+    rng = np.random.default_rng(12)
+
+    def speed(t_s: float) -> float:
+        return 12.0 + 2.0 * math.sin(0.2 * t_s)
+
+    samples: list[tuple[int, Sample]] = []
+    for wheel in WheelDrive(seconds).samples():
+        t_s = wheel.stamp_ns / NS_PER_S
+        measured = speed(t_s) + 0.05 * rng.normal()
+        samples.append((wheel.stamp_ns, replace(wheel, speed_m_s=measured)))
+    for i in range(seconds * 10):
+        stamp_ns = NS_PER_S + i * NS_PER_S // 10
+        t_s = stamp_ns / NS_PER_S
+        way_m = 12.0 * t_s - 10.0 * (math.cos(0.2 * t_s) - 1.0)
+        fix = GnssFix(
+            stamp_ns, 48.0 + (way_m + 0.1 * rng.normal()) / 111_320.0, 11.0 + 0.1 * rng.normal() / 74_500.0, 500.0,
+            speed_m_s=speed(t_s) + 0.06 * rng.normal(), course_deg=0.0,
+        )  # fmt: skip
+        samples.append((stamp_ns, fix))
+    save_npz(path, sorted(samples, key=lambda pair: pair[0]))
+
+
+def test_the_verb_calibrates_a_recorded_rig_and_replay_uses_the_file(
+    tmp_path: Path, key_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Recording in, table and file out; then the same rig replays with it, and another rig does not."""
+    save_car_drive(tmp_path / "car.npz", 75)
+    out = tmp_path / "c.json"
+    verb = ["calibrate", "sensors", str(tmp_path / "car.npz"), "--key", str(key_path), "--out", str(out)]
+    assert run(cli, "edgeguard", [*verb, "--hours-between-alarms", "8", "--format", "json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["rig"]["sensors"] == {"gnss": "GnssFix", "wheels": "WheelOdometry"}
+    assert result["made"]["hours_between_alarms"] == 8.0
+    assert result["monitors"]
+    assert all(row["detectable_in_2_s"] > 0.0 and row["cusum_h"] >= 4.0 for row in result["monitors"])
+    assert run(cli, "edgeguard", verb) == 0
+    table = capsys.readouterr().out
+    assert all(row["monitor"] in table for row in result["monitors"])
+    assert "held out: 0 alarms" in table
+    config = tmp_path / "c.toml"
+    config.write_text(f'[calibration]\nfile = "{out}"\nkey = "{key_path}"\n', encoding="utf-8")
+    replay = ["replay", "--config", str(config), "--limit", "5", "--format", "json"]
+    assert run(cli, "edgeguard", [*replay, str(tmp_path / "car.npz")]) in {0, 1}
+    assert "frames" in capsys.readouterr().out
+    save_npz(tmp_path / "wheels.npz", [(sample.stamp_ns, sample) for sample in WheelDrive(5).samples()])
+    assert run(cli, "edgeguard", [*replay, str(tmp_path / "wheels.npz")]) == 4
+    assert "EG-L004" in capsys.readouterr().err

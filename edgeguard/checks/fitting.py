@@ -132,7 +132,8 @@ def fit_scores(
     if table is None:
         return ()
     rough = table.standardised([_robust(scores.prior, table.score[rows]) for rows in table.rows])
-    d = decorrelation(rough, table.segment)
+    d, error = decorrelation(rough, table.segment)
+    d *= 1.0 + error
     if len(rough) / d < MIN_INDEPENDENT:
         return ()
     basis = "data" if table.clean_s(len(rough)) >= MIN_CLEAN_S else "prior"
@@ -238,18 +239,20 @@ def _persistent_reach(
     return float(np.max(reach[whole], initial=0.0))
 
 
-def decorrelation(z: NDArray[np.float64], segment: NDArray[np.int64]) -> float:
-    """Integrated autocorrelation of a stationary series, at least 1: so many samples say as much as one.
+def decorrelation(z: NDArray[np.float64], segment: NDArray[np.int64]) -> tuple[float, float]:
+    """Integrated autocorrelation of a stationary series, at least 1, and its relative standard error.
 
-    z: (N,) standardised, clipped here at 3 so that one burst does not decide. segment: (N,) pairs across segments do
-    not count. Sums until the first negative pair of lags (Geyer, Statistical Science 7, 1992).
+    So many samples say as much as one. z: (N,) standardised, clipped here at 3 so that one burst does not decide.
+    segment: (N,) pairs across segments do not count. Sums until the first negative pair of lags (Geyer, Statistical
+    Science 7, 1992); the error of a sum over W lags is sqrt(2 (2 W + 1) / N) (Sokal 1997, eq. 3.19).
     """
     clipped = np.clip(z, -3.0, 3.0)
     clipped = clipped - clipped.mean()
     variance = float(np.mean(clipped**2))
     if variance == 0.0:
-        return 1.0
+        return 1.0, 0.0
     total = 1.0
+    lags = 0
     for lag in range(1, min(MAX_LAG, len(z) // 4), 2):
         pair = 0.0
         for each in (lag, lag + 1):
@@ -259,7 +262,9 @@ def decorrelation(z: NDArray[np.float64], segment: NDArray[np.int64]) -> float:
         if pair <= 0.0:
             break
         total += 2.0 * pair
-    return max(1.0, total)
+        lags = lag + 1
+    error = math.sqrt(2.0 * (2.0 * lags + 1.0) / len(z)) if lags else 0.0
+    return max(1.0, total), error
 
 
 def cusum_limit(

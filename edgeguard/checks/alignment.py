@@ -77,12 +77,14 @@ class TimeOffsetCheck:
         self.sensors: tuple[str, ...] = (camera, lidar)
         self._evidence = evidence
         prior = Prior(0.0, SHIFT_SIGMA_FRAMES, "frames", decorrelation_s=0.5)
-        self._monitor = ScoreMonitor(self.name, prior, fits, persist=3, cusum_k=2.0)
+        # The score is an average over half a second already: the gate decides, and the sum ebbs within a second.
+        self._monitor = ScoreMonitor(self.name, prior, fits, persist=3, cusum_k=5.0)
         self.monitors: tuple[ScoreMonitor, ...] = (self._monitor,)
         self._calibrated = fits is not None and fits.get(self.name) is not None
         self._reference = _Reference(MAX_REFERENCE_FRAMES)
         self._pairs: deque[Alignment] = deque(maxlen=SHIFT_PAIRS)
         self._late = 0.0
+        self._culprit = 0.0  # frames late when an alarm was last raised; it holds the alarm's name
         self.gain = 0.0
 
     def evaluate(self, synced: SyncedSet) -> CheckResult:
@@ -123,15 +125,17 @@ class TimeOffsetCheck:
 
     def _result(self, why_not: str) -> CheckResult:
         statistic = self._monitor.statistic
-        late = self.sensors[1] if self._late > 0 else self.sensors[0]
+        if abs(self._late) > TOO_LATE_FRAMES or self._culprit == 0.0:
+            self._culprit = self._late
+        late = self.sensors[1] if self._culprit > 0 else self.sensors[0]
         if statistic > 1.0:
-            reason = f"the {late} is {abs(self._late):.1f} frames late: it shows what the other saw before"
+            reason = f"the {late} is {abs(self._culprit):.1f} frames late: it shows what the other saw before"
             level = Level.ANOMALY
         else:
             level, reason = (Level.NOT_OBSERVABLE if why_not else Level.OK), why_not
         sensors: tuple[str, ...] = (late,) if level is Level.ANOMALY else self.sensors
         power = float("inf") if why_not else self._monitor.power()
-        size = abs(self._late) if level is Level.ANOMALY else None
+        size = abs(self._culprit) if level is Level.ANOMALY else None
         return CheckResult(self.name, sensors, level, statistic, 1.0, power, "frames", "time_offset", reason, size)
 
 
@@ -148,7 +152,7 @@ class ExtrinsicCheck:
         self._evidence, self._time = evidence, time
         self.monitors: tuple[ScoreMonitor, ...] = tuple(
             ScoreMonitor(
-                f"{self.name}.{axis}", Prior(0.0, sigma, "deg", decorrelation_s=1.0), fits, persist=3, cusum_k=2.0
+                f"{self.name}.{axis}", Prior(0.0, sigma, "deg", decorrelation_s=1.0), fits, persist=3, cusum_k=3.0
             )
             for axis, sigma in zip(AXES, TURN_SIGMA_DEG, strict=True)
         )

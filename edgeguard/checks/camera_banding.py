@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeguard.checks.camera_evidence import CameraEvidence, CameraFrame
+from edgeguard.checks.camera_evidence import CameraEvidence
 from edgeguard.checks.scores import Prior, ScoreMonitor, SensorFits
 from edgeguard.kernels.blocks import row_means
 from edgeguard.types import CheckResult, Level, SyncedSet
@@ -35,7 +35,7 @@ class BandingCheck:
         self.sensors: tuple[str, ...] = (evidence.camera,)
         self._evidence = evidence
         self._monitor = ScoreMonitor(
-            self.name, Prior(LOCATION, SIGMA, "log ratio", one_sided=True), fits, persist=2, cusum_k=2.0
+            self.name, Prior(LOCATION, SIGMA, "log ratio", one_sided=True), fits, persist=2, cusum_k=4.0
         )
         self.monitors: tuple[ScoreMonitor, ...] = (self._monitor,)
         self._profile: NDArray[np.float32] | None = None

@@ -1,4 +1,4 @@
-"""C2.focus: the lens loses focus, fogs over, or the picture was re-scaled: fine steps of brightness go, coarse ones stay.
+"""C2.focus: the lens loses focus, fogs over, or the picture was re-scaled: fine steps go, coarse ones stay.
 
 The score compares steps over one pixel with steps over eight, noise taken out. A sharp camera gives nearly the same
 value on any scene, so that the frame's own recent past is a narrow reference. Motion blurs along its direction only:
@@ -30,7 +30,7 @@ class FocusCheck:
     def __init__(self, evidence: CameraEvidence, fits: SensorFits | None = None) -> None:
         self.sensors: tuple[str, ...] = (evidence.camera,)
         self._evidence = evidence
-        self._monitor = ScoreMonitor(self.name, Prior(0.0, SIGMA, "neper", one_sided=True), fits, cusum_k=2.0)
+        self._monitor = ScoreMonitor(self.name, Prior(0.0, SIGMA, "neper", one_sided=True), fits, cusum_k=4.0)
         self.monitors: tuple[ScoreMonitor, ...] = (self._monitor,)
         self._past: deque[float] = deque(maxlen=PAST_FRAMES)
         self._lost = 0

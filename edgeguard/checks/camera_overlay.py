@@ -1,54 +1,45 @@
 """C5.overlay: something appears in the picture from one frame to the next and does not move with the scene.
 
-Dirt and drops on the lens, a lamp that dazzles it, a projected phantom or a board that is carried ahead have this in
-common: a compact region changes at once, everywhere in it and nowhere around it, and then stands still on the sensor
-while the street goes by. Real things enter from an edge, cross borders, and move. Regions in which things come and go
-anyway, changes of the whole picture (exposure, tunnels), and a sky that clears are left alone.
+Two kinds. Opaque: dirt and drops on the lens, a board that is carried ahead. Blocks change at once, show texture, and
+then stand still on the sensor to within its noise while the street goes by; nothing real that has texture does.
+Light: a lamp or laser that dazzles. A large region turns brighter at once and keeps what was added.
+
+A parked camera sees still things honestly (NOT_OBSERVABLE), a change of the whole picture is exposure or a tunnel, and
+what saturates well above the horizon may be the sun.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.checks.camera_evidence import CameraEvidence, CameraFrame
+from edgeguard.kernels.blocks import BLOCK_PX
 from edgeguard.types import CheckResult, Level, RigCalibration, SyncedSet
 
-PAST_FRAMES = 5
+STILL_FRAMES = 4  # 0.4 s at 10 Hz: what lies far ahead stands still for a frame or two
+BEFORE_FRAMES = 5
 JUMP_DN = 12.0  # of a block within one frame; read noise of a block's mean is below 1
-JUMP_FACTOR = 2.0  # over what the surroundings did in the last frames
-MIN_BLOCKS = 8  # a traffic light or a brake light is less
-MAX_SHARE = 0.6  # of the picture: beyond, the light or the picture changed, not a part of it
-CONFIRM = 3  # frames that the region stands still
-STILL_SHARE = 0.7
-MIN_MOVING_SHARE = 0.15  # of the other blocks that have changed since: else the vehicle stands
-MAX_AROUND_SHARE = 0.15  # of the blocks around that jump next: a shadow or a body that passes goes on
-SUN_DEG = 4.0  # above the horizon: what saturates there may be the sun
+JUMP_FACTOR = 1.5  # over what the block did before
+TEXTURE_SIGMA = 8.0  # range of brightness within a block, in sigma of noise: 16 noisy pixels of one shade span four
+MIN_BLOCKS = 9  # connected; clean drives reach six, at the vanishing point
+MIN_SIDE_BLOCKS = 3
+GLARE_FACTOR = 2.0  # light added over what the block's mean did before
+GLARE_STAY = 0.35  # of the added light that may come and go afterwards
+MIN_GLARE_SHARE = 0.05  # of the picture; a lorry that fills as much does not enter within a frame
+MAX_SHARE = 0.8  # of the picture: beyond, the light changed
+MIN_MOVING_SHARE = 0.15  # of the blocks that change more than noise does: else the vehicle stands
+SUN_DEG = 4.0
 SATURATED_DN = 250.0
 DEFAULT_FOCAL_SHARE = 0.65  # focal length per width without a calibration: 75 deg of view
 HOLD_S = 1.0
-DESCRIBED = "region"
-
-
-@dataclass(slots=True, eq=False)
-class _Candidate:
-    """Region that appeared: its blocks, those around it, the thinned frame of then, and frames since."""
-
-    region: NDArray[np.bool_]
-    around: NDArray[np.bool_]
-    mean: NDArray[np.float32]
-    still: NDArray[np.int16]
-    moved: NDArray[np.bool_]
-    jumps_around: int = 0
-    age: int = 0
 
 
 class OverlayCheck:
-    """C5.overlay. statistic: share of the region that stands still, over what is needed; threshold 1."""
+    """C5.overlay. statistic: size of the region over the least that counts; threshold 1."""
 
     name = "C5.overlay"
 
@@ -56,12 +47,7 @@ class OverlayCheck:
         self.sensors: tuple[str, ...] = (evidence.camera,)
         self._evidence = evidence
         self._calibration = calibration
-        self._clear()
-
-    def _clear(self) -> None:
-        self._past: deque[NDArray[np.float32]] = deque(maxlen=PAST_FRAMES)
-        self._candidates: list[_Candidate] = []
-        self._last_mean: NDArray[np.float32] | None = None
+        self._past: deque[CameraFrame] = deque(maxlen=BEFORE_FRAMES + 2 + STILL_FRAMES)
         self._alarm_s = -np.inf
         self._alarm: tuple[float, str] = (0.0, "")
 
@@ -69,74 +55,59 @@ class OverlayCheck:
         frame = self._evidence.frame(synced)
         if frame is None:
             return self._result(Level.NOT_OBSERVABLE, 0.0, "no new frame at this tick")
-        if frame.change is None or self._last_mean is None or self._last_mean.shape != frame.mean.shape:
-            self._clear()
-            self._last_mean = frame.mean
-            return self._result(Level.NOT_OBSERVABLE, 0.0, "no frame just before")
-        jump = self._jumps(frame)
-        moving = self._follow(frame, jump)
-        if len(self._past) == PAST_FRAMES:
-            self._appear(frame, jump)
-        self._past.append(cv2.dilate(frame.change, np.ones((5, 5), np.uint8)))
-        self._last_mean = frame.mean
+        if frame.change is None:
+            self._past.clear()
+        self._past.append(frame)
+        if len(self._past) < BEFORE_FRAMES + 2 + STILL_FRAMES:
+            return self._held(frame, Level.NOT_OBSERVABLE, 0.0, "too few frames yet")
+        share, what, moving = self._appeared()
+        if share > 1.0:
+            self._alarm_s, self._alarm = frame.time_s, (share, what)
+        if not moving:
+            return self._held(frame, Level.NOT_OBSERVABLE, 0.0, "nothing moves: all regions stand still")
+        return self._held(frame, Level.OK, min(share, 1.0), "")
+
+    def _held(self, frame: CameraFrame, level: Level, statistic: float, reason: str) -> CheckResult:
         if 0.0 <= frame.time_s - self._alarm_s <= HOLD_S:
             return self._result(Level.ANOMALY, *self._alarm)
-        if len(self._past) < PAST_FRAMES:
-            return self._result(Level.NOT_OBSERVABLE, 0.0, "too few frames yet")
-        if not moving:
-            return self._result(Level.NOT_OBSERVABLE, 0.0, "nothing moves: all regions stand still")
-        return self._result(Level.OK, 0.0, "")
+        return self._result(level, statistic, reason)
 
-    def _jumps(self, frame: CameraFrame) -> NDArray[np.bool_]:
-        if not self._past or frame.change is None:
-            return np.zeros(frame.mean.shape, np.bool_)
-        usual = np.max(np.array(self._past), axis=0)
-        return np.asarray(frame.change > np.maximum(JUMP_DN, JUMP_FACTOR * usual), np.bool_)
+    def _appeared(self) -> tuple[float, str, bool]:
+        """Share, words, and whether the scene moves, for what appeared STILL_FRAMES ago."""
+        frames = list(self._past)
+        now, born = frames[-1], frames[-1 - STILL_FRAMES]
+        changes = [f.change for f in frames[1:] if f.change is not None]
+        if len(changes) < len(frames) - 1:
+            return 0.0, "", False
+        before, jump, after = changes[:BEFORE_FRAMES], changes[BEFORE_FRAMES], changes[BEFORE_FRAMES + 1 :]
+        quiet = 1.5 * now.noise_dn + 1.0  # two noisy pixels of one shade differ by 1.13 sigma on average
+        if float(np.mean(after[-1] > 2.0 * quiet)) < MIN_MOVING_SHARE:
+            return 0.0, "", False
+        jumped = jump > JUMP_DN
+        if not MIN_BLOCKS <= np.count_nonzero(jumped) <= MAX_SHARE * jumped.size:
+            return 0.0, "", True
+        opaque = jumped & (np.maximum.reduce(after) < quiet)
+        opaque &= jump > JUMP_FACTOR * np.median(before, axis=0)
+        size = 0
+        if np.count_nonzero(opaque) >= MIN_BLOCKS:
+            size, region = _largest(_textured(born, opaque, TEXTURE_SIGMA * now.noise_dn))
+            if size and min(np.ptp(at) for at in np.nonzero(region)) < MIN_SIDE_BLOCKS - 1:
+                size = 0  # the edge of a far house or a pole
+        glare = self._glare([f.mean for f in frames], now)
+        share = max(size / (MIN_BLOCKS - 0.5), glare / (MIN_GLARE_SHARE * jumped.size))
+        kind = "light" if glare > MIN_GLARE_SHARE * jumped.size else "something"
+        return share, f"{kind} appeared at once and stands still while the scene moves", True
 
-    def _appear(self, frame: CameraFrame, jump: NDArray[np.bool_]) -> None:
-        """Begin a candidate for each compact region of jumps."""
-        if not MIN_BLOCKS <= np.count_nonzero(jump) <= MAX_SHARE * jump.size:
-            return
-        joined = cv2.morphologyEx(jump.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
-        count, labels, stats, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
-        for label in np.argsort(-stats[1:count, cv2.CC_STAT_AREA])[:3] + 1:
-            region = labels == label
-            if np.count_nonzero(region & jump) < MIN_BLOCKS or self._may_be_sun(frame, region):
-                continue
-            around = cv2.dilate(region.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(np.bool_)
-            around &= ~cv2.dilate(region.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.bool_)
-            still = np.zeros(region.shape, np.int16)
-            self._candidates.append(_Candidate(region, around, frame.mean, still, np.zeros(region.shape, np.bool_)))
-
-    def _follow(self, frame: CameraFrame, jump: NDArray[np.bool_]) -> bool:
-        """Age the candidates, judge the ripe ones; return whether the scene moves."""
-        assert frame.change is not None  # noqa: S101 - the caller has looked
-        quiet = 1.5 * frame.noise_dn + 1.0  # 1.13 sigma is the mean of the difference of two noisy pixels
-        moving = float(np.mean(frame.change > 2.0 * quiet)) > MIN_MOVING_SHARE
-        kept = []
-        for candidate in self._candidates:
-            candidate.age += 1
-            candidate.still += frame.change < quiet
-            candidate.moved |= np.abs(frame.mean - candidate.mean) > 2.0 * quiet
-            candidate.jumps_around += int(np.count_nonzero(jump & candidate.around))
-            if candidate.age < CONFIRM:
-                kept.append(candidate)
-            else:
-                self._judge(candidate, frame)
-        self._candidates = kept[-8:]
-        return moving
-
-    def _judge(self, candidate: _Candidate, frame: CameraFrame) -> None:
-        region = candidate.region
-        still = float(np.mean(candidate.still[region] >= CONFIRM))
-        others = ~region & ~candidate.around
-        moved = float(np.mean(candidate.moved[others])) if others.any() else 0.0
-        passing = candidate.jumps_around / max(1, int(candidate.around.sum()))
-        share = still / STILL_SHARE
-        if share > 1.0 and moved > MIN_MOVING_SHARE and passing < MAX_AROUND_SHARE:
-            size = 100.0 * float(region.mean())
-            self._alarm_s = frame.time_s
-            self._alarm = (share, f"{size:.1f} % of the picture appeared at once and stands still in it")
+    def _glare(self, means: list[NDArray[np.float32]], now: CameraFrame) -> int:
+        """Size of the largest region to which light was added for good; 0 where that may be the sun."""
+        added = means[BEFORE_FRAMES + 1] - means[BEFORE_FRAMES]
+        bright = added > JUMP_DN
+        if np.count_nonzero(bright) < MIN_GLARE_SHARE * bright.size:
+            return 0
+        usual = np.abs(np.diff(means[: BEFORE_FRAMES + 1], axis=0)).max(axis=0)
+        drift = np.abs(np.array(means[BEFORE_FRAMES + 2 :]) - means[BEFORE_FRAMES + 1]).max(axis=0)
+        size, region = _largest(bright & (added > GLARE_FACTOR * usual) & (drift < GLARE_STAY * added))
+        return 0 if self._may_be_sun(now, region & (means[BEFORE_FRAMES] < SATURATED_DN)) else size
 
     def _may_be_sun(self, frame: CameraFrame, region: NDArray[np.bool_]) -> bool:
         bright = region & (frame.mean > SATURATED_DN)
@@ -146,9 +117,29 @@ class OverlayCheck:
         focal, horizon = DEFAULT_FOCAL_SHARE * width, 0.5 * height
         if self._calibration is not None and self._calibration.image_size_px == (width, height):
             focal, horizon = self._calibration.camera_matrix[1, 1], self._calibration.camera_matrix[1, 2]
-        row = float(np.mean(np.nonzero(bright)[0])) * height / region.shape[0]
+        row = float(np.percentile(np.nonzero(bright)[0], 75)) * height / region.shape[0]
         return bool(np.degrees(np.arctan2(horizon - row, focal)) > SUN_DEG)
 
     def _result(self, level: Level, statistic: float, reason: str) -> CheckResult:
         power = float("inf") if level is Level.NOT_OBSERVABLE else float(MIN_BLOCKS)
         return CheckResult(self.name, self.sensors, level, statistic, 1.0, power, "blocks", "image", reason)
+
+
+def _largest(mask: NDArray[np.bool_]) -> tuple[int, NDArray[np.bool_]]:
+    """Blocks in the largest connected region of a mask, and that region."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    if count < 2:
+        return 0, np.zeros(mask.shape, np.bool_)
+    label = int(np.argmax(stats[1:, cv2.CC_STAT_AREA])) + 1
+    return int(stats[label, cv2.CC_STAT_AREA]), np.asarray(labels == label, np.bool_)
+
+
+def _textured(frame: CameraFrame, mask: NDArray[np.bool_], least_dn: float) -> NDArray[np.bool_]:
+    """Those blocks of a mask whose range of brightness is larger than `least_dn`."""
+    rows, columns = mask.shape
+    cells = frame.grey[: rows * BLOCK_PX, : columns * BLOCK_PX].reshape(rows, BLOCK_PX, columns, BLOCK_PX)
+    at = np.nonzero(mask)
+    chosen = cells[at[0], :, at[1], :].reshape(len(at[0]), -1).astype(np.int16)
+    kept = mask.copy()
+    kept[at] = chosen.max(axis=1) - chosen.min(axis=1) > least_dn
+    return kept

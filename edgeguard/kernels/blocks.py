@@ -44,7 +44,7 @@ def block_changes(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Mean brightness, and mean absolute change against another frame, of each block of 4 x 4 pixels.
 
-    grey, before: (H, W) uint8, C-contiguous, same shape. Returns two (H // 4, W // 4) float32; rest pixels are left out.
+    grey, before: (H, W) uint8, C-contiguous, same shape. Returns two (H // 4, W // 4) float32; the rest is left out.
     """
     shape = (grey.shape[0] // BLOCK_PX, grey.shape[1] // BLOCK_PX)
     mean, change = np.empty(shape, np.float32), np.empty(shape, np.float32)
@@ -60,14 +60,14 @@ def _steps(pixels: NDArray[np.uint8], stride: int, out: NDArray[np.float64]) -> 
         for begin in range(0, columns - COARSE_PX - SEGMENT_PX, SEGMENT_PX):
             fx = cx = fy = cy = 0
             for u in range(begin, begin + SEGMENT_PX):
-                a = np.int32(pixels[v, u, 1])
-                d = a - np.int32(pixels[v, u + 1, 1])
+                a = int(pixels[v, u, 1])
+                d = a - int(pixels[v, u + 1, 1])
                 fx += d * d
-                d = a - np.int32(pixels[v, u + COARSE_PX, 1])
+                d = a - int(pixels[v, u + COARSE_PX, 1])
                 cx += d * d
-                d = a - np.int32(pixels[v + 1, u, 1])
+                d = a - int(pixels[v + 1, u, 1])
                 fy += d * d
-                d = a - np.int32(pixels[v + COARSE_PX, u, 1])
+                d = a - int(pixels[v + COARSE_PX, u, 1])
                 cy += d * d
             out[n, 0] = fx / SEGMENT_PX
             out[n, 1] = cx / SEGMENT_PX

@@ -68,10 +68,25 @@ class ImuSample:
 
 
 @dataclass(frozen=True, slots=True)
+class GnssSignal:
+    """One satellite that a receiver hears. `system` is a letter of RINEX, `residual_m` what the solution leaves of its
+    pseudorange; None where the receiver does not tell."""
+
+    system: str
+    number: int
+    cn0_dbhz: float
+    elevation_deg: float | None = None
+    residual_m: float | None = None
+    used: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class GnssFix:
     """One position fix. Course is degrees clockwise from true north; None where the receiver gave no value.
 
     Accuracies are the receiver's own one-figure estimates. cn0_dbhz: carrier to noise of the satellites it tracks.
+    signals: the same, satellite by satellite. spoof_state, jam_state: what the receiver itself suspects, in the numbers
+    of u-blox (1 nothing, 2 suspected, 3 sure; None where it does not tell). agc_share: gain of its amplifier, 0..1.
     """
 
     stamp_ns: int
@@ -88,6 +103,10 @@ class GnssFix:
     horizontal_accuracy_m: float | None = None
     speed_accuracy_m_s: float | None = None
     cn0_dbhz: tuple[float, ...] = ()
+    signals: tuple[GnssSignal, ...] = ()
+    spoof_state: int | None = None
+    jam_state: int | None = None
+    agc_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,14 +82,13 @@ class DopplerCheck(MotionCheck):
     def _step(self, fix: Fix) -> None:
         """Along the course, from one fix to the next: m/s by which the position outruns the reported speed."""
         before, self._before = self._before, fix
-        if before is None or fix.speed_m_s is None or before.speed_m_s is None or fix.heading_rad is None:
-            return
-        dt = fix.t - before.t
-        if dt > STEP_MAX_S or fix.run != before.run or before.heading_rad is None:
-            # After a gap the position is pulled to where it should have been; that takes some seconds.
+        if before is None or fix.run != before.run or fix.t - before.t > STEP_MAX_S:
+            # At first, and after a gap, the position is pulled to where it should have been; that takes some seconds.
             self._unsettled_s = fix.t + PULL_IN_S
             return
-        fastest = max(fix.speed_m_s, before.speed_m_s)
+        if fix.speed_m_s is None or before.speed_m_s is None or fix.heading_rad is None or before.heading_rad is None:
+            return
+        dt, fastest = fix.t - before.t, max(fix.speed_m_s, before.speed_m_s)
         if dt <= 0.0 or fix.t < self._unsettled_s or fastest < COURSE_MIN_SPEED_M_S:
             return
         moved = complex(fix.east_m - before.east_m, fix.north_m - before.north_m)
@@ -109,6 +108,8 @@ class DopplerCheck(MotionCheck):
         moved = complex(fix.east_m - before.east_m, fix.north_m - before.north_m)
         change = abs(fix.speed_m_s - before.speed_m_s)
         fastest = max(fix.speed_m_s, before.speed_m_s)
+        if fix.t < self._unsettled_s and fastest < COURSE_MIN_SPEED_M_S:
+            return
         # The integral of the reported velocity: a vector where every course is known, else a length.
         if fix.blind_steps == before.blind_steps:
             residual = abs(moved - (fix.path - before.path))
@@ -116,7 +117,7 @@ class DopplerCheck(MotionCheck):
         else:
             residual, turn = abs(abs(moved) - (fix.path_m - before.path_m)), 0.0
         # Position and velocity may be filtered differently inside the receiver: 0.1 s of the velocity change.
-        dead_band = 0.1 + 0.005 * abs(moved) + 0.1 * (change + fastest * min(turn, 1.0))
+        dead_band = 0.1 + 2.0 * self.history.resolution_m + 0.005 * abs(moved) + 0.1 * (change + fastest * min(turn, 1.0))
         self._moving = fastest > MOVING_M_S or abs(moved) > MOVING_M_S
         self._push(f"{span:.0f} s", fix.t, residual, dead_band)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgeguard.checks.clock_model import ClockCheck
 from edgeguard.checks.gnss import CourseCheck, DisplacementCheck, DopplerCheck, GnssWheelSpeedCheck
+from edgeguard.checks.gnss_receiver import build_receiver_checks
 from edgeguard.checks.inertial import AccelerationCheck, LateralCheck, WheelCourseCheck, WheelTurnCheck
 from edgeguard.checks.motion_history import MotionHistory
 from edgeguard.checks.protocol_plausibility import PlausibilityCheck
@@ -40,6 +41,7 @@ def build_motion_checks(infos: Sequence[SourceInfo], fits: SensorFits | None = N
     history = MotionHistory(fits)
     if GNSS in sensors:
         checks.append(DopplerCheck(history))
+        checks.extend(build_receiver_checks())
     if {GNSS, WHEELS} <= sensors:
         checks += [GnssWheelSpeedCheck(history, fits), DisplacementCheck(history, has_imu=IMU in sensors)]
         checks.append(WheelCourseCheck(history))

@@ -34,6 +34,9 @@ MAX_GAP_S = 0.35
 GNSS_MAX_GAP_S = 2.5
 # Course from Doppler means something above this speed: sd 0.1 m/s across gives 2 deg at 3 m/s.
 COURSE_MIN_SPEED_M_S = 3.0
+# A step below this is rounding; no receiver prints less than a hundredth of a minute.
+STILL_M = 1e-4
+COARSEST_FIX_M = 20.0
 # After a check was suspicious nothing is learned for this long.
 SUSPICION_S = 3.0
 # From this share of a threshold on, what waits to teach is thrown away.
@@ -103,6 +106,8 @@ class MotionHistory:
         self.heading = HeadingFilter()
         self.now_s = 0.0
         self.has_wheel_pairs = False
+        # Smallest steps a position has made, east and north; 0 before any.
+        self._steps_m = (0.0, 0.0)
         self._origin_ns: int | None = None
         self._frame: tuple[int, int] | None = None
         self._reference: tuple[float, float, float, float] | None = None
@@ -225,6 +230,10 @@ class MotionHistory:
             self.fixes.clear()
         if self.fixes:
             _extend_path(self.fixes[-1], fix)
+            self._steps_m = (
+                _finer(self._steps_m[0], abs(fix.east_m - self.fixes[-1].east_m)),
+                _finer(self._steps_m[1], abs(fix.north_m - self.fixes[-1].north_m)),
+            )
         self.fixes.append(fix)
         self._waiting.append(fix)
 
@@ -246,6 +255,11 @@ class MotionHistory:
         return fix.host_s if fix.device_s is None else fix.device_s + self._device_offset_s
 
     # -- settling: a fix can be judged once wheels and IMU reach its time ---------------------------------------
+
+    @property
+    def resolution_m(self) -> float:
+        """How far the position of a vehicle that stands may step: old receivers print hundredths of a minute."""
+        return math.hypot(*self._steps_m)
 
     @property
     def lag_s(self) -> float:
@@ -334,6 +348,13 @@ class MotionHistory:
         return best
 
 
+def _finer(step_m: float, seen_m: float) -> float:
+    """The smaller of two steps, of which 0 is none."""
+    if seen_m < STILL_M or 0.0 < step_m <= seen_m:
+        return step_m
+    return min(seen_m, COARSEST_FIX_M)
+
+
 def _extend_path(before: Fix, fix: Fix) -> None:
     """Carry the integrals of the reported velocity from one fix to the next."""
     if before.speed_m_s is None or fix.speed_m_s is None:
@@ -342,6 +363,9 @@ def _extend_path(before: Fix, fix: Fix) -> None:
     # Differences of one clock: the receiver's own where both fixes carry it.
     own = fix.device_s is not None and before.device_s is not None
     dt = (fix.device_s or 0.0) - (before.device_s or 0.0) if own else fix.host_s - before.host_s
+    if not 0.0 <= dt <= GNSS_MAX_GAP_S:
+        fix.run = before.run + 1
+        return
     fix.run, fix.path, fix.blind_steps = before.run, before.path, before.blind_steps
     fix.path_m = before.path_m + dt * (fix.speed_m_s + before.speed_m_s) / 2
     if fix.heading_rad is None or before.heading_rad is None or min(fix.speed_m_s, before.speed_m_s) < 2.0:

@@ -29,9 +29,7 @@ MIN_ALTITUDE_M = -500.0  # the Dead Sea lies at -430 m
 MAX_ROAD_SPEED_M_S = 140.0
 MIN_DOP = 0.2
 MAX_SATELLITES = 72  # four constellations in view of a receiver with 72 channels or more
-# A fix needs three satellites, four with an altitude; receivers that reckon on say so in their quality.
-MIN_SATELLITES = 3
-RECKONED = 6
+RECKONED = 6  # quality of a fix that needs no satellites
 MAX_CN0_DBHZ = 63.0  # thermal noise floor -174 dBm/Hz, strongest GPS signal at the ground -115 dBm, antenna gain 5 dB
 # "Null island": a receiver that has no position and says so with zeros.
 NULL_DEG = 1e-6
@@ -165,11 +163,8 @@ def fix_fault(fix: GnssFix) -> str:
         return f"a course of {fix.course_deg:.0f} deg"
     if fix.hdop is not None and fix.fix_quality not in (0, RECKONED) and not fix.hdop >= MIN_DOP and fix.hdop != 0.0:
         return f"a dilution of {fix.hdop:.2f}"
-    if fix.satellites is not None and fix.fix_quality in range(1, 6):
-        if not 0 <= fix.satellites <= MAX_SATELLITES:
-            return f"{fix.satellites} satellites"
-        if 0 < fix.satellites < MIN_SATELLITES:
-            return f"a fix from {fix.satellites} satellites"
+    if fix.satellites is not None and not 0 <= fix.satellites <= MAX_SATELLITES:
+        return f"{fix.satellites} satellites"
     if fix.cn0_dbhz and not max(fix.cn0_dbhz) <= MAX_CN0_DBHZ:
         return f"a carrier to noise of {max(fix.cn0_dbhz):.0f} dB-Hz"
     return ""

@@ -23,6 +23,14 @@ WILSON_Z = 4.26
 MIN_FRAMES = 10.0
 # Length of a frame where no good one was seen: NMEA, UBX and lidar packets are 30..100 bytes.
 DEFAULT_FRAME_BYTES = 64.0
+# A sum of likelihood ratios beside the window sees a fault as soon as it is there: a clean line may lose ten times as
+# much as that real cable did, a faulty one loses a frame in twenty; between them it balances at 1.5 %. One hole in the
+# line counts as so many frames at most. Limit: e^15 frames between false alarms, four hours of 200 a second.
+CLEAN_SHARE, FAULTY_SHARE = 0.002, 0.05
+BAD_WEIGHT = math.log(FAULTY_SHARE / CLEAN_SHARE)
+GOOD_WEIGHT = math.log((1.0 - FAULTY_SHARE) / (1.0 - CLEAN_SHARE))
+EVIDENCE_LIMIT = 15.0
+MOST_PER_HOLE = 2.0
 # The start of a stream is cut anywhere: what is skipped before the first good frame is nobody's fault, up to this.
 START_BYTES = 512
 
@@ -47,6 +55,8 @@ class IntegrityCheck:
         self._sensor = sensor
         self._history: deque[tuple[int, LineStats]] = deque()
         self._started: LineStats | None = None
+        self._before: LineStats | None = None
+        self._evidence = 0.0
 
     def evaluate(self, synced: SyncedSet) -> CheckResult:
         """One result for this tick."""
@@ -57,7 +67,8 @@ class IntegrityCheck:
         # Totals that shrink mean a reopened line.
         if synced.tick.discontinuity or (self._history and line.bytes_received < self._history[-1][1].bytes_received):
             self._history.clear()
-            self._started = None
+            self._started = self._before = None
+            self._evidence = 0.0
         if self._started is None and (line.frames > 0 or line.bytes_received > START_BYTES):
             self._started = line if line.frames > 0 else LineStats(bytes_received=1)
         if self._started is None:
@@ -65,11 +76,15 @@ class IntegrityCheck:
         if not self._history:
             self._history.append((synced.stamp_ns, self._started))
         self._history.append((synced.stamp_ns, line))
+        self._weigh(self._before or self._started, line)
+        self._before = line
         while self._history[0][0] < synced.stamp_ns - WINDOW_S * NS_PER_S and len(self._history) > 2:
             self._history.popleft()
         return self._judge(self._history[0][1], line)
 
-    def _judge(self, old: LineStats, new: LineStats) -> CheckResult:
+    @staticmethod
+    def _counts(old: LineStats, new: LineStats) -> tuple[float, float]:
+        """Good and lost frames between two totals."""
         good = float(new.frames - old.frames)
         skipped_bytes = float(new.bytes_skipped - old.bytes_skipped)
         arrived = float(new.bytes_received - old.bytes_received)
@@ -77,17 +92,25 @@ class IntegrityCheck:
         # A failed frame's bytes are usually skipped too: the larger count, not the sum.
         failed = float(new.checksum_failures - old.checksum_failures)
         bad = max(failed, skipped_bytes / frame_bytes)
+        return good, bad + float(new.sequence_gaps - old.sequence_gaps)
+
+    def _weigh(self, old: LineStats, new: LineStats) -> None:
+        good, bad = self._counts(old, new)
+        gained = min(bad, MOST_PER_HOLE) * BAD_WEIGHT + max(good, 0.0) * GOOD_WEIGHT
+        self._evidence = min(max(0.0, self._evidence + gained), 2.0 * EVIDENCE_LIMIT)
+
+    def _judge(self, old: LineStats, new: LineStats) -> CheckResult:
+        good, bad = self._counts(old, new)
         if good <= 0:
             # No frame came through at all: whatever arrived is loss.
-            bad = max(bad, arrived / DEFAULT_FRAME_BYTES)
-        gaps = float(new.sequence_gaps - old.sequence_gaps)
-        total = good + bad + gaps
+            bad = max(bad, float(new.bytes_received - old.bytes_received) / DEFAULT_FRAME_BYTES)
+        total = good + bad
         if total < MIN_FRAMES:
             return self._result(Level.NOT_OBSERVABLE, 0.0, math.inf, "too few frames to tell a share")
-        statistic = wilson_lower(bad + gaps, total, WILSON_Z)
+        statistic = max(wilson_lower(bad, total, WILSON_Z), MAX_LOSS_SHARE * self._evidence / EVIDENCE_LIMIT)
         power = self._smallest_share(total)
         if statistic > MAX_LOSS_SHARE:
-            reason = f"{self._sensor} line loses {100 * (bad + gaps) / total:.1f} % of its frames"
+            reason = f"{self._sensor} line loses {100 * bad / total:.1f} % of its frames"
             return self._result(Level.ANOMALY, statistic, power, reason)
         return self._result(Level.OK, statistic, power, "")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
-from edgeguard.types import GnssFix
+from edgeguard.types import GnssFix, GnssSignal
 
 
 class FixMode(IntEnum):
@@ -41,6 +41,7 @@ class Satellite:
     azimuth_deg: int | None
     cn0_dbhz: float | None
     used: bool = False
+    residual_m: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,8 @@ class GnssRecord:
     utc_ns: nanoseconds since 1970-01-01 UTC, None while the date is not known. altitude_msl_m is above mean sea level,
     altitude_ellipsoid_m above WGS84. Accuracies are one figure each, as the receiver estimates them (metres, m/s).
     course_deg: clockwise from true north. satellites: those in view, as last reported; empty when never. confirmed:
-    False when the receiver itself calls the solution outside its limits (gnssFixOK of UBX not set).
+    False when the receiver itself calls the solution outside its limits (gnssFixOK of UBX not set). spoof_state,
+    jam_state, agc_share: as in `GnssFix`, of UBX NAV-STATUS, MON-HW and MON-RF; None where they are not sent.
     """
 
     protocol: str
@@ -75,6 +77,9 @@ class GnssRecord:
     leap_seconds: int | None = None
     satellites: tuple[Satellite, ...] = ()
     confirmed: bool = True
+    spoof_state: int | None = None
+    jam_state: int | None = None
+    agc_share: float | None = None
 
     @property
     def has_position(self) -> bool:
@@ -104,4 +109,12 @@ class GnssRecord:
             self.horizontal_accuracy_m,
             self.speed_accuracy_m_s,
             tuple(s.cn0_dbhz for s in self.satellites if s.cn0_dbhz),
+            tuple(
+                GnssSignal(s.system, s.number, s.cn0_dbhz, s.elevation_deg, s.residual_m, s.used)
+                for s in self.satellites
+                if s.cn0_dbhz
+            ),
+            self.spoof_state,
+            self.jam_state,
+            self.agc_share,
         )

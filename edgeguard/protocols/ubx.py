@@ -31,7 +31,10 @@ from edgeguard.protocols.ubx_satellites import nav_sat, nav_svinfo
 # Messages that belong to a solution: class 1 and these ids. All begin with iTOW in milliseconds.
 POSECEF, POSLLH, STATUS, DOP, SOL, PVT, VELECEF, VELNED, HPPOSLLH = 0x01, 0x02, 0x03, 0x04, 0x06, 0x07, 0x11, 0x12, 0x14
 TIMEGPS, TIMEUTC, SVINFO, SAT, EOE = 0x20, 0x21, 0x30, 0x35, 0x61
-_NAV, _HNR = 0x01, 0x28
+_NAV, _MON, _HNR = 0x01, 0x0A, 0x28
+MON_HW, MON_RF = 0x09, 0x38
+_FRONT_END = frozenset((MON_HW, MON_RF))
+_AGC_FULL = 8191.0
 HNR = "UBX-HNR"
 MAX_TOW_MS = WEEK_S * 1000
 MAX_SPEED_M_S = 1000.0
@@ -97,6 +100,9 @@ class UbxEpochs:
         self._now = _Epoch()
         self._leap: int | None = None
         self._satellites: tuple[Satellite, ...] = ()
+        self._spoof: int | None = None
+        self._jam: int | None = None
+        self._agc: float | None = None
         self._ends_marked = False
         self._end = EpochEnd()
         self.malformed = 0
@@ -107,6 +113,9 @@ class UbxEpochs:
         ident, payload = frame[1], frame[4:]
         if frame[0] == _HNR and ident == 0:
             return self._high_rate(payload)
+        if frame[0] == _MON and ident in _FRONT_END:
+            self._front_end(ident, payload)
+            return []
         if frame[0] != _NAV or ident not in _MINIMUM:
             self.unread += 1
             return []
@@ -179,6 +188,9 @@ class UbxEpochs:
                 leap_seconds=self._leap,
                 satellites=self._satellites,
                 confirmed=not now.not_ok,
+                spoof_state=self._spoof,
+                jam_state=self._jam,
+                agc_share=self._agc,
             )
         ]
 
@@ -213,6 +225,9 @@ class UbxEpochs:
                 leap_seconds=self._leap,
                 satellites=self._satellites,
                 confirmed=bool(flags & 1),
+                spoof_state=self._spoof,
+                jam_state=self._jam,
+                agc_share=self._agc,
             )
         ]
 
@@ -320,8 +335,21 @@ class UbxEpochs:
         east, north, up = east_north_up(*now.place, *now.ecef_velocity)
         self._set_motion(1, math.hypot(east, north), math.degrees(math.atan2(east, north)), up)
 
+    def _front_end(self, ident: int, p: bytes) -> None:
+        """What the radio says of itself: MON-HW of series 6 to 8, MON-RF after; the worst of several bands."""
+        if ident == MON_HW and len(p) >= 60:
+            self._jam, self._agc = p[22] >> 2 & 3, int.from_bytes(p[18:20], "little") / _AGC_FULL
+        elif ident == MON_RF and len(p) >= 28 and len(p) >= 4 + 24 * p[1] and p[1]:
+            blocks = [p[4 + 24 * i : 28 + 24 * i] for i in range(p[1])]
+            self._jam = max(block[1] & 3 for block in blocks)
+            self._agc = min(int.from_bytes(block[14:16], "little") for block in blocks) / _AGC_FULL
+        else:
+            self.unread += 1  # of a series that lays it out otherwise
+
     def _status(self, p: bytes) -> None:
         flags = p[5]
+        # 0 says that the receiver does not look for spoofing.
+        self._spoof = p[7] >> 3 & 3 or None
         status = FixStatus.DIFFERENTIAL if flags & 2 and p[4] in {2, 3, 4} else None
         # NAV-STATUS comes last in an epoch: when it takes the fix back, no other message has the right to keep it.
         if flags & 1 or p[4] == 0:

@@ -16,7 +16,7 @@ def nav_sat(payload: bytes) -> tuple[Satellite, ...]:
     rows = min(payload[5], (len(payload) - 8) // 12)
     result = []
     for row in range(rows):
-        system, number, cn0, elevation, azimuth, _res, flags = _SAT.unpack_from(payload, 8 + 12 * row)
+        system, number, cn0, elevation, azimuth, residual, flags = _SAT.unpack_from(payload, 8 + 12 * row)
         result.append(
             Satellite(
                 _SYSTEMS.get(system, "?"),
@@ -25,6 +25,7 @@ def nav_sat(payload: bytes) -> tuple[Satellite, ...]:
                 azimuth if 0 <= azimuth <= 360 else None,
                 float(cn0) or None,
                 bool(flags & 8),
+                0.1 * residual if flags & 8 else None,
             )
         )
     return tuple(result)
@@ -35,7 +36,9 @@ def nav_svinfo(payload: bytes) -> tuple[Satellite, ...]:
     rows = min(payload[4], (len(payload) - 8) // 12)
     result = []
     for row in range(rows):
-        _channel, number, flags, _quality, cn0, elevation, azimuth, _res = _SVINFO.unpack_from(payload, 8 + 12 * row)
+        _channel, number, flags, _quality, cn0, elevation, azimuth, residual = _SVINFO.unpack_from(
+            payload, 8 + 12 * row
+        )
         if number in {0, 255}:
             continue
         system = "G" if number <= 32 else "R" if 65 <= number <= 96 else "S" if 120 <= number <= 158 else "?"
@@ -47,6 +50,7 @@ def nav_svinfo(payload: bytes) -> tuple[Satellite, ...]:
                 azimuth if 0 <= azimuth <= 360 else None,
                 float(cn0) or None,
                 bool(flags & 1),
+                0.01 * residual if flags & 1 else None,
             )
         )
     return tuple(result)

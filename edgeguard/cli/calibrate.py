@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeguard.cli.options import config_option, format_option, open_device_key, progress_bar, say
-from edgeguard.errors import EXIT_OK
+from edgeguard.errors import EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
-    from edgeguard.runtime.calibrate import Fitted, SensorCalibration
+    from edgeguard.runtime.calibrate import Fitted, Observed, SensorCalibration
 
 DEFAULT_HOURS = 24.0
 
@@ -39,6 +39,9 @@ def command() -> None:
 @click.option("--from", "from_s", type=click.FloatRange(0.0), default=0.0, help="Begin so many seconds in.")
 @click.option("--to", "to_s", type=click.FloatRange(0.0), default=float("inf"), help="End so many seconds in.")
 @click.option("--allow-anomalies", is_flag=True, help="Fit although a check found something: an attack may hide in it.")
+@click.option(
+    "--report", "report_path", type=click.Path(path_type=Path), help="Write scores, priors and fits as an HTML page."
+)
 @config_option
 @format_option
 def sensors_command(
@@ -49,6 +52,7 @@ def sensors_command(
     from_s: float,
     to_s: float,
     allow_anomalies: bool,
+    report_path: Path | None,
     config_path: Path | None,
     output: str,
 ) -> int:
@@ -79,18 +83,62 @@ def sensors_command(
         observed, hours, recording=recording_path.resolve().name, allow_anomalies=allow_anomalies
     )
     write_section(out_path, key, sensors=result.section)
+    if report_path is not None:
+        _write_report(report_path, result, observed)
     _print_result(result, observed.fit_s, out_path, output)
     return EXIT_OK
+
+
+def _rate(per_hour: float) -> str:
+    return f"{per_hour:.0f}" if per_hour >= 10.0 else f"{per_hour:.2g}"
+
+
+def _table(result: SensorCalibration) -> list[tuple[str, ...]]:
+    head = ("monitor", "speed m/s", "scores", "location", "sigma", "of prior", "h", "found in 2 s", "basis")
+    return [head, *(_row(one) for one in result.rows)]
+
+
+def _write_report(path: Path, result: SensorCalibration, observed: Observed) -> None:
+    from edgeguard.report.calibration import MonitorScores, render_calibration
+
+    made, held = result.section.made, result.section.held_out
+    facts = {
+        "monitors": str(len(result.section.monitors)),
+        "fitted on": f"{observed.fit_s:.0f} s",
+        "held out": f"{held.seconds:.0f} s",
+        "alarms in it": str(held.alarms),
+        "alarms an hour, 95 %": f"at most {_rate(held.per_hour_upper)}",
+        "asked for": f"one in {made.hours_between_alarms:g} h",
+    }
+    widest = {one.monitor: one.fitted.bin.fit for one in sorted(result.rows, key=lambda one: one.fitted.bin.fit.sigma)}
+    plots = []
+    for scores, tail in zip(observed.scores, observed.tail, strict=True):
+        fit, prior = widest.get(scores.name), scores.prior
+        begin_s = scores.t_s[0] if scores.t_s else 0.0
+        if scores.score:
+            plots.append(
+                MonitorScores(
+                    scores.name, prior.unit, [t_s - begin_s for t_s in scores.t_s], scores.score,
+                    scores.t_s[tail[0]] - begin_s if tail else float("inf"),
+                    (prior.location - 3.0 * prior.sigma, prior.location + 3.0 * prior.sigma),
+                    (fit.location - 3.0 * fit.sigma, fit.location + 3.0 * fit.sigma) if fit else None,
+                )
+            )  # fmt: skip
+    page = render_calibration(f"Calibration from {made.recording}", facts, _table(result), plots)
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write {path}: {error.strerror}", code="EG-C022", hint="choose another path"
+        ) from None
+    say(f"report: {path}")
 
 
 def _print_result(result: SensorCalibration, fit_s: float, path: Path, output: str) -> None:
     if output == "json":
         click.echo(json.dumps(_record(result, fit_s, path), indent=2))
         return
-    rows: list[tuple[str, ...]] = [
-        ("monitor", "speed m/s", "scores", "location", "sigma", "of prior", "h", "found in 2 s", "basis")
-    ]
-    rows += [_row(one) for one in result.rows]
+    rows = _table(result)
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -98,7 +146,7 @@ def _print_result(result: SensorCalibration, fit_s: float, path: Path, output: s
         click.echo(f"{name}: too few scores, keeps its shipped prior")
     held, made = result.section.held_out, result.section.made
     click.echo(
-        f"held out: {held.alarms} alarms in {held.seconds:.0f} s, so at most {held.per_hour_upper:.3g} an hour "
+        f"held out: {held.alarms} alarms in {held.seconds:.0f} s, so at most {_rate(held.per_hour_upper)} an hour "
         f"(95 %); asked for one in {made.hours_between_alarms:g} h"
     )
     if made.anomalies:

@@ -302,7 +302,8 @@ def test_the_verb_calibrates_a_recorded_rig_and_replay_uses_the_file(
     assert result["made"]["hours_between_alarms"] == 8.0
     assert result["monitors"]
     assert all(row["detectable_in_2_s"] > 0.0 and row["cusum_h"] >= 4.0 for row in result["monitors"])
-    assert run(cli, "edgeguard", verb) == 0
+    assert run(cli, "edgeguard", [*verb, "--report", str(tmp_path / "c.html")]) == 0
+    assert "X8.speed" in (tmp_path / "c.html").read_text(encoding="utf-8")
     table = capsys.readouterr().out
     assert all(row["monitor"] in table for row in result["monitors"])
     assert "held out: 0 alarms" in table

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import cos, sin
 
 import cv2
 import numpy as np
@@ -13,12 +12,16 @@ from numpy.typing import NDArray
 from edgeguard.clock import NS_PER_S
 from edgeguard.sim.actors import LABELS
 from edgeguard.sim.deviates import DEVIATES
-from edgeguard.sim.kernels.cast import cast, cast_plane, cast_shadows
-from edgeguard.sim.kernels.light import AIR_B, AIR_G, AIR_R, AMBIENT, HAZE, MAP_CELL, PLACES, SKY, SUN
+from edgeguard.sim.kernels.blur import image_flow
+from edgeguard.sim.kernels.bounds import pinhole_bounds
+from edgeguard.sim.kernels.cast import cast, cast_shadows
+from edgeguard.sim.kernels.light import SUN
 from edgeguard.sim.kernels.shade import expose, shade
-from edgeguard.sim.lines import Aim, Planes, aim
+from edgeguard.sim.lighting import exposure, lighting
+from edgeguard.sim.lines import Aim, Planes, aim, cast_ground
+from edgeguard.sim.optics import bloom, distorted, motion_blur, rain_streaks, undistorted
 from edgeguard.sim.primitives import BUILDING, KERB, Primitives, corners
-from edgeguard.sim.windows import front_to_back, pinhole_windows, shadow_corners
+from edgeguard.sim.windows import front_to_back, shadow_corners, to_pixels, windows_of
 from edgeguard.sim.world import World
 from edgeguard.types import CAMERA, Image
 
@@ -28,10 +31,6 @@ SHOT_NOISE_DN = 0.022  # variance per digital number: sd 2.1 at 200
 VIGNETTE = 0.16
 LENS_BLUR_PX = 0.55
 
-DAYLIGHT = np.zeros(PLACES)  # town air on a clear day: contrast falls to 1/e at 260 m
-DAYLIGHT[[AMBIENT, SUN, HAZE, AIR_R, AIR_G, AIR_B, SKY, MAP_CELL]] = (0.50, 0.62, 260.0, 214.0, 222.0, 230.0, 1.0, 1.0)
-_NO_LAMPS = np.empty((0, 0, 2), dtype=np.float32)
-
 Box = tuple[str, tuple[float, float, float, float], float, float]
 
 
@@ -39,7 +38,9 @@ Box = tuple[str, tuple[float, float, float, float], float, float]
 class CameraModel:
     """A pinhole camera that looks straight ahead. `mount_m` is its place in the vehicle's frame.
 
-    Pixel centres have integer coordinates, as in OpenCV.
+    Pixel centres have integer coordinates, as in OpenCV. distortion: Brown's k1, k2, p1, p2[, k3], as in OpenCV; empty:
+    none. readout_s: of a rolling shutter, from the first row to the last; 0: global. The stamp is the middle of the
+    exposure. exposure_s: how long a row is exposed, for motion blur; 0: an instant.
     """
 
     width_px: int = 640
@@ -48,6 +49,9 @@ class CameraModel:
     cx_px: float = 319.5
     cy_px: float = 191.5
     mount_m: tuple[float, float, float] = (1.70, 0.0, 1.65)
+    distortion: tuple[float, ...] = ()
+    readout_s: float = 0.0
+    exposure_s: float = 0.0
 
     def matrix(self) -> NDArray[np.float64]:
         """Return the (3, 3) camera matrix."""
@@ -102,6 +106,13 @@ def view(
     return CameraView(image, seen.depth, object_id, _boxes(world, object_id, seen.depth, seen.alone))
 
 
+def _row_times_s(camera: CameraModel) -> NDArray[np.float64] | None:
+    """Return when each row is taken against the stamp, the middle of the exposure; None: all at once."""
+    if camera.readout_s <= 0.0:
+        return None
+    return np.linspace(-0.5, 0.5, camera.height_px) * camera.readout_s
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Exposure:
     """What one exposure works on: the scene in the level frame, rays, and what they hit."""
@@ -116,9 +127,9 @@ class _Exposure:
 
 def _observe(world: World, time_s: float, camera: CameraModel, noise_seed: int | None) -> tuple[Image, _Exposure]:
     world.ego(time_s)  # refuses times outside the drive
-    aimed = aim(world, time_s, camera.mount_m, _rays(camera))
+    aimed = aim(world, time_s, camera.mount_m, _rays(camera), _row_times_s(camera))
     scene = world.primitives(time_s, REACH_M).seen_from(*aimed.frame, REACH_M)
-    seen = _cast(time_s, scene, aimed, camera)
+    seen = _cast(world, time_s, scene, aimed, camera)
     stamp_ns = round(time_s * NS_PER_S)
     key = (world.seed if noise_seed is None else noise_seed, stamp_ns)
     return Image(_expose(world, seen, camera, key), stamp_ns, CAMERA, stamp_ns), seen
@@ -128,52 +139,82 @@ def _observe(world: World, time_s: float, camera: CameraModel, noise_seed: int |
 def _rays(camera: CameraModel) -> Planes:
     """Return three (H, W) planes: rays in the camera's place, x = 1 along the optical axis."""
     v, u = np.mgrid[0 : camera.height_px, 0 : camera.width_px]
-    y, z = (camera.cx_px - u) / camera.focal_px, (camera.cy_px - v) / camera.focal_px
-    return np.ones(u.shape, np.float32), y.astype(np.float32), z.astype(np.float32)
+    x, y = (u - camera.cx_px) / camera.focal_px, (v - camera.cy_px) / camera.focal_px
+    if camera.distortion:
+        x, y = undistorted(x, y, camera.distortion)
+    return np.ones(u.shape, np.float32), (-x).astype(np.float32), (-y).astype(np.float32)
 
 
-def _windows(points: NDArray[np.float64], camera: CameraModel) -> NDArray[np.int64]:
+def _bounds(points: NDArray[np.float64], camera: CameraModel) -> NDArray[np.float64]:
+    """Return (N, 4) bounds in pixels of convex point sets in the camera's own frame."""
+    bounds = pinhole_bounds(np.ascontiguousarray(points))
+    if not camera.distortion:
+        return to_pixels(bounds, camera.focal_px, camera.cx_px, camera.cy_px)
+    # A rectangle's image is bounded by the image of its rim; beyond the picture the polynomial may fold back.
+    rays = _rays(camera)
+    limits = [float(plane.min()) * 1.05 - 0.02 for plane in rays[1:]], [float(p.max()) * 1.05 + 0.02 for p in rays[1:]]
+    y0, y1 = np.clip(bounds[:, 0], limits[0][0], limits[1][0]), np.clip(bounds[:, 1], limits[0][0], limits[1][0])
+    z0, z1 = np.clip(bounds[:, 2], limits[0][1], limits[1][1]), np.clip(bounds[:, 3], limits[0][1], limits[1][1])
+    share = np.linspace(0.0, 1.0, 9)[None, :]
+    across, along = y0[:, None] + share * (y1 - y0)[:, None], z0[:, None] + share * (z1 - z0)[:, None]
+    rim_y = np.concatenate([across, across, np.repeat(y0[:, None], 9, 1), np.repeat(y1[:, None], 9, 1)], axis=1)
+    rim_z = np.concatenate([np.repeat(z0[:, None], 9, 1), np.repeat(z1[:, None], 9, 1), along, along], axis=1)
+    u, v = distorted(-rim_y, -rim_z, camera.distortion)
+    empty = ~(bounds[:, 1] >= bounds[:, 0])
+    out = np.stack([u.min(axis=1), u.max(axis=1), v.min(axis=1), v.max(axis=1)], axis=1) * camera.focal_px
+    out += np.array([camera.cx_px - 2, camera.cx_px + 2, camera.cy_px - 2, camera.cy_px + 2])
+    out[empty] = np.array([np.inf, -np.inf, np.inf, -np.inf])
+    return np.asarray(out)
+
+
+def _windows(
+    points: NDArray[np.float64], velocity: NDArray[np.float64], aimed: Aim, camera: CameraModel
+) -> NDArray[np.int64]:
+    """Return the windows of (N, 8, 3) corners in the level frame, wherever they are while the shutter runs down."""
     size = (camera.width_px, camera.height_px)
-    return pinhole_windows(points, camera.focal_px, camera.cx_px, camera.cy_px, size)
+    if aimed.rotations is None:
+        return windows_of(_bounds(points, camera), size)
+    found = None
+    for line in (0, -1) if camera.readout_s > 0.0 else (0,):
+        start = aimed.starts[line]
+        moved = points - start[:3]
+        moved[..., :2] += (velocity * start[3])[:, None, :]
+        bounds = _bounds(moved @ aimed.rotations[line], camera)
+        if found is None:
+            found = bounds
+        else:
+            found[:, ::2] = np.minimum(found[:, ::2], bounds[:, ::2])
+            found[:, 1::2] = np.maximum(found[:, 1::2], bounds[:, 1::2])
+    assert found is not None  # noqa: S101 - the loop runs at least once
+    found += np.array([-1.0, 1.0, -1.0, 1.0])
+    return windows_of(found, size)
 
 
-def _cast(time_s: float, scene: Primitives, aimed: Aim, camera: CameraModel) -> _Exposure:
+def _cast(world: World, time_s: float, scene: Primitives, aimed: Aim, camera: CameraModel) -> _Exposure:
     shape = (camera.height_px, camera.width_px)
     depth, hit, mark = np.empty(shape, np.float32), np.empty(shape, np.int32), np.empty(shape, np.int32)
     alone = np.zeros(int(scene.codes[:, 2].max(initial=-1)) + 1, dtype=np.int64)
-    points = corners(scene.values)
-    nearest = np.maximum(points[..., 0].min(axis=1), 0.0)
-    windows = front_to_back(_windows(points, camera), scene.codes, nearest)
-    cast_plane(aimed.rays[2], aimed.starts, camera.mount_m[2], depth, hit)
-    cast(
-        *aimed.rays,
-        aimed.starts,
-        scene.codes,
-        scene.values,
-        scene.velocities(),
-        windows,
-        nearest,
-        depth,
-        hit,
-        mark,
-        alone,
-    )
+    points, velocity = corners(scene.values), scene.velocities()
+    nearest = np.maximum(points[..., 0].min(axis=1) - (0.0 if aimed.rotations is None else 1.0), 0.0)
+    windows = front_to_back(_windows(points, velocity, aimed, camera), scene.codes, nearest)
+    cast_ground(world, aimed, REACH_M, depth, hit)
+    cast(*aimed.rays, aimed.starts, scene.codes, scene.values, velocity, windows, nearest, depth, hit, mark, alone)
     return _Exposure(time_s, scene, aimed, depth, hit, alone)
 
 
 def _expose(world: World, seen: _Exposure, camera: CameraModel, key: tuple[int, int]) -> NDArray[np.uint8]:
-    scene, rays, height = seen.scene, seen.aim.rays, camera.mount_m[2]
-    bearing = world.sun_azimuth_rad - seen.aim.frame[3]
-    flat = cos(world.sun_elevation_rad)
-    sun = np.array([flat * cos(bearing), flat * sin(bearing), sin(world.sun_elevation_rad)])
+    scene, rays, frame = seen.scene, seen.aim.rays, seen.aim.frame
+    height = camera.mount_m[2]
+    lit = lighting(world, frame)
     shadow = np.zeros(seen.depth.shape, dtype=np.uint8)
-    # Facades shade half the street for long stretches: left out, as in a street under a high sun.
-    casters = np.flatnonzero((scene.codes[:, 1] != BUILDING) & (scene.codes[:, 1] != KERB))
-    windows = _windows(shadow_corners(scene.values[casters], sun, height), camera)
-    windows[:, 0] = casters[windows[:, 0]]
-    cast_shadows(*rays, seen.depth, seen.hit, scene.values, scene.codes, windows, *sun, shadow)
+    if lit.numbers[SUN] > 0.05:
+        # Facades shade half the street for long stretches: left out, as in a street under a high sun.
+        casters = np.flatnonzero((scene.codes[:, 1] != BUILDING) & (scene.codes[:, 1] != KERB))
+        points = shadow_corners(scene.values[casters], lit.sun, height)
+        windows = _windows(points, scene.velocities()[casters], seen.aim, camera)
+        windows[:, 0] = casters[windows[:, 0]]
+        cast_shadows(*rays, seen.depth, seen.hit, scene.values, scene.codes, windows, *lit.sun, shadow)
     light = np.empty((*seen.depth.shape, 3), dtype=np.float32)
-    pose = np.array([seen.aim.frame[0], seen.aim.frame[1], height, seen.aim.frame[3]])
     shade(
         *rays,
         seen.aim.starts,
@@ -186,18 +227,45 @@ def _expose(world: World, seen: _Exposure, camera: CameraModel, key: tuple[int, 
         world.road.table,
         world.road.start_m,
         world.arc_of_ego(seen.time_s) + camera.mount_m[0],
-        pose,
-        sun,
+        np.array([frame[0], frame[1], height, frame[3]]),
+        lit.sun,
         camera.focal_px,
-        DAYLIGHT,
-        _NO_LAMPS,
+        lit.numbers,
+        lit.lamps,
         light,
     )
-    light = np.ascontiguousarray(cv2.GaussianBlur(light, (3, 3), LENS_BLUR_PX), dtype=np.float32)
+    mixed = np.random.SeedSequence([key[0], key[1], 0xCA])
+    light = _lens(world, seen, camera, light, mixed)
+    gain = exposure(world, seen.time_s)
     pixels = np.empty(light.shape, dtype=np.uint8)
-    mixed = int(np.random.SeedSequence([key[0], key[1], 0xCA]).generate_state(1)[0])
-    expose(light, world.exposure, VIGNETTE, READ_NOISE_DN, SHOT_NOISE_DN, mixed, DEVIATES, pixels)
+    number = int(mixed.generate_state(1)[0])
+    read, shot = READ_NOISE_DN * max(gain, 1.0), SHOT_NOISE_DN * max(gain, 1.0)
+    expose(light, world.exposure * gain, VIGNETTE, read, shot, number, DEVIATES, pixels)
     return pixels
+
+
+def _lens(
+    world: World, seen: _Exposure, camera: CameraModel, light: NDArray[np.float32], key: np.random.SeedSequence
+) -> NDArray[np.float32]:
+    """Return the picture behind lens and shutter."""
+    conditions = world.conditions
+    if conditions.rain_mm_h > 0.0:
+        exposure_s = camera.exposure_s or 0.008
+        rain_streaks(light, conditions.rain_mm_h, exposure_s, camera.focal_px, np.random.default_rng(key))
+    if camera.exposure_s > 0.0:
+        ego = world.ego(seen.time_s)
+        speed = np.array([ego.speed_m_s, ego.yaw_rate_rad_s * camera.mount_m[0], 0.0])
+        turning = np.array([ego.roll_rate_rad_s, ego.pitch_rate_rad_s, ego.yaw_rate_rad_s])
+        flow = np.empty(seen.depth.shape, np.float32), np.empty(seen.depth.shape, np.float32)
+        image_flow(
+            seen.depth, seen.hit, seen.scene.velocities(), speed, turning, camera.focal_px, camera.cx_px, camera.cy_px,
+            camera.exposure_s, *flow,
+        )  # fmt: skip
+        light = motion_blur(light, *flow)
+    light = np.ascontiguousarray(cv2.GaussianBlur(light, (3, 3), LENS_BLUR_PX), dtype=np.float32)
+    if conditions.night or conditions.low_sun or conditions.tunnel:
+        bloom(light, 0.16)
+    return light
 
 
 def _boxes(

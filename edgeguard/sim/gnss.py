@@ -1,16 +1,22 @@
-"""A GNSS receiver on the simulated vehicle: slowly wandering position, quiet Doppler velocity, late answers."""
+"""A GNSS receiver on the simulated vehicle: slowly wandering position, quiet Doppler velocity, late answers.
+
+With a constellation it also tells which satellites it hears, where they stand and how loud they are: carrier to noise
+falls with elevation (antenna gain and air mass), wanders by fading, and is lost behind what hides the sky. That is a
+tunnel's or a bridge's doing, not a jammer's, and the position coasts and returns as a receiver's does.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import atan2, cos, degrees, hypot, radians, sin, sqrt
+from math import asin, atan2, cos, degrees, hypot, pi, radians, sin, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.clock import NS_PER_S
+from edgeguard.sim.receiver import NMEA
 from edgeguard.sim.world import World
-from edgeguard.types import GNSS, GnssFix
+from edgeguard.types import GNSS, GnssFix, GnssSignal
 
 ORIGIN_LATITUDE_DEG, ORIGIN_LONGITUDE_DEG, ORIGIN_ALTITUDE_M = 48.137, 11.575, 520.0
 START_UTC_NS = 1_767_225_600 * NS_PER_S  # 2026-01-01T00:00:00Z: a drive begins at a fixed date, so bytes repeat
@@ -25,6 +31,8 @@ class GnssModel:
     The slow part is ionosphere and orbit (minutes), the fast part multipath (seconds). The figures are chosen so that
     over ten seconds the position moves by 0.2-0.3 m (1 sigma) against the truth: the size of a real drive's
     displacement residuals over one to five seconds.
+
+    constellation: tell the satellites too, once a second. wire: `receiver.NMEA` or `receiver.UBX`.
     """
 
     rate_hz: int = 10
@@ -35,6 +43,10 @@ class GnssModel:
     fast_time_s: float = 8.0
     white_sigma_m: float = 0.02
     velocity_sigma_m_s: float = 0.05
+    constellation: bool = False
+    wire: str = NMEA
+    open_sky_dbhz: float = 47.0
+    fading_dbhz: float = 1.2
 
 
 class Gnss:
@@ -51,6 +63,10 @@ class Gnss:
         self._error = slow + fast + m.white_sigma_m * rng.standard_normal((count, 3))
         self._velocity = m.velocity_sigma_m_s * rng.standard_normal((count, 2))
         self._satellites = rng.integers(11, 15, size=count // 50 + 1)
+        sky = np.random.default_rng([seed, 0x6156])
+        self._sky = _draw_sky(sky)
+        self._fading = np.repeat(gauss_markov(sky, count, step, m.fading_dbhz, 4.0)[:, :1], len(self._sky), axis=1)
+        self._fading = self._fading * 0.3 + m.fading_dbhz * sky.standard_normal((count, len(self._sky)))
 
     def sample(self, index: int) -> GnssFix:
         """Return fix `index`, valid at index / rate seconds; `device_stamp_ns` is UTC."""
@@ -62,6 +78,12 @@ class Gnss:
         v_north = ego.speed_m_s * sin(ego.yaw_rad) + float(self._velocity[index, 1])
         stamp_ns = index * NS_PER_S // m.rate_hz
         satellites = int(self._satellites[index // 50])
+        signals: tuple[GnssSignal, ...] = ()
+        if m.constellation:
+            signals = self._heard(index, self._world.sky_share(index / m.rate_hz))
+            satellites = sum(signal.used for signal in signals)
+            if satellites < 4:
+                return self._lost(index, stamp_ns, signals)
         return GnssFix(
             stamp_ns=stamp_ns,
             latitude_deg=latitude,
@@ -73,7 +95,57 @@ class Gnss:
             hdop=round(9.6 / satellites, 2),
             sensor=GNSS,
             device_stamp_ns=START_UTC_NS + stamp_ns,
+            cn0_dbhz=tuple(signal.cn0_dbhz for signal in signals),
+            signals=signals,
         )
+
+    def azimuths(self) -> dict[tuple[str, int], float]:
+        """Return where each satellite stands, degrees from north, by system and number."""
+        return {(system, number): azimuth for system, number, _, azimuth in self._sky}
+
+    def _heard(self, index: int, sky_share: float) -> tuple[GnssSignal, ...]:
+        """Return what is heard when only that share of the sky is seen: the rest is blocked from one side."""
+        m, found = self.model, []
+        heading = self._world.ego(index / m.rate_hz).yaw_rad
+        for number, (system, prn, elevation, azimuth) in enumerate(self._sky):
+            bearing = abs((radians(90.0 - azimuth) - heading + pi / 2) % pi - pi / 2)  # from the street's own line
+            if sky_share <= 0.0 or (sky_share < 1.0 and elevation > 75.0 * sky_share and bearing > 0.4):
+                continue
+            loss = 12.0 * (1.0 - sin(radians(elevation))) ** 1.5 + (6.0 if sky_share < 1.0 else 0.0)
+            strength = m.open_sky_dbhz - loss + float(self._fading[index, number])
+            if strength > 18.0:
+                found.append(GnssSignal(system, prn, round(strength), round(elevation), None, strength > 24.0))
+        return tuple(found)
+
+    def _lost(self, index: int, stamp_ns: int, signals: tuple[GnssSignal, ...]) -> GnssFix:
+        """A fix that is none: the last place that was known, marked as invalid."""
+        last = index
+        while last > 0 and self._world.sky_share(last / self.model.rate_hz) < 1.0:
+            last -= 1
+        ego = self._world.ego(last / self.model.rate_hz)
+        latitude, longitude = to_geodetic(ego.east_m, ego.north_m)
+        return GnssFix(
+            stamp_ns=stamp_ns,
+            latitude_deg=latitude,
+            longitude_deg=longitude,
+            satellites=0,
+            hdop=99.99,
+            fix_quality=0,
+            sensor=GNSS,
+            device_stamp_ns=START_UTC_NS + stamp_ns,
+            cn0_dbhz=tuple(signal.cn0_dbhz for signal in signals),
+            signals=signals,
+        )
+
+
+def _draw_sky(rng: np.random.Generator) -> list[tuple[str, int, float, float]]:
+    """Draw satellites above five degrees, even over the half sphere: system, number, elevation, azimuth in degrees."""
+    found = []
+    for system, count, numbers in (("G", 9, 32), ("R", 6, 24), ("E", 7, 36)):
+        for prn in sorted(rng.choice(np.arange(1, numbers + 1), count, replace=False).tolist()):
+            elevation = degrees(asin(float(rng.uniform(sin(radians(5.0)), 1.0))))
+            found.append((system, int(prn), elevation, float(rng.uniform(0.0, 360.0))))
+    return found
 
 
 def gauss_markov(

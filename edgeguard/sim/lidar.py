@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from edgeguard.clock import NS_PER_S
 from edgeguard.sim.deviates import DEVIATES
 from edgeguard.sim.kernels import echo
-from edgeguard.sim.kernels.cast import cast, cast_plane
-from edgeguard.sim.lines import Aim, Planes, aim
+from edgeguard.sim.kernels.cast import cast
+from edgeguard.sim.lines import Aim, Planes, aim, cast_ground
 from edgeguard.sim.primitives import Primitives
+from edgeguard.sim.weather import Conditions
 from edgeguard.sim.windows import front_to_back, spinning_windows
 from edgeguard.sim.world import World
 from edgeguard.types import LIDAR, PointCloud
@@ -94,7 +95,7 @@ def view(world: World, time_s: float, lidar: LidarModel = DEFAULT_LIDAR, *, nois
     beams, offsets_s, fired = _beams(lidar)
     aimed = aim(world, time_s, lidar.mount_m, beams, offsets_s if lidar.turning else None)
     scene = world.primitives(time_s, lidar.max_range_m + 10.0).seen_from(*aimed.frame, lidar.max_range_m)
-    distance, hit = _cast(scene, aimed, lidar)
+    distance, hit = _cast(world, scene, aimed, lidar)
     shape = distance.shape
     reflectance, cosine = np.empty(shape, np.float32), np.empty(shape, np.float32)
     velocity = scene.velocities()
@@ -109,9 +110,10 @@ def view(world: World, time_s: float, lidar: LidarModel = DEFAULT_LIDAR, *, nois
     ring, offset = np.empty(size, np.int16), np.empty(size, np.int32)
     owner, true_range = np.empty(size, np.int32), np.empty(size, np.float32)
     owners = np.ascontiguousarray(scene.codes[:, 2].astype(np.int32))
+    numbers = _constants(lidar, world.conditions)
     count = echo.listen(
-        *beams, distance, reflectance, cosine, hit, owners, fired, _constants(lidar), key, DEVIATES, xyz, intensity,
-        ring, offset, owner, true_range,
+        *beams, distance, reflectance, cosine, hit, owners, fired, numbers, key, DEVIATES, xyz, intensity, ring, offset,
+        owner, true_range,
     )  # fmt: skip
     cloud = PointCloud(
         xyz=xyz[:count].copy(),
@@ -144,7 +146,7 @@ def _beams(lidar: LidarModel) -> tuple[Planes, NDArray[np.float64], NDArray[np.i
     return (planes[0], planes[1], planes[2]), offsets_s, np.ascontiguousarray(fired)
 
 
-def _constants(lidar: LidarModel) -> NDArray[np.float64]:
+def _constants(lidar: LidarModel, air: Conditions) -> NDArray[np.float64]:
     out = np.zeros(echo.PLACES)
     out[echo.GROUND] = GROUND_REFLECTANCE
     out[echo.HALF_POWER], out[echo.STEEPNESS] = 0.10 / lidar.reach_10_m**2, lidar.steepness
@@ -152,10 +154,18 @@ def _constants(lidar: LidarModel) -> NDArray[np.float64]:
     out[echo.SIGMA_WEAK], out[echo.BEAM] = lidar.weak_sigma_m, lidar.beam_rad
     out[echo.MAX_RANGE], out[echo.INTENSITY_NOISE] = lidar.max_range_m, lidar.intensity_noise
     out[echo.QUANTUM] = lidar.quantum_m
+    out[echo.EXTINCTION] = air.extinction_1_m
+    fog = max(air.extinction_1_m - 0.01 * air.rain_mm_h**0.6 / 1000.0, 0.0)
+    # Assumed: in 20 mm/h of rain one pulse in seventy is answered by drops first, in fog of 90 m one in twelve; drops
+    # answer within some metres, because what is heard of them falls with the square of range.
+    out[echo.BACKSCATTER] = 0.0007 * air.rain_mm_h + 2.0 * fog
+    out[echo.SCATTER_M] = 6.0 if air.rain_mm_h > 0.0 else 4.0
     return out
 
 
-def _cast(scene: Primitives, aimed: Aim, lidar: LidarModel) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+def _cast(
+    world: World, scene: Primitives, aimed: Aim, lidar: LidarModel
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     shape = (lidar.columns, len(lidar.elevations_deg))
     distance, hit = np.empty(shape, np.float32), np.empty(shape, np.int32)
     motion, period_s = (0.0, 0.0, 0.0, 0.0), 0.0
@@ -179,7 +189,7 @@ def _cast(scene: Primitives, aimed: Aim, lidar: LidarModel) -> tuple[NDArray[np.
         spread_rad=float(np.abs(np.deg2rad(lidar.azimuths_deg or (0.0,))).max()),
     )
     windows = front_to_back(windows, scene.codes, nearest, counted=False)
-    cast_plane(aimed.rays[2], aimed.starts, lidar.mount_m[2], distance, hit)
+    cast_ground(world, aimed, lidar.max_range_m, distance, hit)
     alone = np.zeros(0, dtype=np.int64)
     cast(
         *aimed.rays, aimed.starts, scene.codes, scene.values, scene.velocities(), windows, nearest, distance, hit,

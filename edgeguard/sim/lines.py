@@ -12,10 +12,11 @@ from math import cos, sin
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeguard.sim.kernels.cast import turn
+from edgeguard.sim.kernels.cast import cast_hills, cast_plane, turn
 from edgeguard.sim.world import EgoTruth, World
 
 Planes = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+_CELL_M = 4.0  # of the height field: hills are over a hundred metres long, so 2 cm at most
 _KNOTS = 17  # poses along a sweep; in between, 6 ms of 0.1 s, a straight line is right to 0.01 mm at 2 m/s^2
 
 
@@ -86,6 +87,26 @@ def aim(
     starts[:, 3] = offsets_s
     rotations = np.stack([np.interp(offsets_s, knots, turns[:, k]) for k in range(9)], axis=1).reshape(lines, 3, 3)
     return Aim(_turned(rays, rotations), starts, frame, rotations)
+
+
+def cast_ground(
+    world: World,
+    aimed: Aim,
+    reach_m: float,
+    distance: NDArray[np.float32],
+    hit: NDArray[np.int32],
+) -> None:
+    """Start `distance` and `hit` with the world's ground, a plane or hills."""
+    x, y, z, yaw = aimed.frame
+    if world.ground.flat:
+        cast_plane(aimed.rays[2], aimed.starts, z, distance, hit)
+        return
+    cells = 2 * int(reach_m / _CELL_M) + 2
+    axis = _CELL_M * (np.arange(cells) - cells / 2 + 0.5)
+    ahead, left = np.meshgrid(axis, axis)
+    c, s = cos(yaw), sin(yaw)
+    heights = world.ground.height(x + c * ahead - s * left, y + s * ahead + c * left) - z
+    cast_hills(*aimed.rays, aimed.starts, heights, float(axis[0]), float(axis[0]), _CELL_M, distance, hit)
 
 
 def _turned(rays: Planes, rotations: NDArray[np.float64]) -> Planes:

@@ -21,7 +21,6 @@ import numpy as np
 from edgeguard.clock import NS_PER_S, ManualClock
 from edgeguard.protocols.gnss import GnssDecoder
 from edgeguard.protocols.link import ImuReading, LinkDecoder, LinkEncoder, WheelReading
-from edgeguard.protocols.nmea_write import NmeaFix, epoch
 from edgeguard.sensors.serial import SerialSource
 from edgeguard.sim.ahead import RenderAhead
 from edgeguard.sim.attacks.base import Attack, Injector, Payload, SampleTruth
@@ -31,6 +30,7 @@ from edgeguard.sim.inertial import Imu, ImuModel
 from edgeguard.sim.lidar import DEFAULT_LIDAR, LidarModel, sweep
 from edgeguard.sim.memory_source import MemorySource
 from edgeguard.sim.pty_line import PtyLine
+from edgeguard.sim.receiver import NMEA, nmea_epoch, ubx_epoch
 from edgeguard.sim.wheels import WheelModel, Wheels
 from edgeguard.sim.world import EgoTruth, World
 from edgeguard.types import (
@@ -60,6 +60,18 @@ GNSS_BAUD, LINK_BAUD = 115_200, 921_600
 ALL_SENSORS = (CAMERA, LIDAR, GNSS, IMU, WHEELS)
 
 
+@dataclass(frozen=True, slots=True)
+class SerialModels:
+    """Models of what sits on serial lines."""
+
+    imu: ImuModel = field(default_factory=ImuModel)
+    gnss: GnssModel = field(default_factory=GnssModel)
+    wheels: WheelModel = field(default_factory=WheelModel)
+
+
+DEFAULT_MODELS = SerialModels()
+
+
 @dataclass(slots=True)
 class _Stream:
     """One sensor's schedule: sample `index` is taken at index * period and delivered `latency` later.
@@ -87,7 +99,7 @@ class SimRig:
     Args:
         world: what there is. clock: the drive starts at its time on entry. seed: of sensor noise and attacks.
         attacks: applied in order to what the sensors measured.
-        sensors: which of the five the rig has.
+        sensors: which of the five the rig has. models: of IMU, GNSS and wheels.
     """
 
     def __init__(
@@ -100,11 +112,12 @@ class SimRig:
         camera: CameraModel = DEFAULT_CAMERA,
         lidar: LidarModel = DEFAULT_LIDAR,
         sensors: Collection[str] = ALL_SENSORS,
+        models: SerialModels = DEFAULT_MODELS,
     ) -> None:
         self._wanted = frozenset(sensors)
         self.world, self._clock, self._seed = world, clock, seed
         self._attacks = tuple(attacks)
-        self._camera, self._lidar = camera, lidar
+        self._camera, self._lidar, self._models = camera, lidar, models
         self._origin_ns = clock.now_ns()
         self._injector = Injector(self._attacks, seed, self._origin_ns)
         self._streams: list[_Stream] = []
@@ -188,7 +201,9 @@ class SimRig:
             self._streams.append(_Stream(sensor, FRAME_PERIOD_NS, 0, 0, measure, source.put, source.unplug))
 
     def _add_lines(self) -> None:
-        imu_model, wheel_model, gnss_model = ImuModel(), WheelModel(), GnssModel()
+        imu_model, wheel_model, gnss_model = self._models.imu, self._models.wheels, self._models.gnss
+        gnss = Gnss(self.world, self._seed, gnss_model)
+        ends = ["RMC"] if gnss_model.wire == NMEA else []
         keys = {node: node_key(self._seed, node) for node in (IMU_NODE, WHEELS_NODE)}
         # A forger on the line has no key of ours: his frames are well-formed under one of his own.
         imu_links, wheel_links = (
@@ -207,7 +222,7 @@ class SimRig:
 
         plan = (
             (GNSS, GnssFix, gnss_model.rate_hz, round(gnss_model.latency_s * NS_PER_S), GNSS_BAUD,
-             GnssDecoder(ends=["RMC"]), Gnss(self.world, self._seed, gnss_model).sample, _send_gnss),
+             GnssDecoder(ends=ends), gnss.sample, _gnss_sender(gnss)),
             (IMU, ImuSample, imu_model.rate_hz, IMU_LATENCY_NS, LINK_BAUD,
              LinkDecoder({IMU_NODE: keys[IMU_NODE]}), Imu(self.world, self._seed, imu_model).sample, send_imu),
             (WHEELS, WheelOdometry, wheel_model.rate_hz, WHEELS_LATENCY_NS, LINK_BAUD,
@@ -304,21 +319,25 @@ def _writer(line: PtyLine) -> Callable[[Payload, int], None]:
 
 
 def _send_gnss(sample: Sample, forged: bool = False) -> bytes:
+    """NMEA without satellites, as a receiver without a constellation sends it."""
     del forged  # NMEA knows no sender
     assert isinstance(sample, GnssFix)  # noqa: S101 - attacks keep a sample's kind
-    return epoch(
-        NmeaFix(
-            sample.device_stamp_ns,
-            sample.latitude_deg,
-            sample.longitude_deg,
-            sample.altitude_m,
-            sample.speed_m_s,
-            sample.course_deg,
-            sample.satellites,
-            sample.hdop,
-            sample.fix_quality,
-        )
-    )
+    return nmea_epoch(sample, {}, with_sky=False)
+
+
+def _gnss_sender(gnss: Gnss) -> Callable[[Sample, bool], bytes]:
+    if not gnss.model.constellation and gnss.model.wire == NMEA:
+        return _send_gnss
+    azimuths = gnss.azimuths()
+    write = nmea_epoch if gnss.model.wire == NMEA else ubx_epoch
+
+    def send(sample: Sample, forged: bool) -> bytes:
+        del forged
+        assert isinstance(sample, GnssFix)  # noqa: S101
+        whole_second = (sample.device_stamp_ns or 0) % NS_PER_S == 0
+        return write(sample, azimuths, with_sky=gnss.model.constellation and whole_second)
+
+    return send
 
 
 def _device_us(sample: ImuSample | WheelOdometry) -> int:

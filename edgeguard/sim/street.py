@@ -6,8 +6,9 @@ from math import cos, sin
 
 import numpy as np
 
-from edgeguard.sim.primitives import BUILDING, FOLIAGE, KERB, Colour, PrimitiveList
+from edgeguard.sim.primitives import BUILDING, CONCRETE, FOLIAGE, KERB, LAMP, Colour, PrimitiveList
 from edgeguard.sim.road import Road
+from edgeguard.sim.weather import BRIDGE_M, TUNNEL_M, Conditions
 
 LANE_M = 3.5  # lane width; two lanes, one each way
 KERB_M = 5.9  # kerb from the centreline: lane and a strip where cars park
@@ -26,12 +27,60 @@ _FACADES: tuple[Colour, ...] = (
 )
 
 
-def add_street(out: PrimitiveList, road: Road, rng: np.random.Generator) -> None:
-    """Append the scenery of the whole road."""
+def add_street(
+    out: PrimitiveList, road: Road, rng: np.random.Generator, *, keep_clear: tuple[float, float] | None = None
+) -> None:
+    """Append the scenery of the whole road; nothing but kerbs between the arc lengths of `keep_clear`."""
     for side in (1.0, -1.0):
         _kerbs(out, road, side)
-        _buildings(out, road, rng, side)
-        _trees_and_lamps(out, road, rng, side)
+        for add, length_m in ((_buildings, 24.0), (_trees_and_lamps, 3.0)):
+            found = PrimitiveList()
+            add(found, road, rng, side)
+            if keep_clear is not None:
+                _drop(found, road, (keep_clear[0] - length_m, keep_clear[1] + length_m))
+            out.rows += found.rows
+            out.codes += found.codes
+
+
+def _drop(out: PrimitiveList, road: Road, stretch: tuple[float, float]) -> None:
+    middles = [road.place(s, 0.0)[:2] for s in np.arange(*stretch, 3.0)]
+    away = [min((row[0] - x) ** 2 + (row[1] - y) ** 2 for x, y in middles) > 19.0**2 for row in out.rows]
+    out.rows = [row for row, stays in zip(out.rows, away, strict=True) if stays]
+    out.codes = [code for code, stays in zip(out.codes, away, strict=True) if stays]
+
+
+def add_structures(out: PrimitiveList, road: Road, conditions: Conditions) -> None:
+    """Append the tunnel or the bridge that the conditions ask for."""
+    if conditions.tunnel:
+        first, last = TUNNEL_M
+        for s in np.arange(first, last, 5.0):
+            for side in (1.0, -1.0):
+                x, y, heading = road.place(float(s) + 2.5, side * 6.5)
+                stretch = 5.0 * (1.0 - side * 6.5 * road.curvature(float(s) + 2.5)) + 0.1
+                out.box(
+                    (x, y, heading), (-0.5, 5.4), (stretch, 0.6), (152, 148, 140), material=CONCRETE, reflectance=0.35
+                )
+            place = road.place(float(s) + 2.5, 0.0)
+            out.box(place, (5.3, 5.9), (5.6, 13.6), (120, 118, 114), material=CONCRETE, reflectance=0.3)
+            out.box(place, (5.2, 5.3), (1.2, 0.3), (245, 238, 214), material=LAMP, reflectance=0.5)
+        for s in (first, last):  # portals
+            out.box(road.place(s, 0.0), (5.3, 8.6), (0.8, 30.0), (138, 134, 126), material=CONCRETE, reflectance=0.35)
+            for side in (1.0, -1.0):
+                out.box(
+                    road.place(s, side * 10.6),
+                    (-0.5, 5.4),
+                    (0.8, 8.0),
+                    (138, 134, 126),
+                    material=CONCRETE,
+                    reflectance=0.35,
+                )
+    if conditions.bridge:
+        first, last = BRIDGE_M
+        place = road.place((first + last) / 2, 0.0)
+        out.box(place, (5.2, 6.4), (last - first, 60.0), (140, 138, 134), material=CONCRETE, reflectance=0.35)
+        for side in (1.0, -1.0):
+            pier = road.place((first + last) / 2, side * 8.6)
+            out.box(pier, (-0.5, 5.2), (last - first - 2.0, 1.2), (132, 130, 126), material=CONCRETE, reflectance=0.35)
 
 
 def _kerbs(out: PrimitiveList, road: Road, side: float) -> None:
@@ -88,5 +137,5 @@ def _trees_and_lamps(out: PrimitiveList, road: Road, rng: np.random.Generator, s
             out.cylinder((x, y), (0.0, 6.5), 0.08, (95, 98, 102), reflectance=0.45)
             reach = -side * 0.9
             arm = (x - reach * sin(heading), y + reach * cos(heading), heading)
-            out.box(arm, (6.4, 6.52), (0.25, 2.0), (95, 98, 102), reflectance=0.45)
+            out.box(arm, (6.4, 6.52), (0.25, 2.0), (95, 98, 102), material=LAMP, reflectance=0.45)
         s += float(rng.uniform(9.0, 17.0))

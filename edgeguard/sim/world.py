@@ -7,16 +7,18 @@ centre of the rear axle on the ground, x forward, y left, z up.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import cos, pi, sin
+from dataclasses import dataclass, replace
+from math import atan, cos, exp, pi, sin
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeguard.errors import ScenarioError
 from edgeguard.sim.actors import BARRIER, CAR, CYCLIST, PEDESTRIAN, Look, add_actor, draw_look
-from edgeguard.sim.primitives import PrimitiveList, Primitives, joined
+from edgeguard.sim.primitives import Z0, Z1, PrimitiveList, Primitives, X, Y, joined
 from edgeguard.sim.road import Road, make_road
-from edgeguard.sim.street import add_street
+from edgeguard.sim.street import add_street, add_structures
+from edgeguard.sim.weather import BRIDGE_M, CLEAR_DAY, TUNNEL_M, Conditions, Ground
 
 EGO_OFFSET_M = -1.75  # right-hand traffic: the middle of the right lane
 MAX_DURATION_S = 600.0  # ten minutes is 8 km of street, about 12 000 primitives: still a few megabytes
@@ -24,6 +26,7 @@ MAX_REACH_M = 200.0  # beyond every sensor of the rig
 _BEHIND_M = 130.0
 _AHEAD_M = 160.0
 _MEAN_SPEED_M_S = 9.5
+_WALK_M_S = 1.6
 _SPEED_WAVES = ((2.9, 19.0), (1.4, 8.7))  # m/s and seconds: 5.2 to 13.8 m/s, at most 2 m/s^2
 
 
@@ -67,7 +70,10 @@ class WorldObject:
 
 @dataclass(frozen=True, slots=True)
 class _Actor:
-    """A road user on rails: arc length s0 + v*t (or the ego's own drive, `lead_s` seconds ahead of it)."""
+    """A road user on rails: arc length s0 + v*t (or the ego's own drive, `lead_s` seconds ahead of it).
+
+    One who crosses stands at the kerb until `crosses_at_s` and then walks straight over.
+    """
 
     look: Look
     s0_m: float
@@ -76,6 +82,7 @@ class _Actor:
     turned: bool
     phase_rad: float
     lead_s: float = 0.0
+    crosses_at_s: float | None = None
 
 
 class World:
@@ -84,19 +91,20 @@ class World:
     Args:
         seed: any non-negative integer; equal seeds give equal worlds.
         duration_s: how long the ego vehicle drives; times outside 0..duration_s are refused.
+        conditions: weather, light, ground and structures; a clear day on a flat street without.
 
     Raises:
         ScenarioError: EG-X001 when the duration is not in 1..600 s.
     """
 
-    def __init__(self, seed: int, duration_s: float = 60.0) -> None:
+    def __init__(self, seed: int, duration_s: float = 60.0, conditions: Conditions = CLEAR_DAY) -> None:
         if not 1.0 <= duration_s <= MAX_DURATION_S:
             raise ScenarioError(
                 f"a world lasts 1 to {MAX_DURATION_S:.0f} seconds, not {duration_s:g}",
                 code="EG-X001",
                 hint="choose a shorter duration",
             )
-        self.seed = seed
+        self.seed, self.conditions = seed, conditions
         self.duration_s = duration_s
         rng = np.random.default_rng([seed, 0x77])
         self._phases = (float(rng.uniform(0, 2 * pi)), float(rng.uniform(0, 2 * pi)))
@@ -106,11 +114,16 @@ class World:
         end_m = self._progress(duration_s + 6.0) + _AHEAD_M
         self.road: Road = make_road(rng, -_BEHIND_M, float(np.ceil(end_m)))
         scenery = PrimitiveList()
-        add_street(scenery, self.road, rng)
+        self.ground = Ground(conditions, seed, _MEAN_SPEED_M_S)
+        if conditions.low_sun:  # ahead, ten degrees aside, seven above the horizon
+            self.sun_azimuth_rad = self.road.heading(self._progress(duration_s / 2)) + 0.17
+            self.sun_elevation_rad = 0.12
+        add_street(scenery, self.road, rng, keep_clear=TUNNEL_M if conditions.tunnel else None)
+        add_structures(scenery, self.road, conditions)
         self._still, self._moving = self._draw_actors(rng)
         for number, actor in enumerate(self._still):
             add_actor(scenery, actor.look, self._pose(actor, 0.0), actor.phase_rad, number)
-        self._static = scenery.arrays()
+        self._static = self._lifted(scenery.arrays())
 
     # ---- the drive -------------------------------------------------------------------------------------------
 
@@ -134,7 +147,31 @@ class World:
         shrink = 1.0 - kappa * EGO_OFFSET_M
         speed, yaw_rate = u * shrink, kappa * u
         forward = du * shrink - u * u * dkappa * EGO_OFFSET_M
-        return EgoTruth(time_s, x, y, yaw, speed, yaw_rate, forward, speed * yaw_rate, kappa / shrink)
+        truth = EgoTruth(time_s, x, y, yaw, speed, yaw_rate, forward, speed * yaw_rate, kappa / shrink)
+        if self.ground.flat and self.ground.smooth:
+            return truth
+        up, roll, pitch = self._body(time_s)
+        h = 2e-3  # seconds; the body moves at a few hertz, so differences are right to a millionth
+        before, after = self._body(time_s - h), self._body(time_s + h)
+        return replace(
+            truth,
+            up_m=up,
+            roll_rad=roll,
+            pitch_rad=pitch,
+            roll_rate_rad_s=(after[1] - before[1]) / (2 * h),
+            pitch_rate_rad_s=(after[2] - before[2]) / (2 * h),
+            accel_up_m_s2=(after[0] - 2 * up + before[0]) / (h * h),
+        )
+
+    def _body(self, time_s: float) -> tuple[float, float, float]:
+        """Return height, roll and pitch of the vehicle's body: the slope it stands on, and its springs."""
+        s = self._progress(time_s)
+        x, y, yaw = self.road.place(s, EGO_OFFSET_M)
+        heave, pitch, roll = self.ground.shake(s)
+        east, north = self.ground.slope(x, y)
+        ahead, left = east * cos(yaw) + north * sin(yaw), north * cos(yaw) - east * sin(yaw)
+        rise = float(self.ground.height(np.float64(x), np.float64(y)))  # type: ignore[arg-type]
+        return rise + heave, atan(left) + roll, pitch - atan(ahead)
 
     def _progress(self, t: float) -> float:
         total = _MEAN_SPEED_M_S * t
@@ -191,8 +228,36 @@ class World:
             add_actor(moving, actor.look, pose, stride, len(self._still) + index)
             speed = self._speed(actor, time_s)
             speeds += [(speed * cos(pose[2]), speed * sin(pose[2]))] * (len(moving.rows) - len(speeds))
-        found = moving.arrays()
+        found = self._lifted(moving.arrays())
         return joined(self._static, Primitives(found.values, found.codes, np.array(speeds).reshape(-1, 2)))
+
+    def _lifted(self, found: Primitives) -> Primitives:
+        """Stand primitives on the ground; scenery's feet go a little into it, so that no gap shows on a slope."""
+        if not self.ground.flat:
+            rise = self.ground.height(found.values[:, X], found.values[:, Y])
+            found.values[:, Z0] += rise
+            found.values[:, Z1] += rise
+        return found
+
+    def fixed(self, material: int) -> NDArray[np.float64]:
+        """Return the rows of `Primitives.values` of all scenery of one material."""
+        return np.asarray(self._static.values[self._static.codes[:, 1] == material])
+
+    def daylight_share(self, s_m: float) -> float:
+        """Return how bright the street is at arc length `s_m`, as a share of outside: less in the tunnel."""
+        if not self.conditions.tunnel:
+            return 1.0
+        depth = min(s_m - TUNNEL_M[0], TUNNEL_M[1] - s_m)
+        return 1.0 if depth < 0.0 else 0.03 + 0.97 * exp(-depth / 6.0)
+
+    def sky_share(self, time_s: float) -> float:
+        """Return which share of the sky a GNSS antenna sees: none in a tunnel, half under a bridge."""
+        s = self._progress(time_s)
+        if self.conditions.tunnel and TUNNEL_M[0] + 2.0 < s < TUNNEL_M[1] - 2.0:
+            return 0.0
+        if self.conditions.bridge and BRIDGE_M[0] < s < BRIDGE_M[1]:
+            return 0.45
+        return 1.0
 
     def label_of(self, number: int) -> str:
         """Return the label of the road user with this object number."""
@@ -208,10 +273,18 @@ class World:
         return self.road.start_m < self._arc(actor, time_s) < self.road.end_m - 1.0
 
     def _pose(self, actor: _Actor, time_s: float) -> tuple[float, float, float]:
+        if actor.crosses_at_s is not None:
+            walked = min(max(time_s - actor.crosses_at_s, 0.0) * _WALK_M_S, 2 * abs(actor.offset_m))
+            side = 1.0 if actor.offset_m > 0 else -1.0
+            x, y, yaw = self.road.place(actor.s0_m, actor.offset_m - side * walked)
+            return x, y, yaw - side * pi / 2
         x, y, yaw = self.road.place(self._arc(actor, time_s), actor.offset_m)
         return x, y, yaw + (pi if actor.turned else 0.0)
 
     def _speed(self, actor: _Actor, time_s: float) -> float:
+        if actor.crosses_at_s is not None:
+            under_way = 0.0 < (time_s - actor.crosses_at_s) * _WALK_M_S < 2 * abs(actor.offset_m)
+            return _WALK_M_S if under_way else 0.0
         return self._rate(time_s + actor.lead_s) if actor.lead_s else abs(actor.speed_m_s)
 
     def _draw_actors(self, rng: np.random.Generator) -> tuple[tuple[_Actor, ...], tuple[_Actor, ...]]:
@@ -238,7 +311,24 @@ class World:
                 offset = side * (7.4 if back else 8.3) + float(rng.uniform(-0.25, 0.25))
                 moving.append(_Actor(draw_look(rng, PEDESTRIAN), s, offset, speed, back, float(rng.uniform(0, 6))))
                 s += float(rng.uniform(7.0, 24.0))
+        if self.conditions.tunnel:
+            still = [a for a in still if not TUNNEL_M[0] - 4.0 < a.s0_m < TUNNEL_M[1] + 4.0]
+        extra = np.random.default_rng([self.seed, 0x3A5])  # apart, so that the rest of the street stays as it is
+        if self.conditions.trucks:
+            still = [self._lorry(extra, a) if a.look.label == CAR and extra.random() < 0.45 else a for a in still]
+        if self.conditions.crossings:
+            for number in range(int(self.duration_s / 4.0)):
+                at_s = 3.0 + 4.0 * number
+                # They go when the vehicle is 35 m away, and are over before it comes.
+                side = 6.4 if extra.random() < 0.5 else -6.4
+                where = self._progress(min(at_s + 9.0, self.duration_s + 6.0))
+                look = draw_look(extra, PEDESTRIAN)
+                moving.append(_Actor(look, where, side, 0.0, False, float(extra.uniform(0, 6)), crosses_at_s=at_s))
         return tuple(still), tuple(moving)
+
+    def _lorry(self, rng: np.random.Generator, parked: _Actor) -> _Actor:
+        size = (float(rng.uniform(5.6, 6.1)), float(rng.uniform(2.1, 2.3)), float(rng.uniform(2.6, 3.4)))
+        return replace(parked, look=replace(parked.look, size_m=size))
 
     def _parked(self, rng: np.random.Generator, side: float, end_m: float) -> list[_Actor]:
         found, s = [], -60.0

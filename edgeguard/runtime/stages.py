@@ -43,7 +43,7 @@ def build_checks(
     """
     infos = [source.info for source in sources.values()]
     fits = fits or SensorFits()  # one `build_...(…, fits)` per family of checks below takes it
-    checks = [*build_motion_checks(infos, fits), *build_geometry_checks(calibration, list(sources), evidence)]
+    checks = [*build_motion_checks(infos, fits), *build_geometry_checks(calibration, list(sources), evidence, fits)]
     checks += build_inertial_checks(infos, calibration, fits)
     names = {check.name for check in checks}
     for name in config.disabled:

@@ -53,7 +53,8 @@ GYRO_SCALE_SD = 0.01
 SLOW_SD_M, SLOW_TIME_S = 2.1, 300.0
 FAST_SHARE, FAST_TIME_S = 0.2, 8.0
 DOPPLER_SD_M_S, DOPPLER_TIME_S = 0.1, 0.2
-COURSE_SD_RAD = 0.01  # sideslip and mounting of the antenna
+# Course against heading: sideslip on a straight, over a second; in a turn the antenna swings, this far from the axle.
+COURSE_SD_RAD, LEVER_ARM_M = 0.003, 1.0
 # Wheels: quantisation, and slip in proportion to acceleration (m/s per m/s^2).
 WHEEL_SD_M_S, WHEEL_SLIP_S = 0.05, 0.02
 # Errors of neighbouring scan matches are alike: half a second of sweeps counts for one.
@@ -360,7 +361,8 @@ class EgoFilter:
         if fix.course_deg is None or not speed_m_s > COURSE_MIN_SPEED_M_S:
             return
         heading = wrap(math.radians(90.0 - fix.course_deg))
-        noise = alike * (sd / speed_m_s) ** 2 + COURSE_SD_RAD**2 * max(1.0, 1.0 / max(dt, 1e-3))
+        swing = LEVER_ARM_M * self._turn_rate / speed_m_s
+        noise = alike * (sd / speed_m_s) ** 2 + (COURSE_SD_RAD**2 + swing**2) * max(1.0, 1.0 / max(dt, 1e-3))
         if not self._yaw_known:
             self._face(wrap(heading - past.yaw), noise + (self._turn_rate * PRIOR_SD[LAG]) ** 2)
             self._place(fix)

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from edgeguard.checks.heading_filter import wrap
 from edgeguard.checks.lidar_evidence import ScanMotion
+from edgeguard.checks.motion_history import metres_per_degree
 from edgeguard.fusion.ego import (
     ACCEL,
     DOPPLER_SD_M_S,
@@ -25,8 +27,6 @@ from edgeguard.fusion.ego import (
     WALK,
     YAW_WALK,
     EgoFilter,
-    metres_per_degree,
-    wrap,
 )
 from edgeguard.types import GNSS, IMU, LIDAR, WHEELS, GnssFix, ImuSample, Sample, SyncedSet, Tick, WheelOdometry
 
@@ -41,7 +41,7 @@ LAG_SIGMA_MATCH = (0.02, 5e-4)
 @dataclass
 class Drive:
     """A drive whose errors are drawn from the very model that the filter states: truth (east, north, yaw, speed) per
-    tick in the plane of the first fix, and the biases drawn."""
+    tick, and the biases drawn."""
 
     ticks: list[tuple[SyncedSet, ScanMotion, np.ndarray]] = field(default_factory=list)
     drawn: dict[int, float] = field(default_factory=dict)
@@ -81,7 +81,6 @@ def drive(seed: int, seconds: float) -> Drive:
     e = np.concatenate(([0], np.cumsum(mid_v * np.cos(mid_yaw) * dt)))
     north = np.concatenate(([0], np.cumsum(mid_v * np.sin(mid_yaw) * dt)))
     a = np.gradient(v, dt)
-    origin = None
     for i in range(n // PER_TICK):
         series: dict[str, list[Sample]] = {GNSS: [], WHEELS: [], IMU: []}
         for j in range(i * PER_TICK + 1, (i + 1) * PER_TICK + 1):
@@ -99,7 +98,6 @@ def drive(seed: int, seconds: float) -> Drive:
         if then > 0:
             at = [float(np.interp(then, t, x)) for x in (e, north, yaw, v)]
             place = (at[0] + error[0], at[1] + error[1])
-            origin = origin or place
             velocity = at[3] * np.array([math.cos(at[2]), math.sin(at[2])]) + rng.normal(0.0, DOPPLER_SD_M_S, 2)
             series[GNSS].append(
                 GnssFix(
@@ -112,14 +110,15 @@ def drive(seed: int, seconds: float) -> Drive:
         dx = math.hypot(e[k] - e[b], north[k] - north[b]) - bias[SHORT] * 0.1 + rng.normal(0.0, LAG_SIGMA_MATCH[0])
         turn = yaw[k] - yaw[b] + rng.normal(0.0, LAG_SIGMA_MATCH[1])
         motion = ScanMotion(dx, 0.0, turn, *LAG_SIGMA_MATCH[:1] * 2, LAG_SIGMA_MATCH[1], 0.6, stamp - S // 10, stamp)
-        base = origin or (0.0, 0.0)
-        truth = np.array([e[k] - base[0], north[k] - base[1], yaw[k], v[k]])
+        truth = np.array([e[k], north[k], yaw[k], v[k]])
         out.ticks.append((SyncedSet(Tick(i, stamp), {}, series, {}), motion, truth))
     return out
 
 
 def errors(ego_filter: EgoFilter, truth: np.ndarray) -> np.ndarray:
-    err = ego_filter.x[:4] - truth
+    origin = ego_filter.plane(GnssFix(0, LATITUDE, LONGITUDE))  # the truth's origin in the plane of the first fix taken
+    assert origin is not None
+    err = ego_filter.x[:4] - truth - np.array([origin.real, origin.imag, 0.0, 0.0])
     err[2] = wrap(float(err[2]))
     return err
 

@@ -19,44 +19,61 @@ from edgeguard.sim.attacks.base import Moment
 from edgeguard.sim.attacks.gnss import moved
 from edgeguard.sim.rig import ALL_SENSORS, SimRig
 from edgeguard.sim.world import World
-from edgeguard.types import GNSS, WHEELS, FrameResult, GnssFix, Level, Sample, TrustState, WheelOdometry
+from edgeguard.types import (
+    GNSS,
+    IMU,
+    WHEELS,
+    FrameResult,
+    GnssFix,
+    ImuSample,
+    Level,
+    Sample,
+    TrustState,
+    WheelOdometry,
+)
 
-Goal = Literal["gnss_cross_track", "gnss_along_track", "wheel_scale"]
-GOALS: tuple[Goal, ...] = ("gnss_cross_track", "gnss_along_track", "wheel_scale")
+Goal = Literal["gnss_cross_track", "gnss_along_track", "gnss_position", "wheel_scale", "gyro_bias"]
+GOALS: tuple[Goal, ...] = ("gnss_cross_track", "gnss_along_track", "gnss_position", "wheel_scale", "gyro_bias")
 ONSET_S, ATTACK_S = 10.0, 60.0
 # How near to the thresholds he dares to go, and how briskly he speeds up; each pair is one attempt.
 DARINGS = (0.7, 0.85, 0.95)
 BRISKNESS = (0.06, 0.2)
-_MAX_RATE = {"gnss_cross_track": 20.0, "gnss_along_track": 20.0, "wheel_scale": 0.5}
-_START_RATE = {"gnss_cross_track": 0.02, "gnss_along_track": 0.02, "wheel_scale": 0.002}
+_SENSOR = {"wheel_scale": WHEELS, "gyro_bias": IMU}
+# Largest and first rate of each goal, and how much of a GNSS rate's step it takes: m/s, share of the speed, rad/s.
+_MAX_RATE = dict.fromkeys(GOALS, 20.0) | {"wheel_scale": 0.5, "gyro_bias": 0.5}
+_START_RATE = dict.fromkeys(GOALS, 0.02) | {"wheel_scale": 0.002, "gyro_bias": 0.0005}
+_STEP = dict.fromkeys(GOALS, 1.0) | {"wheel_scale": 0.05, "gyro_bias": 0.02}
 
 
 class StealthyAttack:
     """An attack with eyes: feed it every tick's result with `observe`.
 
-    For GNSS the rate is that of the offset in m/s, across or along the course; for wheels the rate is the excess of
-    the scale itself (0.01: one percent too fast). `deviation_m` is what the victim would be off by, were it to trust
-    the sensor alone.
+    For GNSS the rate is that of the offset in m/s, across or along the course, with a velocity that belongs to it, or
+    (`gnss_position`) across it with the true velocity; for wheels it is the excess of the scale (0.01: one percent too
+    fast), for the gyro the bias in rad/s. `deviation_m` is what the victim would be off by, were it to trust the sensor
+    alone.
     """
 
     unplugs = False
 
-    def __init__(self, goal: Goal, daring: float, briskness: float) -> None:
+    def __init__(self, goal: Goal, daring: float, briskness: float, onset_s: float = ONSET_S) -> None:
         self._goal, self._daring, self._briskness = goal, daring, briskness
-        self.start_s, self.end_s = ONSET_S, ONSET_S + ATTACK_S
+        self.start_s, self.end_s = onset_s, onset_s + ATTACK_S
         self.name = f"stealthy_{goal}"
-        self.sensor = WHEELS if goal == "wheel_scale" else GNSS
+        self.sensor = _SENSOR.get(goal, GNSS)
         self.size = f"daring {daring:g}, briskness {briskness:g}"
         self.rate = 0.0
         self.peak_rate = 0.0
         self.caught_s: float | None = None
         self._east_m = self._north_m = self._along_m = 0.0
+        self._turned_rad = 0.0
+        self.speed_m_s = 0.0
         self._last_ns: int | None = None
 
     @property
     def deviation_m(self) -> float:
         """How far the reported place is from the true one."""
-        return abs(self._along_m) if self._goal == "wheel_scale" else hypot(self._east_m, self._north_m)
+        return abs(self._along_m) if self.sensor != GNSS else hypot(self._east_m, self._north_m)
 
     def observe(self, frame: FrameResult, elapsed_s: float) -> None:
         """Take in the statistics that the attacked sensor can be judged by, and adapt the rate.
@@ -73,9 +90,11 @@ class StealthyAttack:
             self.rate *= 0.5
         else:
             most = _MAX_RATE[self._goal]
-            step = self._briskness * room * (0.05 if self._goal == "wheel_scale" else 1.0) * 0.1
+            step = self._briskness * room * _STEP[self._goal] * 0.1
             self.rate = min(max(self.rate, _START_RATE[self._goal]) + step, most)
         self.peak_rate = max(self.peak_rate, self.rate)
+        if frame.fused.ego is not None:
+            self.speed_m_s = frame.fused.ego.speed_m_s
 
     def apply(self, sample: Sample, moment: Moment) -> Sample | None:
         """Say what serves the goal."""
@@ -90,12 +109,19 @@ class StealthyAttack:
                 wheels[0] * factor, wheels[1] * factor, wheels[2] * factor, wheels[3] * factor,
             )  # fmt: skip
             return replace(sample, speed_m_s=sample.speed_m_s * factor, wheel_speeds_m_s=four)
+        if isinstance(sample, ImuSample):
+            self._turned_rad += self.rate * past_s
+            self._along_m += self.speed_m_s * self._turned_rad * past_s
+            x, y, z = sample.gyro_rad_s
+            return replace(sample, gyro_rad_s=(x, y, z + self.rate))
         if isinstance(sample, GnssFix):
             course = radians(sample.course_deg or 0.0)
-            turn = atan2(1.0, 0.0) if self._goal == "gnss_cross_track" else 0.0
+            turn = 0.0 if self._goal == "gnss_along_track" else atan2(1.0, 0.0)
             east, north = self.rate * sin(course - turn), self.rate * cos(course - turn)
             self._east_m += east * past_s
             self._north_m += north * past_s
+            if self._goal == "gnss_position":
+                east = north = 0.0
             return moved(sample, self._east_m, self._north_m, east, north)
         return sample
 
@@ -132,20 +158,24 @@ def attempt(
     sensors: Sequence[str] = ALL_SENSORS,
     config: Config | None = None,
     attack_s: float = ATTACK_S,
+    onset_s: float = ONSET_S,
 ) -> StealthResult:
-    """Drive once with an adversary who watches; he stops counting when he is caught."""
+    """Drive once with an adversary who watches; he stops counting when he is caught.
+
+    onset_s: how long the drive was clean before: the long tracks know bias and heading better after a minute.
+    """
     config = config or Config()
     clock = ManualClock()
-    attack = StealthyAttack(goal, daring, briskness)
+    attack = StealthyAttack(goal, daring, briskness, onset_s)
     period_ns = config.pipeline.tick_ms * 1_000_000
-    count = round((ONSET_S + attack_s) * NS_PER_S) // period_ns
-    world = World(seed, ONSET_S + attack_s + 1.0)
+    count = round((onset_s + attack_s) * NS_PER_S) // period_ns
+    world = World(seed, onset_s + attack_s + 1.0)
     reached = 0.0
     with SimRig(world, clock, seed, [attack], sensors=sensors) as rig:
         pipeline = Pipeline(config, rig.sources, clock, calibration=rig.calibration)
         with pipeline:
             for frame in pipeline.run(periodic_ticks(clock.now_ns(), period_ns, count)):
-                attack.observe(frame, frame.synced.stamp_ns / NS_PER_S - ONSET_S)
+                attack.observe(frame, frame.synced.stamp_ns / NS_PER_S - onset_s)
                 if attack.caught_s is not None:
                     break
                 reached = attack.deviation_m

@@ -102,7 +102,7 @@ class TimeOffsetCheck:
         if late is None:
             self._monitor.skip(now_s)
             return self._result("nothing moves: any frame fits any sweep")
-        if _turn_gain(self._pairs) > self.gain and abs(late) > TOO_LATE_FRAMES:
+        if _turn_gains(self._pairs).max() > self.gain and abs(late) > TOO_LATE_FRAMES:
             self._late = 0.0
             self._monitor.skip(now_s)
             return self._result("a turn explains the edges better than a delay")
@@ -125,6 +125,8 @@ class TimeOffsetCheck:
 
     def _result(self, why_not: str) -> CheckResult:
         statistic = self._monitor.statistic
+        power = float("inf") if why_not else self._monitor.power()
+        why_not = why_not or ("too few pairs yet" if power == float("inf") else "")
         if abs(self._late) > TOO_LATE_FRAMES or self._culprit == 0.0:
             self._culprit = self._late
         late = self.sensors[1] if self._culprit > 0 else self.sensors[0]
@@ -134,7 +136,6 @@ class TimeOffsetCheck:
         else:
             level, reason = (Level.NOT_OBSERVABLE if why_not else Level.OK), why_not
         sensors: tuple[str, ...] = (late,) if level is Level.ANOMALY else self.sensors
-        power = float("inf") if why_not else self._monitor.power()
         size = abs(self._culprit) if level is Level.ANOMALY else None
         return CheckResult(self.name, sensors, level, statistic, 1.0, power, "frames", "time_offset", reason, size)
 
@@ -159,6 +160,7 @@ class ExtrinsicCheck:
         self._calibrated = [fits is not None and fits.get(m.name) is not None for m in self.monitors]
         self._references = [_Reference(MAX_REFERENCE_DEG) for _ in AXES]
         self._pairs: deque[Alignment] = deque(maxlen=TURN_PAIRS)
+        self._gains = np.zeros(3)
 
     def evaluate(self, synced: SyncedSet) -> CheckResult:
         if synced.tick.discontinuity:
@@ -178,6 +180,7 @@ class ExtrinsicCheck:
             why_not = "camera and lidar do not show the same moment"
         elif len(self._pairs) >= MIN_PAIRS:
             angles = _peak_angles(self._pairs)
+            self._gains = _turn_gains(self._pairs)
             why_not = "" if any(a is not None for a in angles) else "the edges do not fix the angles"
         else:
             why_not = "too few pairs yet"
@@ -196,10 +199,13 @@ class ExtrinsicCheck:
         monitor.push(now_s, angle)
 
     def _result(self, why_not: str) -> CheckResult:
-        worst = max(range(3), key=lambda axis: self.monitors[axis].statistic)
+        statistic = max(monitor.statistic for monitor in self.monitors)
+        # A turn about one axis bends the curves of the others: named is the one that explains most.
+        above = [axis for axis in range(3) if self.monitors[axis].statistic > 1.0]
+        worst = max(above, key=lambda axis: float(self._gains[axis]), default=0)
         monitor = self.monitors[worst]
-        statistic = monitor.statistic
         power = float("inf") if why_not else max(m.power() for m in self.monitors if m.last is not None)
+        why_not = why_not or ("too few pairs yet" if power == float("inf") else "")
         if statistic > 1.0:
             off = 0.0 if monitor.last is None else monitor.last - monitor.location
             reason = f"the camera is turned against the lidar: {AXES[worst]} by {off:+.1f} deg"
@@ -229,10 +235,10 @@ def _peak_angle(curve: NDArray[np.float64]) -> float | None:
     return -(ANGLES_DEG[at] + step * _vertex(curve[at - 1], curve[at], curve[at + 1]))
 
 
-def _turn_gain(pairs: Sequence[Alignment]) -> float:
-    """By how much the best turn of the camera would lift the mean score."""
+def _turn_gains(pairs: Sequence[Alignment]) -> NDArray[np.float64]:
+    """By how much the best turn of the camera about each axis would lift the mean score."""
     curves = np.sum([p.turned for p in pairs], axis=0) / sum(p.count for p in pairs)
-    return float((curves.max(axis=1) - curves[:, ANGLES_DEG.index(0.0)]).max())
+    return np.asarray(curves.max(axis=1) - curves[:, ANGLES_DEG.index(0.0)], np.float64)
 
 
 def _peak_frames(pairs: Sequence[Alignment]) -> tuple[float | None, float]:

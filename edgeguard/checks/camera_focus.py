@@ -58,6 +58,7 @@ class FocusCheck:
     def _result(self, why_not: str) -> CheckResult:
         statistic = self._monitor.statistic
         power = float("inf") if why_not else self._monitor.power()
+        why_not = why_not or ("too few frames yet" if power == float("inf") else "")
         if statistic > 1.0:
             level, reason = Level.ANOMALY, "fine detail is gone while coarse detail is there: out of focus"
         else:

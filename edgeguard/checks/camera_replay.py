@@ -25,8 +25,8 @@ MIN_STEP_SIGMA = 6.0  # what frames must differ by to count as moving, in sigma 
 CLOSE = 0.3  # of the step: the nearest a moving camera comes to an old place by chance is one half of a step
 MIN_RUN = 3
 STEADY = 0.5  # a step below this share of the last second's is a vehicle that brakes
-CUT = 0.15  # correlation of consecutive frames below which they share nothing
-ALIKE = 0.45  # correlation that the frames before had
+CUT_SHARE = 0.5  # of the correlation that consecutive frames have, below which they are not of one place
+ALIKE = 0.45  # what that must be: a street layout alone, mirrored or another, correlates to 0.1 to 0.3
 HOLD_S = 1.0
 PAST_FRAMES = 10
 
@@ -108,7 +108,7 @@ class ReplayCheck:
 class CutCheck:
     """C3.cut: from one frame to the next everything is another: exchanged, mirrored or injected video.
 
-    statistic: how far the correlation of two frames fell below what frames of this camera have, threshold 1.
+    statistic: half of the correlation that consecutive frames have, over what these two have; threshold 1.
     """
 
     name = "C3.cut"
@@ -133,7 +133,7 @@ class CutCheck:
         alike = _correlation(last, look)
         usual = float(np.percentile(self._past, 20)) if len(self._past) >= 5 else 0.0
         self._past.append(alike)
-        share = (1.0 - alike) / (1.0 - CUT)
+        share = CUT_SHARE * usual / max(alike, 0.05)
         if share > 1.0 and usual > ALIKE:
             self._alarm_s, self._alarm = frame.time_s, share
             self._past.pop()

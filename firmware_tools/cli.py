@@ -18,6 +18,7 @@ from edgeguard.cli.main import run
 from edgeguard.cli.options import ask_secret, format_option, say
 from edgeguard.clock import SystemClock
 from edgeguard.errors import BundleFormatError, ProvisioningError
+from firmware_tools.cli_calibration import sign_calibration
 from firmware_tools.cli_devices import answer, challenge, enroll, grant, keygen
 from firmware_tools.cli_publish import publish
 from firmware_tools.cli_revocation import resign, revoke
@@ -316,6 +317,7 @@ for verb in (
     enroll,
     grant,
     sign,
+    sign_calibration,
     rotate,
     token_key,
     harden,

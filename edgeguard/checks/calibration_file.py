@@ -186,10 +186,7 @@ def open_calibration(raw: bytes, *, key: KeyProvider | None = None, trust: Trust
     Raises:
         CalibrationError: EG-L001 malformed, EG-L002 not authentic, EG-L003 another version of the format.
     """
-    if len(raw) > MAX_FILE_BYTES:
-        raise CalibrationError(f"{_WHAT} is larger than {MAX_FILE_BYTES} bytes", code="EG-L001", hint=_MAKE_HINT)
     tree = _parsed(raw)
-    _require_version(tree)
     calibration: Calibration
     if isinstance(tree, dict) and "signatures" in tree:
         signed = _converted(tree, _Signed)
@@ -206,6 +203,19 @@ def open_calibration(raw: bytes, *, key: KeyProvider | None = None, trust: Trust
             hint="it is edited, or another device's or fleet's; " + _MAKE_HINT,
         )
     return calibration
+
+
+def parse_unverified(raw: bytes) -> tuple[Calibration, tuple[FleetSignature, ...]]:
+    """What a file says, and the signatures it carries, nothing of it authenticated: for a person who is to sign it.
+
+    Raises:
+        CalibrationError: EG-L001, EG-L003.
+    """
+    tree = _parsed(raw)
+    if isinstance(tree, dict) and "signatures" in tree:
+        signed = _converted(tree, _Signed)
+        return signed.calibration, signed.signatures
+    return _converted(tree, _Sealed).calibration, ()
 
 
 def read_calibration(path: Path, *, key: KeyProvider | None = None, trust: TrustStore | None = None) -> Calibration:
@@ -265,10 +275,16 @@ def _why(error: Exception) -> str:
 
 
 def _parsed(raw: bytes) -> Any:
-    try:
-        return parse(raw, what=_WHAT)
-    except EdgeGuardError as error:
-        reason = error.message
+    reason = f"{_WHAT} is larger than {MAX_FILE_BYTES} bytes"
+    if len(raw) <= MAX_FILE_BYTES:
+        try:
+            tree = parse(raw, what=_WHAT)
+            _require_version(tree)
+            return tree
+        except CalibrationError:
+            raise
+        except EdgeGuardError as error:
+            reason = error.message
     raise CalibrationError(reason, code="EG-L001", hint=_MAKE_HINT)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,14 @@ from edgeguard.checks.calibration_file import (
     signed_message,
     write_section,
 )
-from edgeguard.errors import CalibrationError, EdgeGuardError
+from edgeguard.cli.main import run
+from edgeguard.errors import CalibrationError, EdgeGuardError, ProvisioningError
 from edgeguard.keys.file import FileKeyProvider
 from edgeguard.trust.store import RELEASE, TrustStore
 from edgeguard.trust.strict_json import canonical
+from firmware_tools.cli import cli as host_cli
 from firmware_tools.fleet import Fleet
+from firmware_tools.sign_calibration import sign_calibration
 
 NOW_NS = 1_790_000_000_000_000_000
 
@@ -318,6 +322,69 @@ def test_another_fleet_or_another_payload_is_refused(tmp_path: Path, signed: Sig
     assert refused(canonical(tree), None, signed.trust) == "EG-L002"
     tree["signatures"][0]["signature"] = "!"
     assert refused(canonical(tree), None, signed.trust) == "EG-L002"
+
+
+def test_a_signer_turns_a_device_s_file_into_the_fleet_s(signed: SignedFleet, key: FileKeyProvider) -> None:
+    """After seeing the numbers; every device of the fleet then accepts them, and nothing else has changed."""
+    raw = seal(Calibration(SCHEMA, key.kid, "", section(), {"a": 1}), key)
+    signer = signed.fleet.signers(RELEASE, 1)[0]
+    seen: list[Calibration] = []
+    made = sign_calibration(raw, signed.trust, signer, confirm=lambda shown: seen.append(shown) is None)
+    assert made.missing == ()
+    opened = open_calibration(made.content, trust=signed.trust)
+    assert seen == [opened]
+    assert (opened.sensors, opened.inputs, opened.device) == (section(), {"a": 1}, "")
+    again = sign_calibration(made.content, signed.trust, signer, confirm=lambda _: True)
+    assert len(json.loads(again.content)["signatures"]) == 1
+
+
+def test_a_signer_refuses_what_is_not_his_to_sign(tmp_path: Path, signed: SignedFleet, key: FileKeyProvider) -> None:
+    """No release key, no confirmation, another fleet's file, a signature that does not verify."""
+    raw = seal(Calibration(SCHEMA, key.kid, "", section(), None), key)
+    release, other = signed.fleet.signers(RELEASE, 1)[0], signed.fleet.signers("revocation", 1)[0]
+    fleet_file = sign_calibration(raw, signed.trust, release, confirm=lambda _: True).content
+    tree = json.loads(fleet_file)
+    tree["calibration"]["sensors"]["held_out"]["alarms"] = 7
+    foreign = make_fleet(tmp_path)
+    for code, content, trust, signer, answer in (
+        ("EG-P060", raw, signed.trust, other, True),
+        ("EG-P061", raw, signed.trust, release, False),
+        ("EG-P064", canonical(tree), signed.trust, release, True),
+        ("EG-P064", fleet_file, foreign.trust, foreign.fleet.signers(RELEASE, 1)[0], True),
+    ):
+        with pytest.raises(ProvisioningError, match=code):
+            sign_calibration(content, trust, signer, confirm=lambda _, answer=answer: answer)
+
+
+def test_a_fleet_with_two_thresholds_waits_for_both_signers(tmp_path: Path, key: FileKeyProvider) -> None:
+    """One signature is not enough; the second one is added to the first."""
+    fleet = Fleet.create(
+        tmp_path / "fleet", name="two", wall_ns=NOW_NS - 10**9, device_state="optional",
+        release_keys=2, release_threshold=2,
+    )  # fmt: skip
+    trust = fleet.trust(NOW_NS)
+    raw = seal(Calibration(SCHEMA, key.kid, "", section(), None), key)
+    signers = fleet.signers(RELEASE, 2)
+    first = sign_calibration(raw, trust, signers[0], confirm=lambda _: True)
+    assert [missing.count for missing in first.missing] == [1]
+    assert refused(first.content, None, trust) == "EG-L002"
+    second = sign_calibration(first.content, trust, signers[1], confirm=lambda _: True)
+    assert second.missing == ()
+    assert open_calibration(second.content, trust=trust).sensors == section()
+
+
+def test_the_host_s_verb_signs_for_the_fleet(tmp_path: Path, key: FileKeyProvider) -> None:
+    """On the command line: the numbers on stderr, the file where asked, and --yes for machines."""
+    fleet = Fleet.create(tmp_path / "fleet", name="verb", wall_ns=time.time_ns(), device_state="optional")
+    source, out = tmp_path / "c.json", tmp_path / "fleet.json"
+    source.write_bytes(seal(Calibration(SCHEMA, key.kid, "", section(), None), key))
+    release = next((tmp_path / "fleet" / "keys").rglob("release*"))
+    folders = ["--trust", str(fleet.trust_folder), "--key", str(release), "--out", str(out)]
+    verb = ["sign-calibration", str(source), *folders]
+    assert run(host_cli, "edgeguard-provision", verb) == 2
+    assert run(host_cli, "edgeguard-provision", [*verb, "--yes"]) == 0
+    trust = fleet.trust(time.time_ns())
+    assert read_calibration(out, trust=trust).fleet == trust.fleet_id
 
 
 def test_a_file_belongs_to_a_device_or_to_a_fleet() -> None:

@@ -26,6 +26,7 @@ from edgeguard.sim.world import World
 from edgeguard.types import LIDAR, PointCloud
 
 GROUND_REFLECTANCE = 0.22  # assumed for dry asphalt
+_NOTHING = np.empty((0, 0), dtype=np.float32)
 _NO_MARKS = np.empty((0, 0), dtype=np.int32)
 
 
@@ -41,6 +42,7 @@ class LidarModel:
     firing_s: (per ring) when it fires after its line began, as far as it matters; empty: all together.
     turning: the mirror takes `period_s` for a turn. range_sigma_m: noise of a strong echo; weak_sigma_m: what is added
     at the half-power point, falling with the square root of the echo's power. beam_rad: full divergence.
+    pulse_m: two echoes closer than this are one (6 ns, 0.9 m); dual_return: the second loudest is told too.
     reach_10_m: range at which half of the pulses return from a 10 % target head-on.
     """
 
@@ -60,6 +62,8 @@ class LidarModel:
     stray_loss: float = 0.015  # assumed: beams that find nothing for no visible reason
     intensity_noise: float = 0.04
     quantum_m: float = 0.0
+    pulse_m: float = 0.9
+    dual_return: bool = False
 
     def elevations_rad(self) -> NDArray[np.float64]:
         """Return the ring elevations, falling."""
@@ -97,6 +101,13 @@ def view(world: World, time_s: float, lidar: LidarModel = DEFAULT_LIDAR, *, nois
     scene = world.primitives(time_s, lidar.max_range_m + 10.0).seen_from(*aimed.frame, lidar.max_range_m)
     distance, hit = _cast(world, scene, aimed, lidar)
     shape = distance.shape
+    second, behind = _NOTHING, _NOTHING
+    if lidar.beam_rad > 0.0:
+        second, behind = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        echo.split(
+            *aimed.rays, aimed.starts, distance, hit, scene.values, scene.velocities(), scene.codes, lidar.beam_rad,
+            lidar.pulse_m, second, behind,
+        )  # fmt: skip
     reflectance, cosine = np.empty(shape, np.float32), np.empty(shape, np.float32)
     velocity = scene.velocities()
     echo.reflect(
@@ -105,15 +116,15 @@ def view(world: World, time_s: float, lidar: LidarModel = DEFAULT_LIDAR, *, nois
     )  # fmt: skip
     seed = world.seed if noise_seed is None else noise_seed
     key = int(np.random.SeedSequence([seed, stamp_ns, 0x11DA]).generate_state(1)[0])
-    size = distance.size
+    size = distance.size * (2 if lidar.dual_return else 1)
     xyz, intensity = np.empty((size, 3), np.float32), np.empty(size, np.float32)
     ring, offset = np.empty(size, np.int16), np.empty(size, np.int32)
     owner, true_range = np.empty(size, np.int32), np.empty(size, np.float32)
     owners = np.ascontiguousarray(scene.codes[:, 2].astype(np.int32))
     numbers = _constants(lidar, world.conditions)
     count = echo.listen(
-        *beams, distance, reflectance, cosine, hit, owners, fired, numbers, key, DEVIATES, xyz, intensity, ring, offset,
-        owner, true_range,
+        *beams, distance, second, behind, reflectance, cosine, hit, owners, fired, numbers, key, DEVIATES, xyz,
+        intensity, ring, offset, owner, true_range,
     )  # fmt: skip
     cloud = PointCloud(
         xyz=xyz[:count].copy(),
@@ -153,7 +164,7 @@ def _constants(lidar: LidarModel, air: Conditions) -> NDArray[np.float64]:
     out[echo.STRAY_LOSS], out[echo.SIGMA] = lidar.stray_loss, lidar.range_sigma_m
     out[echo.SIGMA_WEAK], out[echo.BEAM] = lidar.weak_sigma_m, lidar.beam_rad
     out[echo.MAX_RANGE], out[echo.INTENSITY_NOISE] = lidar.max_range_m, lidar.intensity_noise
-    out[echo.QUANTUM] = lidar.quantum_m
+    out[echo.QUANTUM], out[echo.DUAL] = lidar.quantum_m, float(lidar.dual_return)
     out[echo.EXTINCTION] = air.extinction_1_m
     fog = max(air.extinction_1_m - 0.01 * air.rain_mm_h**0.6 / 1000.0, 0.0)
     # Assumed: in 20 mm/h of rain one pulse in seventy is answered by drops first, in fog of 90 m one in twelve; drops

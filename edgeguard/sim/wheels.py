@@ -24,6 +24,9 @@ class WheelModel:
     wheel_scale_sigma: float = 0.001  # each tyre
     steering_step_rad: float = 0.0017  # 0.1 degree
     steering_bias_rad: float = 0.003
+    slip_per_m_s2: float = (
+        0.0  # share by which driven wheels outrun the road per m/s^2; 0.002 is a tyre of 50 kN stiffness
+    )
 
 
 def true_wheel_speeds(ego: EgoTruth, model: WheelModel) -> tuple[float, float, float, float]:
@@ -66,6 +69,9 @@ class Wheels:
         """Add one period of rolling (speed at its middle: exact to micrometres at these accelerations)."""
         m, last = self.model, self._ticks[-1]
         middle = self._world.ego(min((len(self._ticks) - 0.5) / m.rate_hz, self._world.duration_s))
-        speeds = true_wheel_speeds(middle, m)
+        front_left, front_right, rear_left, rear_right = true_wheel_speeds(middle, m)
+        slip = 1.0 + m.slip_per_m_s2 * middle.accel_forward_m_s2  # driven by the front; all four brake
+        rear = slip if middle.accel_forward_m_s2 < 0.0 else 1.0
+        speeds = (front_left * slip, front_right * slip, rear_left * rear, rear_right * rear)
         rolled = [t + v * s * m.ticks_per_m / m.rate_hz for t, v, s in zip(last, speeds, self.scales, strict=True)]
         self._ticks.append((rolled[0], rolled[1], rolled[2], rolled[3]))

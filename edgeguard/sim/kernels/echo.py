@@ -7,13 +7,13 @@ from math import exp, sqrt
 import numpy as np
 from numba import njit
 
-from edgeguard.sim.kernels.cast import CODES, GRID_F4, GRID_I4, LINE_F4, TABLE, hash3, surface
+from edgeguard.sim.kernels.cast import CODES, GRID_F4, GRID_I4, LINE_F4, TABLE, hash3, intersect, surface
 from edgeguard.sim.primitives import BOX
 
 # Places in the vector that describes a lidar and its air.
 (GROUND, HALF_POWER, STEEPNESS, STRAY_LOSS, SIGMA, SIGMA_WEAK, BEAM, MAX_RANGE, EXTINCTION, BACKSCATTER, SCATTER_M,
- INTENSITY_NOISE, QUANTUM) = range(13)  # fmt: skip
-PLACES = 13
+ INTENSITY_NOISE, QUANTUM, DUAL) = range(14)  # fmt: skip
+PLACES = 14
 
 
 @njit(
@@ -67,6 +67,92 @@ def reflect(
                     cosine[i, j] = abs(nx * vx + ny * vy + nz * vz)
 
 
+@njit(
+    f"float64({TABLE}, {TABLE}, {CODES}, float64[::1], int64, float64, float64, float64)",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def reach_of(
+    values: np.ndarray,
+    velocity: np.ndarray,
+    codes: np.ndarray,
+    start: np.ndarray,
+    index: int,
+    vx: float,
+    vy: float,
+    vz: float,
+) -> float:
+    """Distance along a ray to one primitive where it stands when the ray leaves, inf where it misses."""
+    x, y = start[0] - velocity[index, 0] * start[3], start[1] - velocity[index, 1] * start[3]
+    return float(intersect(values[index], codes[index, 0], codes[index, 1], x, y, start[2], vx, vy, vz))
+
+
+@njit(
+    f"void({GRID_F4}, {GRID_F4}, {GRID_F4}, {TABLE}, {GRID_F4}, {GRID_I4}, {TABLE}, {TABLE}, {CODES}, float64, float64,"
+    f" {GRID_F4}, {GRID_F4})",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def split(
+    dx: np.ndarray,
+    dy: np.ndarray,
+    dz: np.ndarray,
+    starts: np.ndarray,
+    distance: np.ndarray,
+    hit: np.ndarray,
+    values: np.ndarray,
+    velocity: np.ndarray,
+    codes: np.ndarray,
+    beam_rad: float,
+    pulse_m: float,
+    second: np.ndarray,
+    share: np.ndarray,
+) -> None:
+    """Find beams whose spot lies on two surfaces: at edges, four more rays are cast at a quarter of the beam's width.
+
+    Only what the beam and its neighbour hit is tried, so this costs little. Where the two echoes overlap (closer than
+    `pulse_m`), `distance` becomes their mean weighted by area: a mixed pixel hangs in the air. Where they do not,
+    `second` gets the other surface's distance (inf: none) and `share` how much of the spot lies there.
+    """
+    lines, rays = distance.shape
+    for i in range(lines):
+        for j in range(rays):
+            second[i, j], share[i, j] = np.inf, 0.0
+            own, t = hit[i, j], float(distance[i, j])
+            if own < 0:
+                continue
+            on_other, other = 0, np.inf
+            for k in range(4):
+                a = (i + (1 if k == 0 else (-1 if k == 1 else 0))) % lines
+                b = j + (1 if k == 2 else (-1 if k == 3 else 0))
+                if b < 0 or b >= rays or abs(distance[a, b] - t) < 0.15 or hit[a, b] == own:
+                    continue
+                vx, vy, vz = dx[a, b] - dx[i, j], dy[a, b] - dy[i, j], dz[a, b] - dz[i, j]
+                apart = sqrt(vx * vx + vy * vy + vz * vz)
+                if apart < 1e-9 or apart > 0.05:
+                    continue
+                step = min(0.25 * beam_rad / apart, 0.5)
+                vx, vy, vz = dx[i, j] + step * vx, dy[i, j] + step * vy, dz[i, j] + step * vz
+                mine = reach_of(values, velocity, codes, starts[i], own, vx, vy, vz)
+                if mine < np.inf:
+                    continue
+                there = float(distance[a, b])
+                if hit[a, b] >= 0:
+                    there = reach_of(values, velocity, codes, starts[i], hit[a, b], vx, vy, vz)
+                if there < np.inf:
+                    on_other += 1
+                    other = min(other, there)
+            if on_other == 0:
+                continue
+            part = 0.2 * on_other
+            if abs(other - t) < pulse_m:
+                distance[i, j] = (1.0 - part) * t + part * other
+            else:
+                second[i, j], share[i, j] = other, part
+
+
 @njit("float64(float64)", cache=True, nogil=True, error_model="numpy")
 def log_share(share: float) -> float:
     """Natural logarithm of a draw from 0..1, never of zero."""
@@ -74,8 +160,10 @@ def log_share(share: float) -> float:
 
 
 @njit(
-    f"int64({GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_I4}, int32[::1], int32[:,::1],"
-    f" float64[::1], int64, {LINE_F4}, {GRID_F4}, {LINE_F4}, int16[::1], int32[::1], int32[::1], {LINE_F4})",
+    f"int64({GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_F4},"
+    f" {GRID_I4}, int32[::1],"
+    f" int32[:,::1], float64[::1], int64, {LINE_F4}, {GRID_F4}, {LINE_F4}, int16[::1], int32[::1],"
+    f" int32[::1], {LINE_F4})",
     cache=True,
     nogil=True,
     error_model="numpy",
@@ -85,6 +173,8 @@ def listen(
     sy: np.ndarray,
     sz: np.ndarray,
     distance: np.ndarray,
+    second: np.ndarray,
+    share_behind: np.ndarray,
     reflectance: np.ndarray,
     cosine: np.ndarray,
     hit: np.ndarray,
@@ -110,6 +200,8 @@ def listen(
     Args:
         sx, sy, sz: (L, B) beams in the sensor's own frame. distance, reflectance, cosine, hit: (L, B) of the scene.
         owners: (P,) object number of each primitive. fired: (L, B) int32, nanoseconds against the stamp.
+        second, share_behind: of `split`, or (0, 0) where beams have no width. With DUAL the quieter of two echoes is
+            written too, right after the louder one.
         model: see the places above. key: of the noise; a beam's draws hang on (key, line, beam) alone. deviates:
             a power of two of standard normal ones.
         xyz .. true_range: (L * B, ...) out; `true_range` is the surface's, and infinite for rain and fog.
@@ -123,6 +215,11 @@ def listen(
             other = hash3(draw & 0xFFFFFF, i, key + 1)
             share = (draw >> 8) / 16777216.0
             measured, seen, whose, shine = 0.0, False, -1, 0.0
+            behind, behind_share = np.inf, 0.0
+            if len(second) > 0 and second[i, j] < np.inf:
+                behind, behind_share = float(second[i, j]), float(share_behind[i, j])
+                if behind_share / (behind * behind) > (1.0 - behind_share) / (t * t):  # the louder echo speaks
+                    t, behind, behind_share = behind, t, 1.0 - behind_share
             if model[BACKSCATTER] > 0.0:
                 # Drops answer from where they are: the nearer the likelier to be heard above the threshold.
                 gap = -log_share(other / 4294967296.0) * model[SCATTER_M]
@@ -132,7 +229,9 @@ def listen(
                     t = np.inf
             if not seen and t <= model[MAX_RANGE]:
                 slant = float(cosine[i, j])
-                power = reflectance[i, j] * sqrt(slant) * exp(-2.0 * model[EXTINCTION] * t) / (t * t)
+                power = (
+                    (1.0 - behind_share) * reflectance[i, j] * sqrt(slant) * exp(-2.0 * model[EXTINCTION] * t) / (t * t)
+                )
                 ratio = max(power / model[HALF_POWER], 1e-6)
                 fourth = ratio ** model[STEEPNESS] if model[STEEPNESS] != 4.0 else ratio * ratio * ratio * ratio
                 if share < (1.0 - model[STRAY_LOSS]) * fourth / (1.0 + fourth):
@@ -155,4 +254,13 @@ def listen(
             intensity[count] = min(max(shine, 0.0), 1.0)
             ring[count], offset[count], owner[count], true_range[count] = j, fired[i, j], whose, t
             count += 1
+            if model[DUAL] > 0.0 and behind <= model[MAX_RANGE]:
+                power = behind_share * 0.3 * exp(-2.0 * model[EXTINCTION] * behind) / (behind * behind)
+                fourth = (power / model[HALF_POWER]) ** model[STEEPNESS]
+                if (other >> 8) / 16777216.0 < fourth / (1.0 + fourth):
+                    far = behind + deviates[(other >> 5) & (len(deviates) - 1)] * model[SIGMA]
+                    xyz[count, 0], xyz[count, 1], xyz[count, 2] = sx[i, j] * far, sy[i, j] * far, sz[i, j] * far
+                    intensity[count] = 0.3 * behind_share
+                    ring[count], offset[count], owner[count], true_range[count] = j, fired[i, j], -1, behind
+                    count += 1
     return count

@@ -10,7 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.report.outcomes import AttackOutcome
-from edgeguard.types import CAMERA, LIDAR, Detection, FrameResult, Image, RegisteredDepth, TrustState, Verdict
+from edgeguard.types import (
+    CAMERA,
+    LIDAR,
+    Detection,
+    FrameResult,
+    FusedObject,
+    Image,
+    RegisteredDepth,
+    TrustState,
+    Verdict,
+)
 
 MAX_WIDTH_PX = 900
 JPEG_QUALITY = 82
@@ -82,9 +92,14 @@ class Album:
 
 
 def draw_overlay(
-    pixels: NDArray[np.uint8], registered: RegisteredDepth | None, detections: Sequence[Detection]
+    pixels: NDArray[np.uint8],
+    registered: RegisteredDepth | None,
+    detections: Sequence[Detection],
+    objects: Sequence[FusedObject] = (),
 ) -> NDArray[np.uint8]:
     """Return a copy with depth coloured in (red near, blue far) and boxes drawn. pixels: (H, W, 3) uint8 BGR.
+
+    objects: of the same frame; a box that one of them has says how likely it exists, and how far it is.
 
     Depth of another size than the frame is left out.
     """
@@ -101,12 +116,14 @@ def draw_overlay(
         scaled = (far - np.log(np.clip(nearest, NEAR_M, FAR_M))) / (far - near) * 255.0
         colours = cv2.applyColorMap(scaled.astype(np.uint8), cv2.COLORMAP_TURBO)
         canvas[drawn] = colours[drawn]
+    known = {found.box_xyxy: found for found in objects}
     for detection in detections:
-        _draw_box(canvas, detection)
+        _draw_box(canvas, detection, known.get(detection.box_xyxy))
     return canvas
 
 
-def _draw_box(canvas: NDArray[np.uint8], detection: Detection) -> None:
+def _draw_box(canvas: NDArray[np.uint8], detection: Detection, found: FusedObject | None) -> None:
+    """White where the lidar confirms, grey where only the camera sees it; with range and existence where known."""
     import cv2
 
     limit = max(canvas.shape)
@@ -114,9 +131,12 @@ def _draw_box(canvas: NDArray[np.uint8], detection: Detection) -> None:
     left, top, right, bottom = (int(v) for v in np.clip(box, -1, limit + 1))
     unit = canvas.shape[1] / 900
     label = "".join(c for c in detection.label if c.isascii() and c.isprintable())[:24]
-    text = f"{label} {detection.score:.2f}"
+    text = f"{label} {detection.score:.2f}" if found is None else f"{label} {found.existence:.2f}"
+    if found is not None and found.position_m is not None:
+        text += f" {np.hypot(*found.position_m):.0f} m"
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5 * unit, 1)
-    white, ink = (255, 255, 255), (24, 24, 24)
+    alone = found is not None and LIDAR not in found.sources
+    white, ink = ((150, 150, 150) if alone else (255, 255, 255)), (24, 24, 24)
     cv2.rectangle(canvas, (left, top), (right, bottom), ink, max(3, round(4 * unit)), cv2.LINE_AA)
     cv2.rectangle(canvas, (left, top), (right, bottom), white, max(1, round(2 * unit)), cv2.LINE_AA)
     base = max(top, height + 6)
@@ -129,7 +149,7 @@ def _picture(frame: FrameResult, time_s: float) -> Picture:
 
     image = frame.synced.samples[CAMERA]
     assert isinstance(image, Image)  # noqa: S101 - the caller looked
-    canvas = draw_overlay(image.pixels, frame.fused.registered, frame.detections)
+    canvas = draw_overlay(image.pixels, frame.fused.registered, frame.detections, frame.fused.objects)
     height, width = canvas.shape[:2]
     if width > MAX_WIDTH_PX:
         size = (MAX_WIDTH_PX, max(1, round(height * MAX_WIDTH_PX / width)))

@@ -32,9 +32,13 @@ def command() -> None:
 
 @command.command("list")
 @click.argument("attack", required=False)
+@click.option("--presets", is_flag=True, help="Show the named worlds, boards and sensors instead.")
 @format_option
-def list_command(attack: str | None, output: str) -> int:
+def list_command(attack: str | None, presets: bool, output: str) -> int:
     """Show the attacks and scenarios, or all parameters of one ATTACK."""
+    if presets:
+        _show_presets(output)
+        return EXIT_OK
     from edgeguard.sim.attacks.registry import ATTACKS, attack_info
     from edgeguard.sim.scenario import builtin_scenarios, load_scenario
 
@@ -57,6 +61,19 @@ def list_command(attack: str | None, output: str) -> int:
     for scenario in scenarios:
         click.echo(f"  {scenario.name:18}  {scenario.duration_s:4.0f} s      {scenario.summary}")
     return EXIT_OK
+
+
+def _show_presets(output: str) -> None:
+    from edgeguard.sim.presets import every_preset
+
+    tables = every_preset()
+    if output == "json":
+        click.echo(json.dumps(tables, indent=2))
+        return
+    for kind, rows in tables.items():
+        click.echo(kind)
+        for name, words in rows.items():
+            click.echo(f"  {name:18}  {words}")
 
 
 def _show_attack(name: str, output: str) -> None:

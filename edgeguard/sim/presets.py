@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import pi, radians
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from edgeguard.sim.gnss import GnssModel
 from edgeguard.sim.inertial import ImuModel
 from edgeguard.sim.lidar import LidarModel
 from edgeguard.sim.receiver import UBX
+from edgeguard.sim.weather import WORLD_PRESETS
 from edgeguard.sim.wheels import WheelModel
 
 _VLP16 = tuple(float(v) for v in np.arange(15, -16, -2))
@@ -172,3 +174,18 @@ BOARDS: dict[str, tuple[dict[str, str], str]] = {
         "Jetson Orin Nano with an Ouster",
     ),
 }  # fmt: skip
+
+
+def every_preset() -> dict[str, dict[str, str]]:
+    """Return what each named world, board and sensor is, by kind and name."""
+    tables: dict[str, dict[str, tuple[Any, str]]] = {
+        "world": dict(WORLD_PRESETS),
+        "board": dict(BOARDS),
+        "camera": dict(CAMERAS),
+        "lidar": dict(LIDARS),
+        "imu": dict(IMUS),
+        "gnss": dict(RECEIVERS),
+        "wheels": dict(WHEELS),
+        "clock": dict(CLOCKS),
+    }
+    return {kind: {name: words for name, (_, words) in rows.items()} for kind, rows in tables.items()}

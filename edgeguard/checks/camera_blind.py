@@ -76,15 +76,17 @@ class BlindCheck:
 
 
 def _look(pixels: NDArray[np.uint8]) -> _Look:
-    rows = pixels[::STRIDE, :, 1].astype(np.float32)  # green carries most of the luminance
-    grey = np.ascontiguousarray(rows[:, ::STRIDE])
-    low, high = np.percentile(grey, (1.0, 99.0))
+    rows = pixels[::STRIDE, :, 1].astype(np.int16)  # green carries most of the luminance
+    thin = np.ascontiguousarray(rows[:, ::STRIDE])
+    counts = np.bincount(thin.ravel(), minlength=256).cumsum()
+    low, high = np.searchsorted(counts, (0.01 * thin.size, 0.99 * thin.size))
+    grey = thin.astype(np.float32)
     height, width = grey.shape[0] // BLOCK_ROWS, grey.shape[1] // BLOCK_COLS
     blocks = grey[: height * BLOCK_ROWS, : width * BLOCK_COLS].reshape(BLOCK_ROWS, height, BLOCK_COLS, width)
     return _Look(
         low_dn=float(low),
         high_dn=float(high),
-        white_share=float(np.mean(grey >= WHITE_DN)),
+        white_share=1.0 - float(counts[int(WHITE_DN) - 1]) / thin.size,
         detail_dn=float(np.mean(np.abs(np.diff(rows, axis=1)))),
         blocks=blocks.std(axis=(1, 3)) if blocks.size else np.zeros((BLOCK_ROWS, BLOCK_COLS), np.float32),
     )

@@ -185,5 +185,5 @@ def _kitti(recording, calibration, late: dict[str, float], name: str, delays: di
         levels |= {check.evaluate(synced).level for check in checks}
         if len(past) <= 12 and time_offset.monitors[0].last is not None:
             frames.append(time_offset.late_frames)
-    late[name] = float(np.median(frames))
+    late[name] = float(np.median(frames)) if frames else float("nan")  # a turned rig shows no time
     return levels

@@ -20,7 +20,7 @@ LOOP_NS = 30 * NS_PER_S  # how far back a replayed loop is recognised
 MAX_HASHES = 4_096  # half a minute at over 100 Hz
 MIN_STEPS = 200  # neighbouring values that differ: fewer means a payload too plain to carry noise
 THRESHOLD = 0.5
-# Rows or points that are hashed. A quarter of a frame repeats by chance as little as all of it; whoever changes the rest
+# One in so many rows or points is hashed. A quarter repeats by chance as little as all of it; whoever changes the rest
 # could as well change one bit of a whole hash, and is C3.replay's.
 HASHED_EVERY = 4
 

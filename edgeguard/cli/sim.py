@@ -274,7 +274,7 @@ def new_command(name: str) -> int:
 @click.option(
     "--goal",
     "goals",
-    type=click.Choice(["gnss_cross_track", "gnss_along_track", "wheel_scale"]),
+    type=click.Choice(["gnss_cross_track", "gnss_along_track", "gnss_position", "wheel_scale", "gyro_bias"]),
     multiple=True,
     help="Repeat for several; all without it.",
 )

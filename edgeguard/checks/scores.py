@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 from types import MappingProxyType
 
@@ -30,6 +31,8 @@ GAP_PERIODS = 3.0
 # The sums survive shorter gaps than this: whoever can blank a sensor for a moment must not wipe the evidence.
 FORGET_S = 10.0
 _PERIOD_GAIN = 0.1  # of the running estimate of the time between scores
+
+_detectable = lru_cache(maxsize=4096)(detectable_shift)
 
 ScoreListener = Callable[[float, float, float | None], None]
 
@@ -234,7 +237,8 @@ class ScoreMonitor:
             return math.inf
         samples = POWER_HORIZON_S / self._period_s
         h, d = self._limits()
-        found = detectable_shift(samples / d, self.cusum_k, h)
+        # Three digits: the running period changes at every score, the answer hardly ever.
+        found = _detectable(float(f"{samples / d:.3g}"), self.cusum_k, h)
         if samples >= self.persist:
             found = min(found, self._gate_reach)
         return self.sigma * found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ import pytest
 
 from edgeguard.clock import NS_PER_S, Clock
 from edgeguard.errors import ScenarioError
+from edgeguard.sensors.npz import save_npz
 from edgeguard.sensors.recorded import RecordedStream
 from edgeguard.sim.attacks.gnss import GnssDrift, GnssJump
 from edgeguard.sim.detection.bench import Options, read_stealth, run_bench
@@ -50,7 +52,7 @@ def measured(drive: LeanDrive) -> Measured:
 def test_a_gross_jump_is_always_found_and_a_sham_never(measured: Measured) -> None:
     """The bench can tell them apart, which is what it is for."""
     jump, sham = (summarise_row(row, [measured], 3) for row in (JUMP, SHAM))
-    assert jump.trials >= 10
+    assert jump.trials >= 6
     assert jump.verdict == MET
     assert jump.found == jump.trials
     assert jump.delay_p95_s is not None
@@ -204,16 +206,17 @@ def test_a_find_after_the_goal_counts_as_missed_and_keeps_its_delay() -> None:
     assert row.verdict == OPEN  # four trials are too few
 
 
-def test_the_whole_result_survives_json_and_every_rendering(monkeypatch: pytest.MonkeyPatch, drive: LeanDrive) -> None:
+def test_the_whole_result_survives_json_and_every_rendering(tmp_path: Path, drive: LeanDrive) -> None:
     """JSON reads back to the same value; text, markdown and HTML name every row that ran."""
-    from edgeguard.sim.detection import bench
-
-    monkeypatch.setattr(bench, "open_subject", lambda name, seed: drive)
+    pairs = [(int(at), s.load(i)) for s in drive.streams for i, at in enumerate(s.stamps_ns) if at < 14 * NS_PER_S]
+    names = [str(tmp_path / "a;b<i>.npz"), str(tmp_path / "second.npz")]
+    for name in names:
+        save_npz(Path(name), [(at, sample) for at, sample in pairs if not isinstance(sample, str)])
     stealth = read_stealth(
         '{"goal":"wheel_scale","sensors":["gnss"],"attempts":6,"caught":2,"unseen_m":4.5,"seed":1}\n'
     )
     rows = [JUMP, SHAM, *choose_rows(["late.lidar"])]
-    result = run_bench(["a|b<i>", "second"], rows, Options(seed=2, effort=0.05, calibrate=False), stealth=stealth)
+    result = run_bench(names, rows, Options(seed=2, effort=0.05, calibrate=False), stealth=stealth)
     assert result.format == FORMAT
     assert msgspec.convert(json.loads(json.dumps(result.as_json())), BenchResult) == result
     assert result.pooled is not None

@@ -7,7 +7,7 @@ Mann and Whitney 1947, with half a point for ties; its interval by bootstrap ove
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp, inf, lgamma, log, sqrt
+from math import inf, log, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 CONFIDENCE = 0.95
 # Draws of the bootstrap: the 2.5 % point of 1000 draws is known to about half a percent of probability.
 DRAWS = 1000
-_BISECTIONS = 200
+_BISECTIONS = 80
 
 
 def wilson(hits: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -38,24 +38,19 @@ def poisson(count: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     if count < 0:
         raise ValueError("needs count >= 0")
     tail = (1 - confidence) / 2
-    high = _solve(lambda mean: _poisson_cdf(count, mean) > tail, count + 10.0 * sqrt(count + 1.0) + 20.0)
-    if count == 0:
-        return 0.0, high
-    return _solve(lambda mean: 1.0 - _poisson_cdf(count - 1, mean) < tail, float(count)), high
+    high = _mean_with(count, tail, count + 10.0 * sqrt(count + 1.0) + 20.0)
+    return (0.0 if count == 0 else _mean_with(count - 1, 1.0 - tail, float(count))), high
 
 
-def _poisson_cdf(count: int, mean: float) -> float:
-    if mean <= 0.0:
-        return 1.0
-    return min(1.0, sum(exp(k * log(mean) - mean - lgamma(k + 1)) for k in range(count + 1)))
-
-
-def _solve(below: object, top: float) -> float:
-    """Bisect for the point of 0..top below which `below` holds."""
+def _mean_with(count: int, share: float, top: float) -> float:
+    """Return the mean in 0..top at which a Poisson variable is at most `count` with this probability."""
+    numbers = np.arange(count + 1, dtype=np.float64)
+    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(numbers[1:]))])
     low, high = 0.0, top
     for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if below(middle) else (low, middle)  # type: ignore[operator]
+        mean = (low + high) / 2
+        at_most = np.exp(numbers * log(mean) - mean - log_factorial).sum() if mean > 0.0 else 1.0
+        low, high = (mean, high) if at_most > share else (low, mean)
     return (low + high) / 2
 
 

@@ -296,7 +296,8 @@ def all_rows() -> tuple[Row, ...]:
         rows += [
             Row(f"drift.{'coherent' if coherent else 'position'}.{rate:g}", f"GNSS drift {rate:g} m/s, {word}",
                 GnssFix, _drift(rate, coherent=coherent), _DRIFT_GOALS.get(rate) if coherent else None,
-                horizon_s=6.0, least_speed_m_s=1.0, varied=True)
+                horizon_s=6.0, least_speed_m_s=1.0, varied=True,
+                effort=1.0 if coherent and rate in _DRIFT_GOALS else 0.5)
             for rate in _DRIFTS
         ]  # fmt: skip
     rows += [

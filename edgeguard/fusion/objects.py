@@ -20,7 +20,7 @@ Box = tuple[float, float, float, float]
 
 # What stands up from the road and is no wall: metres over ground, from the sensor, extent.
 MIN_HEIGHT_M, MAX_HEIGHT_M = 0.3, 3.0
-MIN_RANGE_M, MAX_RANGE_M = 1.5, 50.0
+MIN_RANGE_M, DENSE_M, MAX_RANGE_M = 1.5, 15.0, 50.0
 MAX_LENGTH_M, MIN_TALL_M = 13.0, 0.4
 THIN_M, JOIN_M, MIN_POINTS = 0.2, 0.5, 4
 # More points than this are thinned out evenly: the budget is per frame.
@@ -79,15 +79,19 @@ def find_clusters(
     from edgeguard.kernels.clusters import cluster_points
     from edgeguard.kernels.voxels import thin_points
 
-    reach = np.maximum(np.abs(xyz[:, 0]), np.abs(xyz[:, 1]))
-    keep = (height_m > MIN_HEIGHT_M) & (height_m < MAX_HEIGHT_M) & (reach < MAX_RANGE_M) & (reach > MIN_RANGE_M)
-    kept = xyz[keep]
+    upright = np.flatnonzero((height_m > MIN_HEIGHT_M) & (height_m < MAX_HEIGHT_M))
+    xy = xyz[upright, :2]
+    square = np.einsum("ij,ij->i", xy, xy)
+    # Near things have returns to spare: every fourth will do.
+    near = (square < DENSE_M**2) & (upright % 4 != 0)
+    kept = xyz[upright[(square < MAX_RANGE_M**2) & (square > MIN_RANGE_M**2) & ~near]]
     kept = np.ascontiguousarray(kept[:: max(1, -(-len(kept) // MAX_POINTS))])
     if len(kept) < MIN_POINTS:
         return []
     thin = thin_points(kept, THIN_M)
     labels, count = cluster_points(thin, JOIN_M)
-    order = np.argsort(labels, kind="stable")
+    # By cluster, and in it by distance: the first of each is its nearest point.
+    order = np.lexsort((np.einsum("ij,ij->i", thin[:, :2], thin[:, :2]), labels))
     first = np.searchsorted(labels[order], np.arange(count))
     numbers = np.diff(np.append(first, len(order)))
     points = thin[order]
@@ -97,8 +101,7 @@ def find_clusters(
     boxes = _project(points, first, calibration)
     out = []
     for i in np.flatnonzero(good):
-        mine = points[first[i] : first[i] + numbers[i], :2]
-        nearest = mine[int(np.argmin((mine * mine).sum(axis=1)))]
+        nearest = points[first[i]]
         extent = (float(size[i, 0]), float(size[i, 1]), float(size[i, 2]))
         out.append(Cluster((float(nearest[0]), float(nearest[1])), extent, int(numbers[i]), boxes[i]))
     return out

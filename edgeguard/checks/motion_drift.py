@@ -46,6 +46,8 @@ CEILING = 2.0
 MEMORY = 300
 RELEARN_EVERY = 10
 FIRST_SAMPLES = 20
+# Correlation that so many residuals may still have hidden.
+UNSEEN_CORRELATION, UNSEEN_SAMPLES = 5.0, 60.0
 # Correlation is looked for over this many samples.
 LAGS = 8
 # A residual teaches once so much time has passed over it without suspicion; of a young stream, that share of its age:
@@ -96,6 +98,7 @@ class DriftMonitor:
         self._since: float | None = None
         self._limit = LIMIT
         self.sigma, self.correlation, self.location = sigma_prior, correlation, 0.0
+        self._fitted = fit is not None
         if fit is not None:
             self.calibrate(fit)
         self._root = math.sqrt(self.correlation)
@@ -184,7 +187,7 @@ class DriftMonitor:
         while self._waiting and self._waiting[0][0] < before:
             self._clean.append(self._waiting.popleft()[1])
             self._lessons += 1
-            if self._lessons >= FIRST_SAMPLES and self._lessons % RELEARN_EVERY == 0:
+            if self._lessons >= (MEMORY // 2 if self._fitted else FIRST_SAMPLES) and self._lessons % RELEARN_EVERY == 0:
                 self._learn()
 
     def _learn(self) -> None:
@@ -194,9 +197,11 @@ class DriftMonitor:
         # Few residuals know their own scale badly: to 1 / sqrt(2 n).
         scale = 1.4826 * float(np.median(np.abs(values))) * (1.0 + 1.0 / math.sqrt(2.0 * count / self.correlation))
         self.sigma = min(max(scale, self._low), self._high)
-        # Taking the middle off hides what is slower than the window; few residuals hide more.
+        # Taking the middle off hides what is slower than the window; few residuals hide more, and a first look at a
+        # correlated stream can show none of it.
         hidden = 1.0 + 2.0 * LAGS / count
-        self.correlation = max(hidden * _long_run(np.clip(values / self.sigma, -CLIP, CLIP)), self._least)
+        unseen = 0.0 if self._fitted else UNSEEN_CORRELATION * math.exp(-count / UNSEEN_SAMPLES)
+        self.correlation = max(hidden * _long_run(np.clip(values / self.sigma, -CLIP, CLIP)), self._least) + unseen
         self._root = math.sqrt(self.correlation)
 
     def statistic(self, t: float) -> float:

@@ -26,11 +26,10 @@ PRIOR_MEAN: Row = (1.0, 0.15, 0.003, 0.0)
 PRIOR_SD: Row = (0.02, 0.1, 0.002, 0.25)
 LOW: Row = (0.94, -0.1, 0.0, -0.8)
 HIGH: Row = (1.06, 0.5, 0.01, 0.8)
-# Confidence never gets better than this, unless a calibration has seen a drive's turns and brakes: tyres warm up; a
+# Confidence never gets better than this, whatever a calibration has seen: tyres warm up; a
 # receiver's filter is no pure delay; slip follows the force on the wheels, of which drag, grade and brakes are a part
 # that acceleration does not tell; wheels cut corners.
 FLOOR: Row = (0.0005, 0.02, 0.002, 0.04)
-CALIBRATED_FLOOR: Row = (0.0004, 0.012, 0.001, 0.03)
 # Random walk per square root of a second: how slowly the estimate may still follow.
 WALK: Row = (0.0001, 0.001, 0.0001, 0.005)
 # A fit of an earlier drive is not believed closer than this: tyre pressure goes with the weather, 1 % per 3 K.
@@ -52,8 +51,6 @@ class SpeedModel:
                 mean[i] = min(max(fit.location, LOW[i]), HIGH[i])
                 sd[i] = min(max(fit.sigma, FIT_SD[i]), PRIOR_SD[i])
         self.mean = mean
-        known = fits is not None and fits.get("X8.speed") is not None
-        self._floor: Row = CALIBRATED_FLOOR if known else FLOOR
         self._covariance = [[sd[i] ** 2 if i == j else 0.0 for j in SIZE] for i in SIZE]
 
     @property
@@ -82,7 +79,7 @@ class SpeedModel:
 
     def parameter_sd(self, index: int) -> float:
         """Standard deviation of one of the four, the floor included."""
-        return math.sqrt(max(self._covariance[index][index], 0.0) + self._floor[index] ** 2)
+        return math.sqrt(max(self._covariance[index][index], 0.0) + FLOOR[index] ** 2)
 
     def update(
         self, motion: tuple[float, float, float], measured: float, noise_sd: float, dt_s: float, limit: float
@@ -113,5 +110,5 @@ class SpeedModel:
         total = 0.0
         for i, row in enumerate(self._covariance):
             total += g[i] * (row[0] * g[0] + row[1] * g[1] + row[2] * g[2] + row[3] * g[3])
-            total += (g[i] * self._floor[i]) ** 2
+            total += (g[i] * FLOOR[i]) ** 2
         return math.sqrt(max(0.0, total))

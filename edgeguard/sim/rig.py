@@ -25,6 +25,7 @@ from edgeguard.sensors.serial import SerialSource
 from edgeguard.sim.ahead import RenderAhead
 from edgeguard.sim.attacks.base import Attack, Injector, Payload, SampleTruth
 from edgeguard.sim.camera import DEFAULT_CAMERA, CameraModel, render
+from edgeguard.sim.clocks import ClockModel, SensorClock
 from edgeguard.sim.gnss import Gnss, GnssModel
 from edgeguard.sim.inertial import Imu, ImuModel
 from edgeguard.sim.lidar import DEFAULT_LIDAR, LidarModel, sweep
@@ -70,6 +71,7 @@ class SerialModels:
 
 
 DEFAULT_MODELS = SerialModels()
+_PERFECT: Mapping[str, ClockModel] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -99,7 +101,8 @@ class SimRig:
     Args:
         world: what there is. clock: the drive starts at its time on entry. seed: of sensor noise and attacks.
         attacks: applied in order to what the sensors measured.
-        sensors: which of the five the rig has. models: of IMU, GNSS and wheels.
+        sensors: which of the five the rig has. models: of IMU, GNSS and wheels. clocks: of some sensors and their way
+            to the host; perfect for the rest.
     """
 
     def __init__(
@@ -113,6 +116,7 @@ class SimRig:
         lidar: LidarModel = DEFAULT_LIDAR,
         sensors: Collection[str] = ALL_SENSORS,
         models: SerialModels = DEFAULT_MODELS,
+        clocks: Mapping[str, ClockModel] = _PERFECT,
     ) -> None:
         self._wanted = frozenset(sensors)
         self.world, self._clock, self._seed = world, clock, seed
@@ -120,6 +124,7 @@ class SimRig:
         self._camera, self._lidar, self._models = camera, lidar, models
         self._origin_ns = clock.now_ns()
         self._injector = Injector(self._attacks, seed, self._origin_ns)
+        self._clocks = {name: SensorClock(model, seed, name) for name, model in clocks.items() if not model.perfect}
         self._streams: list[_Stream] = []
         self._sources: dict[str, Source] = {}
         self._lines: dict[str, PtyLine] = {}
@@ -259,6 +264,7 @@ class SimRig:
                 if taken_ns > end_ns or taken_ns + stream.latency_ns > elapsed_ns:
                     break
                 measured = replace(stream.measure(stream.index), stamp_ns=self._origin_ns + taken_ns)
+                measured = self._by_own_clock(measured, taken_ns)
                 stream.index += 1
                 self._send(stream, measured, self._origin_ns + taken_ns + stream.latency_ns)
                 self._hand_over(stream, now_ns)
@@ -278,7 +284,20 @@ class SimRig:
             return
         payload = sample if stream.encode is None else stream.encode(sample, False)
         for arriving, arrival_ns in self._injector.route(stream.sensor, stamp_ns, payload, at_ns):
-            self._put(stream, arriving, arrival_ns)
+            link = self._clocks.get(stream.sensor)
+            if link is None:
+                self._put(stream, arriving, arrival_ns)
+                continue
+            size = len(arriving) if isinstance(arriving, bytes) else 0
+            for moment_ns in link.arrivals(stream.index, arrival_ns, size):
+                self._put(stream, arriving, moment_ns)
+
+    def _by_own_clock(self, sample: Sample, taken_ns: int) -> Sample:
+        """Return the sample with the device stamp that the sensor's own clock gives it."""
+        clock = self._clocks.get(sample.sensor)
+        if clock is None or sample.device_stamp_ns is None:
+            return sample
+        return replace(sample, device_stamp_ns=sample.device_stamp_ns + clock.device_ns(taken_ns) - taken_ns)
 
     def _put(self, stream: _Stream, payload: Payload, at_ns: int) -> None:
         heapq.heappush(stream.waiting, (at_ns, stream.sent, payload))

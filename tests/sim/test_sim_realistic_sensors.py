@@ -9,7 +9,7 @@ import pytest
 from pynmeagps import NMEAReader
 from pyubx2 import UBXReader
 
-from edgeguard.clock import NS_PER_S
+from edgeguard.clock import NS_PER_S, ManualClock
 from edgeguard.protocols.gnss import GnssDecoder
 from edgeguard.protocols.ld06 import Ld06Decoder
 from edgeguard.protocols.rplidar import RplidarDecoder
@@ -24,6 +24,7 @@ from edgeguard.sim.lidar2d import DEFAULT_LIDAR2D, RPLIDAR_DESCRIPTOR, ld06_byte
 from edgeguard.sim.optics import distorted, undistorted
 from edgeguard.sim.presets import BOARDS, CAMERAS, CLOCKS, IMUS, LIDARS, RECEIVERS, WHEELS
 from edgeguard.sim.receiver import nmea_epoch, ubx_epoch
+from edgeguard.sim.rig import SerialModels, SimRig
 from edgeguard.sim.weather import WORLD_PRESETS, Conditions
 from edgeguard.sim.wheels import Wheels
 from edgeguard.sim.world import World
@@ -213,6 +214,29 @@ def test_clocks_drift_lose_repeat_and_wait_for_the_line() -> None:
     line = SensorClock(ClockModel(baud=9600), 1, "gnss")
     done = [line.arrivals(k, k * 100_000_000, size=480)[0] for k in range(10)]
     assert np.diff(done).min() == 480 * 10 * NS_PER_S // 9600
+
+
+def test_a_rig_delivers_by_its_sensors_clocks_and_tells_its_satellites() -> None:
+    """Through the pseudo-terminals: a drifting unit's stamps run ahead, lost samples are missing, strengths arrive."""
+    clock = ManualClock()
+    models = SerialModels(gnss=GnssModel(constellation=True))
+    clocks = {"imu": ClockModel(drift_ppm=200.0, loss=0.2)}
+    with SimRig(World(1, 6.0), clock, 1, sensors=("imu", "gnss"), models=models, clocks=clocks) as rig:
+        for source in rig.sources.values():
+            source.open()
+        imu, fixes = [], []
+        while not rig.finished:
+            clock.wait_until_ns(clock.now_ns() + 5_000_000)
+            while (sample := rig.sources["imu"].read(0.0)) is not None:
+                imu.append(sample)
+            while (sample := rig.sources["gnss"].read(0.0)) is not None:
+                fixes.append(sample)
+    assert 600 * 0.7 < len(imu) < 600 * 0.9
+    gained = (imu[-1].device_stamp_ns - imu[0].device_stamp_ns) / (imu[-1].stamp_ns - imu[0].stamp_ns) - 1.0
+    assert gained * 1e6 == pytest.approx(200.0, abs=100.0)  # stamps on the wire are whole microseconds
+    heard = [fix.cn0_dbhz for fix in fixes if fix.cn0_dbhz]
+    assert len(heard) >= 3
+    assert all(len(strengths) >= 8 for strengths in heard)
 
 
 def test_distortion_is_undone_to_a_billionth() -> None:

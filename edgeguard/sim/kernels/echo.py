@@ -207,16 +207,21 @@ def listen(
         xyz .. true_range: (L * B, ...) out; `true_range` is the surface's, and infinite for rain and fog.
     """
     lines, rays = distance.shape
-    count = 0
-    for j in range(rays):
-        for i in range(lines):
+    width = len(second) > 0
+    said, shine = np.empty((lines, rays), dtype=np.float32), np.empty((lines, rays), dtype=np.float32)
+    true, late = np.empty((lines, rays), dtype=np.float32), np.zeros((lines, rays), dtype=np.float32)
+    tally = np.zeros(rays + 1, dtype=np.int64)
+    for i in range(lines):  # line by line, as memory lies; the order of the output is made below
+        for j in range(rays):
             t = float(distance[i, j])
+            said[i, j] = 0.0
+            if t > model[MAX_RANGE] and model[BACKSCATTER] == 0.0:
+                continue
             draw = hash3(i, j, key)
             other = hash3(draw & 0xFFFFFF, i, key + 1)
             share = (draw >> 8) / 16777216.0
-            measured, seen, whose, shine = 0.0, False, -1, 0.0
             behind, behind_share = np.inf, 0.0
-            if len(second) > 0 and second[i, j] < np.inf:
+            if width and second[i, j] < np.inf:
                 behind, behind_share = float(second[i, j]), float(share_behind[i, j])
                 if behind_share / (behind * behind) > (1.0 - behind_share) / (t * t):  # the louder echo speaks
                     t, behind, behind_share = behind, t, 1.0 - behind_share
@@ -225,42 +230,55 @@ def listen(
                 gap = -log_share(other / 4294967296.0) * model[SCATTER_M]
                 lone = (hash3(other & 0xFFFFFF, j, key + 2) >> 8) / 16777216.0
                 if gap < t and gap > 0.8 and lone < model[BACKSCATTER]:
-                    measured, seen, shine = gap, True, 0.02 + 0.05 * share
-                    t = np.inf
-            if not seen and t <= model[MAX_RANGE]:
-                slant = float(cosine[i, j])
-                power = (
-                    (1.0 - behind_share) * reflectance[i, j] * sqrt(slant) * exp(-2.0 * model[EXTINCTION] * t) / (t * t)
-                )
-                ratio = max(power / model[HALF_POWER], 1e-6)
-                fourth = ratio ** model[STEEPNESS] if model[STEEPNESS] != 4.0 else ratio * ratio * ratio * ratio
-                if share < (1.0 - model[STRAY_LOSS]) * fourth / (1.0 + fourth):
-                    weak = model[SIGMA_WEAK] * model[SIGMA_WEAK] / ratio
-                    slope = sqrt(max(1.0 - slant * slant, 0.0)) / max(slant, 0.05)
-                    smear = t * model[BEAM] * slope * 0.2887  # a uniform spot over a slanted surface
-                    smear = min(smear, 0.5)
-                    noise = deviates[other & (len(deviates) - 1)]
-                    measured = t + noise * sqrt(model[SIGMA] * model[SIGMA] + weak + smear * smear)
-                    tint = deviates[(other >> 10) & (len(deviates) - 1)]
-                    shine = reflectance[i, j] * slant * (1.0 + model[INTENSITY_NOISE] * tint)
-                    seen = True
-                    if hit[i, j] >= 0:
-                        whose = owners[hit[i, j]]
-            if not seen:
+                    said[i, j], shine[i, j], true[i, j] = gap, 0.02 + 0.05 * share, np.inf
+                    tally[j + 1] += 1
+                    continue
+            if t > model[MAX_RANGE]:
                 continue
+            slant = float(cosine[i, j])
+            power = (1.0 - behind_share) * reflectance[i, j] * sqrt(slant) / (t * t)
+            if model[EXTINCTION] > 0.0:
+                power *= exp(-2.0 * model[EXTINCTION] * t)
+            ratio = max(power / model[HALF_POWER], 1e-6)
+            fourth = ratio * ratio * ratio * ratio if model[STEEPNESS] == 4.0 else ratio ** model[STEEPNESS]
+            if share * (1.0 + fourth) >= (1.0 - model[STRAY_LOSS]) * fourth:
+                continue
+            variance = model[SIGMA] * model[SIGMA] + model[SIGMA_WEAK] * model[SIGMA_WEAK] / ratio
+            if model[BEAM] > 0.0:
+                slope = sqrt(max(1.0 - slant * slant, 0.0)) / max(slant, 0.05)
+                smear = min(t * model[BEAM] * slope * 0.2887, 0.5)  # a uniform spot over a slanted surface
+                variance += smear * smear
+            measured = t + deviates[other & (len(deviates) - 1)] * sqrt(variance)
             if model[QUANTUM] > 0.0:
                 measured = model[QUANTUM] * np.floor(measured / model[QUANTUM] + 0.5)
-            xyz[count, 0], xyz[count, 1], xyz[count, 2] = sx[i, j] * measured, sy[i, j] * measured, sz[i, j] * measured
-            intensity[count] = min(max(shine, 0.0), 1.0)
-            ring[count], offset[count], owner[count], true_range[count] = j, fired[i, j], whose, t
-            count += 1
+            tint = deviates[(other >> 10) & (len(deviates) - 1)]
+            said[i, j], true[i, j] = measured, t
+            shine[i, j] = reflectance[i, j] * slant * (1.0 + model[INTENSITY_NOISE] * tint)
+            tally[j + 1] += 1
             if model[DUAL] > 0.0 and behind <= model[MAX_RANGE]:
                 power = behind_share * 0.3 * exp(-2.0 * model[EXTINCTION] * behind) / (behind * behind)
                 fourth = (power / model[HALF_POWER]) ** model[STEEPNESS]
                 if (other >> 8) / 16777216.0 < fourth / (1.0 + fourth):
-                    far = behind + deviates[(other >> 5) & (len(deviates) - 1)] * model[SIGMA]
-                    xyz[count, 0], xyz[count, 1], xyz[count, 2] = sx[i, j] * far, sy[i, j] * far, sz[i, j] * far
-                    intensity[count] = 0.3 * behind_share
-                    ring[count], offset[count], owner[count], true_range[count] = j, fired[i, j], -1, behind
-                    count += 1
-    return count
+                    late[i, j] = behind + deviates[(other >> 5) & (len(deviates) - 1)] * model[SIGMA]
+                    tally[j + 1] += 1
+    for j in range(rays):
+        tally[j + 1] += tally[j]
+    for i in range(lines):
+        for j in range(rays):
+            measured = said[i, j]
+            if measured == 0.0:
+                continue
+            at = tally[j]
+            xyz[at, 0], xyz[at, 1], xyz[at, 2] = sx[i, j] * measured, sy[i, j] * measured, sz[i, j] * measured
+            intensity[at] = min(max(shine[i, j], 0.0), 1.0)
+            ring[at], offset[at], true_range[at] = j, fired[i, j], true[i, j]
+            owner[at] = owners[hit[i, j]] if hit[i, j] >= 0 and true[i, j] < np.inf else -1
+            tally[j] = at + 1
+            far = late[i, j]
+            if far > 0.0:
+                at += 1
+                xyz[at, 0], xyz[at, 1], xyz[at, 2] = sx[i, j] * far, sy[i, j] * far, sz[i, j] * far
+                intensity[at], ring[at], offset[at] = 0.3 * share_behind[i, j], j, fired[i, j]
+                owner[at], true_range[at] = -1, far
+                tally[j] = at + 1
+    return int(tally[rays - 1])

@@ -26,7 +26,7 @@ from edgeguard.checks.lidar_sightings import Sighting, Track, sight
 from edgeguard.clock import NS_PER_S
 from edgeguard.kernels.clusters import cluster_points
 from edgeguard.kernels.ranges import HIT, SEEN_THROUGH, ask_sweep
-from edgeguard.kernels.regions import within_reach
+from edgeguard.kernels.regions import count_in_box, within_reach
 from edgeguard.types import LIDAR, CheckResult, Level, SyncedSet
 
 MIN_RANGE_M, MAX_RANGE_M = 3.5, 40.0  # nearer is the vehicle itself, farther a car has too few returns to judge
@@ -34,10 +34,9 @@ MIN_HEIGHT_M, MAX_HEIGHT_M = 0.35, 4.0  # above what pitching does to the ground
 MIN_BIRTH_POINTS = 24  # two thirds of the smallest published ghost that still steers a detector, less what is hidden
 MIN_SIGHTING_POINTS = 16
 MIN_BIRTH_RANGE_M = 4.5  # nearer things are cut at `MIN_RANGE_M`, and what is cut changes its outline
-MIN_BIRTH_SHARE = 0.6  # of the body it is connected to: what grows out of something else is not a birth
+MIN_BIRTH_SHARE = 0.7  # of the upright returns in its box: what grows out of something else is not a birth
 MAX_BORN_SHARE = 0.25  # of all upright returns: more means that the motion is wrong, not that the world is new
 MAX_BIRTHS = 8  # the largest of a sweep: what each costs is bounded
-GROW_M = 2.5  # how far around a birth the rest of its body is looked for
 VOXEL_M = 0.35  # twice the spacing of the sparsest ghost that matters; wider merges it with its surroundings
 MAX_OBJECT_M = 7.0  # longer things are walls, hedges and lorries, of which single parts come into view
 MAX_AGE = 7  # sweeps a track may live without an alarm: what is real has explained itself by then
@@ -111,7 +110,7 @@ class GhostCheck:
         """Upright returns from places that no recent sweep saw occupied and the last one saw to be free."""
         T = np.linalg.inv(past[0].T_world_sensor) @ self._history.pose
         status, front_m = ask_sweep(xyz, T, past[0].frame.image, MARGIN_M, MARGIN_RATIO)
-        born = (status == SEEN_THROUGH) | _through_solid(frame, upright, front_m)
+        born: NDArray[np.bool_] = (status == SEEN_THROUGH) | _through_solid(frame, upright, front_m)
         for sweep in past[1:]:
             chosen = np.flatnonzero(born)
             T = np.linalg.inv(sweep.T_world_sensor) @ self._history.pose
@@ -137,9 +136,8 @@ class GhostCheck:
             points = xyz[members]
             if float(np.hypot(points[:, 0], points[:, 1]).min()) < MIN_BIRTH_RANGE_M or _extent(points) > MAX_OBJECT_M:
                 continue
-            body = _grown(members, xyz)
-            if members.size >= MIN_BIRTH_SHARE * body.size:
-                fresh.append(body)
+            if _share(points, xyz, is_born) >= MIN_BIRTH_SHARE:
+                fresh.append(members)
         for members in sorted(fresh, key=len, reverse=True)[:MAX_BIRTHS]:
             seen = sight(frame, upright, upright[members], self._history.pose, float(is_born[members].mean()))
             if any(np.hypot(*(t.sightings[-1].xy_m - seen.xy_m)) < t.extent_m + 1.0 for t in self._tracks):
@@ -217,14 +215,11 @@ def _extent(points: NDArray[np.float32]) -> float:
     return float(np.hypot(*(high - low)))
 
 
-def _grown(members: NDArray[np.intp], xyz: NDArray[np.float32]) -> NDArray[np.intp]:
-    """The whole body that the points `members` belong to: everything connected to them."""
-    low, high = xyz[members].min(axis=0), xyz[members].max(axis=0)
-    x, y = (low[:2] + high[:2]) / 2
-    reach_m = float(np.hypot(*(high[:2] - low[:2]))) / 2 + GROW_M
-    near = np.flatnonzero(within_reach(xyz, float(x), float(y), reach_m))
-    labels, _ = cluster_points(np.ascontiguousarray(xyz[near]), VOXEL_M)
-    return near[np.isin(labels, labels[np.isin(near, members, assume_unique=True)])]
+def _share(points: NDArray[np.float32], xyz: NDArray[np.float32], born: NDArray[np.bool_]) -> float:
+    """Share of the upright returns in the cluster's box that are born."""
+    low, high = np.quantile(points, (0.05, 0.95), axis=0).astype(np.float64)
+    inside, fresh = count_in_box(xyz, low, high, born)
+    return float(fresh / inside) if inside else 0.0
 
 
 def _predictions(track: Track, now_ns: int) -> list[NDArray[np.float64]]:

@@ -11,13 +11,16 @@ from edgeguard.checks.lidar_evidence import LidarEvidence, LidarFrame
 from edgeguard.kernels.ranges import COLUMNS, EL_MIN_DEG, EL_STEP_DEG
 from edgeguard.types import LIDAR, CheckResult, Level, PointCloud, SyncedSet
 
-SECTORS = 36
+SECTORS = 180  # of 2 deg, judged four at a time
+WINDOW = (
+    4  # 8 deg: fits into a sector of 10 deg, the least that removal attacks on the road have used, wherever it lies
+)
 DOWN_ROWS = int((-3.0 - EL_MIN_DEG) / EL_STEP_DEG)  # rows that meet the ground within 35 m: they always return
 MIN_REFERENCE = 3
 REFERENCE_SWEEPS = 5
-MIN_SECTOR_POINTS = 60  # of a 10 deg sector; with fewer, chance alone empties it
+MIN_WINDOW_POINTS = 120  # with fewer, chance and dark cars empty it
 MAX_TOTAL_DROP = 0.35  # wet road and dark cars cost a few per cent between sweeps, a removal attack most of a target
-MAX_SECTOR_DROP = 0.75  # of 20 deg: glass and black paint keep a quarter of their returns, a cover none
+MAX_SECTOR_DROP = 0.75  # of a window: glass and black paint keep a quarter of their returns, a cover none
 HOLD_SWEEPS = 50  # how long the reference waits for a loss to pass before it becomes the new normal
 CONFIRM = 2  # sweeps in a row
 
@@ -29,7 +32,7 @@ ISOLATION_M, ISOLATION_RATIO = 1.0, 0.1
 
 
 class RemovalCheck:
-    """L1.removal: returns of downward beams against the recent past, whole sweep and every 20 deg.
+    """L1.removal: returns of downward beams against the recent past, whole sweep and every 8 deg.
 
     statistic: share of the tolerated loss, threshold 1. Upward beams are left out: open sky is no fault.
     """
@@ -80,14 +83,21 @@ def _downward(frame: LidarFrame) -> NDArray[np.int64]:
 def _loss(counts: NDArray[np.int64], reference: NDArray[np.float64]) -> tuple[float, str]:
     """Largest loss as a share of what is tolerated, and its words."""
     total = 1.0 - counts.sum() / max(float(reference.sum()), 1.0)
-    pair, pair_reference = counts + np.roll(counts, -1), reference + np.roll(reference, -1)
-    judged = (reference >= MIN_SECTOR_POINTS) & (np.roll(reference, -1) >= MIN_SECTOR_POINTS)
-    drop = np.where(judged, 1.0 - pair / np.maximum(pair_reference, 1.0), 0.0)
+    window, expected = _windows(counts), _windows(reference)
+    drop = np.where(expected >= MIN_WINDOW_POINTS, 1.0 - window / np.maximum(expected, 1.0), 0.0)
     worst = int(np.argmax(drop))
     if total / MAX_TOTAL_DROP >= drop[worst] / MAX_SECTOR_DROP:
         return max(0.0, total / MAX_TOTAL_DROP), f"{total:.0%} of the downward returns are gone"
-    azimuth = (worst + 1) * 360 // SECTORS - 180
+    azimuth = (worst + WINDOW // 2) * 360 // SECTORS - 180
     return float(drop[worst] / MAX_SECTOR_DROP), f"{drop[worst]:.0%} of the returns around {azimuth} deg are gone"
+
+
+def _windows(counts: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sums over `WINDOW` sectors from each on, around the circle."""
+    total = np.zeros(counts.shape[0])
+    for shift in range(WINDOW):
+        total += np.roll(counts, -shift)
+    return total
 
 
 class JammingCheck:

@@ -42,10 +42,13 @@ MAX_SWERVE_M = 0.35  # spoofed jitter is in range only; a change across the beam
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sighting:
-    """One look at a tracked cluster. xy_m, local_m: world- and sensor-frame median; across: unit vector
-    across the beam, world frame; near_m, mid_m: range quantiles in the sensor frame; outline_m: (S, 2) world places
-    of some of its points; covered: something upright stands in front of its edge, so that part of it may be hidden; free: share of its points where the sweep before the birth saw
-    through."""
+    """One look at a tracked cluster.
+
+    xy_m, local_m: world- and sensor-frame median; across: unit vector across the beam, world frame; near_m, mid_m:
+    range quantiles in the sensor frame; outline_m: (S, 2) world places of some of its points; covered: something
+    upright stands in front of its edge, so that part of it may be hidden; free: share of its points where the sweep
+    before the birth saw through.
+    """
 
     stamp_ns: int
     points: int
@@ -101,7 +104,9 @@ class Track:
         past.append(sighting)
         moved = sighting.xy_m - past[-2].xy_m
         stays_m = min(float(np.hypot(*moved)), float(np.hypot(*(sighting.xy_m - carried))))
-        if stays_m > MAX_STAY_M or self._likeness(sighting) < MIN_LIKENESS or sighting.free < MIN_FREE:
+        swerve_m = min(abs(float(np.dot(d, past[-2].across))) for d in (moved, sighting.xy_m - carried))
+        turned = swerve_m > MAX_SWERVE_M + 0.1 * self.extent_m
+        if turned or stays_m > MAX_STAY_M or self._likeness(sighting) < MIN_LIKENESS or sighting.free < MIN_FREE:
             self.explained = True  # it moved on, or grew, or came from where nothing was known: a body comes into view
             return
         self.stays += 1

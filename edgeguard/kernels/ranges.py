@@ -114,7 +114,7 @@ def _around(
 
 
 @njit("void(f4[::1], f8[:,::1], f8[::1], i4[::1])", cache=True, nogil=True, error_model="numpy")
-def _look(
+def look(
     flat: NDArray[np.float32], T: NDArray[np.float64], range_m: NDArray[np.float64], cell: NDArray[np.int32]
 ) -> None:
     """Range and cell of each point as the earlier sweep would see it; cell -1 where no neighbour can have a return."""
@@ -238,7 +238,7 @@ def ask_sweep(
     n = xyz.shape[0]
     range_m = _scratch.array("range", n, np.float64)
     cell = _scratch.array("cell", n, np.int32)
-    _look(xyz.reshape(-1), np.ascontiguousarray(T_ref_cur, dtype=np.float64), range_m, cell)
+    look(xyz.reshape(-1), np.ascontiguousarray(T_ref_cur, dtype=np.float64), range_m, cell)
     shape = (ROWS, COLUMNS)
     low = _scratch.array("low", ROWS * COLUMNS, np.float32).reshape(shape)
     high = _scratch.array("high", ROWS * COLUMNS, np.float32).reshape(shape)

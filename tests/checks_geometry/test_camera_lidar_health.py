@@ -130,8 +130,9 @@ def test_the_registry_builds_what_the_rig_can_feed() -> None:
         return [c.name for c in build_geometry_checks(None, sensors)]
 
     assert names("gnss", "wheels") == []
-    assert names("camera") == ["C1.blind", "T4.freeze"]
-    assert names("lidar") == ["T4.freeze", "L1.removal", "L7.jamming", "L2.ghost"]
+    camera = ["C1.blind", "T4.freeze", "C2.focus", "C4.banding", "C3.replay", "C3.cut", "C5.overlay"]
+    assert names("camera") == camera
+    assert names("lidar") == ["T4.freeze", "L1.removal", "L7.jamming", "L2.ghost", "L1.object", "L4.crossing"]
     assert names("lidar", "imu", "wheels")[-2:] == ["X6.yaw", "X12.speed"]
 
 

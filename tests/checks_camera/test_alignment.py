@@ -63,41 +63,39 @@ def test_half_a_degree_is_found_within_a_second(rides, axis: str, angle_deg: flo
     assert set(found[0].sensors) == {"camera", "lidar"}
 
 
-@pytest.mark.parametrize("axis", sorted(AXES))
-def test_the_angle_separates_turned_rigs_from_straight_ones(rides, axis: str) -> None:
-    """AUROC of the raw scores of one second, over streets nothing was developed on: at least 0.99."""
-    clean, bad = [], []
+def test_the_angle_separates_turned_rigs_from_straight_ones(rides) -> None:
+    """AUROC of the raw angle over one second, on streets nothing was developed on: at least 0.99 about every axis."""
+    angles: dict[tuple[str, float], list[float]] = {}
     for seed in (32, 33):
-        ticks = rides.drive(seed, COUNT, lidar=True)
-        for angle_deg, into in ((0.0, clean), (0.5, bad), (-0.5, bad)):
-            checks = _checks(_turned(rig_calibration(), axis, angle_deg), FITS)
-            for row in ticks_of(rides, checks, ticks):
-                into.append(abs(row[AXES[axis]]))
+        lidar = LidarEvidence(rig_calibration())  # what it gives hangs on the lidar's height alone
+        rigs = [_Rig(axis, deg, angles, lidar) for axis in AXES for deg in (0.0, 0.5, -0.5)]
+        rides.run(rigs, rides.drive(seed, COUNT, lidar=True))
 
-    assert _auroc(clean, bad) >= 0.99
-
-
-def ticks_of(rides, checks: list[Check], ticks) -> list[tuple[float, ...]]:
-    """Raw angles of every tick from the tenth on at which all three are known."""
-    extrinsic = checks[1]
-    assert isinstance(extrinsic, ExtrinsicCheck)
-    rows = []
-    for k in range(len(ticks)):
-        rides_tick(rides, checks, ticks, k)
-        last = [m.last for m in extrinsic.monitors]
-        if k >= 10 and all(v is not None for v in last):
-            rows.append(tuple(float(v) for v in last if v is not None))
-    return rows
+    for axis in AXES:
+        clean, bad = angles[axis, 0.0], angles[axis, 0.5] + angles[axis, -0.5]
+        assert len(clean) > 40
+        assert _auroc(clean, bad) >= 0.99, axis
 
 
-def rides_tick(rides, checks: list[Check], ticks, k: int) -> None:
-    """Give one tick to the checks."""
-    from edgeguard.types import Tick
+class _Rig:
+    """A turned rig that writes down the size of its raw angle about one axis, from the tenth tick on."""
 
-    stamp_ns = k * 100_000_000
-    stamped = {n: replace(s, stamp_ns=stamp_ns) for n, s in ticks[k].items() if s is not None}
-    for check in checks:
-        check.evaluate(SyncedSet(Tick(k, stamp_ns), stamped, {}, {}))
+    name, sensors = "rig", ("camera", "lidar")
+
+    def __init__(self, axis: str, angle_deg: float, into: dict, lidar: LidarEvidence) -> None:
+        calibration = _turned(rig_calibration(), axis, angle_deg)
+        pairs = AlignmentEvidence(lidar, calibration)
+        self._late = TimeOffsetCheck(pairs, FITS)
+        self._turn = ExtrinsicCheck(pairs, self._late, FITS)
+        self._monitor = self._turn.monitors[AXES[axis]]
+        self._into = into.setdefault((axis, angle_deg), [])
+
+    def evaluate(self, synced: SyncedSet) -> CheckResult:
+        self._late.evaluate(synced)
+        result = self._turn.evaluate(synced)
+        if synced.tick.frame >= 10 and self._monitor.last is not None:
+            self._into.append(abs(self._monitor.last))
+        return result
 
 
 @pytest.mark.parametrize(("sensor", "frames"), [("lidar", 1), ("lidar", 3), ("camera", 1), ("camera", 3)])

@@ -13,12 +13,15 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-ITERATIONS = 10
-DIRECTION_ITERATIONS = 6
+ITERATIONS = 12
+DIRECTION_ITERATIONS = 8
+DIRECTION_SCALE = 0.02  # rad, of the first step
 # The first steps listen to everybody, however far off: a gyro that is wrong by degrees moves all points alike.
-ANNEAL = (300.0, 30.0, 5.0)
+OPEN_TO_ALL, OPEN_TO_NEAR = 300.0, 10.0
 DEPTH_SPREAD = 1.0  # a point's parallax against the mean's: from far away to twice, and more at a price
 MIN_PARALLAX_PRIOR = 1.0  # rad, on the translation: wide, only keeps the equations solvable at rest
+OUTLIER_COST = 100.0  # of a point that moves by itself; ten sigma
+HELD, HELD_ITERATIONS = 1e14, 4
 WEIGHT_SIGMA = 3.0  # residuals beyond this many sigma lose their say
 
 
@@ -117,37 +120,56 @@ def _direction(
     """Start at no rotation: direction and mean of the parallax alone, into motion[3:].
 
     Every plane through a point's two bearings holds the direction of travel: the smallest eigenvector of the planes'
-    normals, by inverse iteration, reweighted so that what moves by itself has no say.
+    normals, by inverse iteration, reweighted so that what moves by itself has no say. From three starts, one along each
+    axis: reweighting finds the nearest answer, not the best.
     """
     n = early.shape[0]
     M = np.empty((3, 3))
-    t = np.array([0.1, 0.1, 1.0])
-    scale = np.inf
-    for turn in range(DIRECTION_ITERATIONS):
-        M[:, :] = 0.0
-        for i in range(n):
-            nx = early[i, 1] * late[i, 2] - early[i, 2] * late[i, 1]
-            ny = early[i, 2] * late[i, 0] - early[i, 0] * late[i, 2]
-            nz = early[i, 0] * late[i, 1] - early[i, 1] * late[i, 0]
-            off = (nx * t[0] + ny * t[1] + nz * t[2]) / scale
-            w = 1.0 / (1.0 + off * off)
-            w *= w
-            M[0, 0] += w * nx * nx
-            M[1, 0] += w * nx * ny
-            M[1, 1] += w * ny * ny
-            M[2, 0] += w * nx * nz
-            M[2, 1] += w * ny * nz
-            M[2, 2] += w * nz * nz
-        ridge = 1e-6 * (M[0, 0] + M[1, 1] + M[2, 2]) + 1e-18
-        for k in range(3):
-            M[k, k] += ridge
-        L = M.copy()
-        for _ in range(4):
-            L[:, :] = M
-            if _cholesky(L, t) == 0:
-                return
-            t /= np.sqrt(t[0] * t[0] + t[1] * t[1] + t[2] * t[2])
-        scale = max(sigma_rad, 0.02 * 0.3**turn)
+    L = np.empty((3, 3))
+    t = np.zeros(3)
+    best = np.zeros(3)
+    lowest = np.inf
+    for first in range(3):
+        t[:] = 0.1
+        t[first] = 1.0
+        scale = DIRECTION_SCALE
+        for turn in range(DIRECTION_ITERATIONS + 1):
+            M[:, :] = 0.0
+            cost = 0.0
+            for i in range(n):
+                nx = early[i, 1] * late[i, 2] - early[i, 2] * late[i, 1]
+                ny = early[i, 2] * late[i, 0] - early[i, 0] * late[i, 2]
+                nz = early[i, 0] * late[i, 1] - early[i, 1] * late[i, 0]
+                cx = early[i, 1] * t[2] - early[i, 2] * t[1]
+                cy = early[i, 2] * t[0] - early[i, 0] * t[2]
+                cz = early[i, 0] * t[1] - early[i, 1] * t[0]
+                # noise grows with the distance from the point that all is heading for
+                arm2 = cx * cx + cy * cy + cz * cz + 1e-4
+                off = nx * t[0] + ny * t[1] + nz * t[2]
+                off2 = off * off / (arm2 * scale * scale)
+                cost += off2 / (1.0 + off2)
+                w = 1.0 / ((1.0 + off2) * (1.0 + off2) * arm2)
+                M[0, 0] += w * nx * nx
+                M[1, 0] += w * nx * ny
+                M[1, 1] += w * ny * ny
+                M[2, 0] += w * nx * nz
+                M[2, 1] += w * ny * nz
+                M[2, 2] += w * nz * nz
+            if turn == DIRECTION_ITERATIONS:
+                if cost < lowest:
+                    lowest = cost
+                    best[:] = t
+                break
+            ridge = 1e-4 * (M[0, 0] + M[1, 1] + M[2, 2]) + 1e-18
+            for k in range(3):
+                M[k, k] += ridge
+            for _ in range(6):
+                L[:, :] = M
+                if _cholesky(L, t) == 0:
+                    return
+                t /= np.sqrt(t[0] * t[0] + t[1] * t[1] + t[2] * t[2])
+            scale = max(WEIGHT_SIGMA * sigma_rad, 0.4 * scale)
+    t[:] = best
     # mean of the parallax along it, which also tells its sign
     total = 0.0
     for i in range(n):
@@ -162,11 +184,12 @@ def _direction(
     motion[3:] = t * (total / max(n, 1))
 
 
-@njit("i8(f8[:,::1], f8[:,::1], f8, f8[::1], f8[:,::1], f8[::1])", cache=True, nogil=True, error_model="numpy")
+@njit("i8(f8[:,::1], f8[:,::1], f8, f8, f8[::1], f8[:,::1], f8[::1])", cache=True, nogil=True, error_model="numpy")
 def _refine(
     early: NDArray[np.float64],
     late: NDArray[np.float64],
     sigma_rad: float,
+    open_to: float,
     motion: NDArray[np.float64],
     covariance: NDArray[np.float64],
     residual: NDArray[np.float64],
@@ -175,7 +198,7 @@ def _refine(
 
     Args:
         early, late: (N, 3) unit bearings of the same points; `late` already turned into the early frame.
-        sigma_rad: noise of one coordinate of a bearing.
+        sigma_rad: noise of one coordinate of a bearing. open_to: how much wider the first steps listen.
         motion: (6,) where to start, and where that led: rotation and mean parallax.
         covariance: (3, 3) written: of the rotation, parallax and depths marginalised.
         residual: (N,) written: what is left of each track across its own parallax, in sigma.
@@ -193,10 +216,12 @@ def _refine(
         H[:, :] = 0.0
         g[:] = 0.0
         kept = 0
-        wide = ANNEAL[turn] if turn < 3 else 1.0
+        wide = max(1.0, open_to * 0.1**turn)
         cut2 = WEIGHT_SIGMA * WEIGHT_SIGMA * wide * wide
+        # Movers must not be taken for parallax before the rotation that all share is known.
+        held = HELD if open_to == OPEN_TO_ALL and turn < HELD_ITERATIONS else 1.0
         for k in range(3, 6):
-            H[k, k] = 1.0 / (MIN_PARALLAX_PRIOR * MIN_PARALLAX_PRIOR)
+            H[k, k] = held / (MIN_PARALLAX_PRIOR * MIN_PARALLAX_PRIOR)
             g[k] = -motion[k] * H[k, k]
         for i in range(n):
             fx = early[i, 0]
@@ -253,7 +278,7 @@ def _refine(
         if _cholesky(H, g) == 0:
             return 0
         motion += g
-        if g[0] * g[0] + g[1] * g[1] + g[2] * g[2] < 1e-14 and turn > 3:
+        if g[0] * g[0] + g[1] * g[1] + g[2] * g[2] < 1e-14 and turn > 5:
             break
     # H holds its factor now: three columns of the inverse
     for c in range(3):
@@ -273,13 +298,22 @@ def _refine(
     return kept
 
 
-@njit("f8(f8[::1])", cache=True, nogil=True, error_model="numpy")
-def _misfit(residual: NDArray[np.float64]) -> float:
-    """What a solution leaves unexplained; points far off count the same however far."""
+@njit("f8(f8[:,::1], f8, f8[::1], f8[::1])", cache=True, nogil=True, error_model="numpy")
+def _cost(
+    early: NDArray[np.float64], sigma_rad: float, motion: NDArray[np.float64], residual: NDArray[np.float64]
+) -> float:
+    """Minus log evidence of a solution: what it leaves, and the freedom that its parallax gave each point.
+
+    Without the second a translation that nobody made would always win, because each point may take what it likes of it.
+    """
     total = 0.0
+    size2 = motion[3] * motion[3] + motion[4] * motion[4] + motion[5] * motion[5]
     for i in range(residual.shape[0]):
+        along = early[i, 0] * motion[3] + early[i, 1] * motion[4] + early[i, 2] * motion[5]
+        freedom = (size2 - along * along) * (DEPTH_SPREAD / sigma_rad) ** 2
         r2 = residual[i] * residual[i]
-        total += r2 / (1.0 + r2 / (WEIGHT_SIGMA * WEIGHT_SIGMA)) if r2 < np.inf else WEIGHT_SIGMA * WEIGHT_SIGMA
+        total += r2 / (1.0 + r2 / OUTLIER_COST) if r2 < np.inf else OUTLIER_COST
+        total += np.log1p(max(freedom, 0.0))
     return total
 
 
@@ -306,13 +340,15 @@ def leftover_rotation(
     Returns how many tracks kept at least half of their weight; 0 where the equations could not be solved.
     """
     motion[:] = 0.0
-    kept: int = _refine(early, late, sigma_rad, motion, covariance, residual)
+    kept: int = _refine(early, late, sigma_rad, OPEN_TO_ALL, motion, covariance, residual)
     other = np.zeros(6)
     other_covariance = np.empty((3, 3))
     other_residual = np.empty(residual.shape[0])
     _direction(early, late, sigma_rad, other)
-    other_kept: int = _refine(early, late, sigma_rad, other, other_covariance, other_residual)
-    if other_kept > 0 and (kept == 0 or _misfit(other_residual) < _misfit(residual)):
+    other_kept: int = _refine(early, late, sigma_rad, OPEN_TO_NEAR, other, other_covariance, other_residual)
+    if other_kept > 0 and (
+        kept == 0 or _cost(early, sigma_rad, other, other_residual) < _cost(early, sigma_rad, motion, residual)
+    ):
         motion[:] = other
         covariance[:, :] = other_covariance
         residual[:] = other_residual

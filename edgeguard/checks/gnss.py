@@ -28,6 +28,8 @@ MOVING_M_S = 0.5
 TURNING_RAD_S = math.radians(2.0)
 # Courses that must have been seen before the learned heading is held against a new one.
 HEADING_SAMPLES = 10
+# Shortest time over which a heading is said to have left the gyro's.
+MIN_RISE_S = 0.3
 # Lag of the receiver is known to about this much once calibrated.
 LAG_SD_S = 0.05
 
@@ -117,7 +119,9 @@ class DopplerCheck(MotionCheck):
         else:
             residual, turn = abs(abs(moved) - (fix.path_m - before.path_m)), 0.0
         # Position and velocity may be filtered differently inside the receiver: 0.1 s of the velocity change.
-        dead_band = 0.1 + 2.0 * self.history.resolution_m + 0.005 * abs(moved) + 0.1 * (change + fastest * min(turn, 1.0))
+        dead_band = (
+            0.1 + 2.0 * self.history.resolution_m + 0.005 * abs(moved) + 0.1 * (change + fastest * min(turn, 1.0))
+        )
         self._moving = fastest > MOVING_M_S or abs(moved) > MOVING_M_S
         self._push(f"{span:.0f} s", fix.t, residual, dead_band)
 
@@ -188,6 +192,12 @@ class CourseCheck(MotionCheck):
                 before = history.earlier(fix, span)
                 if before is not None:
                     self._compare(before, fix, span)
+
+    def _to_size(self, worst: str) -> float:
+        if worst != "heading":
+            return super()._to_size(worst)
+        # Only a gyro that turned as fast as the heading left could explain it: it had no longer than that rise.
+        return self._to_power[worst] * self._spans[-1] / max(self._heading.rise_s, MIN_RISE_S)
 
     def _compare_heading(self, fix: Fix) -> None:
         history = self.history

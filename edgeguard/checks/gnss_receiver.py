@@ -42,7 +42,7 @@ AGC_SHARE = 0.5
 # to the horizon. Receivers list satellites as used to which they give hardly any weight, with residuals of tens of
 # metres: one counts so many sigma at most, and the sum is held against what this receiver usually shows.
 RAIM_ZENITH_M, RAIM_HORIZON_M = 3.0, 2.0
-RAIM_CLIP = 6.0
+RAIM_CLIP = 10.0
 RAIM_FALSE_ALARM = 1e-5
 RAIM_UNKNOWNS = 4
 RAIM_USUAL, RAIM_LEARN, RAIM_MEMORY = 3.0, 10, 60
@@ -297,7 +297,7 @@ class FlagCheck(_ReceiverCheck):
 
 
 def chi_square_limit(freedom: int, chance: float) -> float:
-    """Quantile of chi-square that is passed with `chance` (Wilson, Hilferty 1931: to 1 % from two degrees on)."""
+    """Quantile of chi-square that is passed with `chance` (Wilson, Hilferty 1931: to 2 %)."""
     z = NormalDist().inv_cdf(1.0 - chance)
     part = 2.0 / (9.0 * freedom)
     return float(freedom * (1.0 - part + z * math.sqrt(part)) ** 3)

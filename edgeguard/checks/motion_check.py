@@ -99,7 +99,7 @@ class MotionCheck(ABC):
                 worst, statistic = part, share
         if statistic > 1.0 and now_s - self._last_s <= STALE_S:
             power = self._power()
-            size = self.residuals[worst].size * self._to_power[worst]
+            size = self.residuals[worst].size * self._to_size(worst)
             return self._result(Level.ANOMALY, statistic, power, self._describe(worst), size)
         if now_s - self._last_s > STALE_S:
             return self._result(Level.NOT_OBSERVABLE, 0.0, math.inf, "no comparable samples")
@@ -112,6 +112,10 @@ class MotionCheck(ABC):
 
     def _power(self) -> float:
         return min(m.power(self._dead_bands[k]) * self._to_power[k] for k, m in self.residuals.items())
+
+    def _to_size(self, worst: str) -> float:
+        """Factor from residual unit to `power_unit` for what an anomaly is about."""
+        return self._to_power[worst]
 
     def _describe(self, worst: str) -> str:
         return f"{' and '.join(self.sensors)} disagree on {self.quantity} ({worst})"

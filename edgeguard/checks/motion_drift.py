@@ -126,6 +126,9 @@ class DriftMonitor:
         self._period_s = 0.1
         self._alarm_t: float | None = None
         self._alarm_size = 0.0
+        self._zero_t = 0.0
+        # How long the sums needed from nothing to where they are, or were when they passed the limit.
+        self.rise_s = 0.0
         self.size = 0.0
         self.last = None
 
@@ -157,6 +160,10 @@ class DriftMonitor:
         ceiling = CEILING * self._limit
         self._up = cusum_step(self._up, z, reference, 1.0, ceiling)
         self._down = cusum_step(self._down, -z, reference, 1.0, ceiling)
+        if self._up == self._down == 0.0:
+            self._zero_t = t
+        if self._running <= 1.0:
+            self.rise_s = t - self._zero_t + self._period_s
         self._sizes.append(abs(residual))
         self._run.append(math.copysign(max(0.0, abs(residual) - offset), residual))
         self._running = max(self._gates(dt), self._up / self._limit, self._down / self._limit)

@@ -214,4 +214,7 @@ def test_checks_are_built_for_what_is_there():
     """A rig without wheels has no wheel checks."""
     only = [SourceInfo("gnss", GnssFix, 10**8, "x"), SourceInfo("imu", ImuSample, 10**7, "x")]
     names = {c.name for c in build_motion_checks(only)}
-    assert names == {"T1.rate", "T2.stamp", "T4.freeze", "S1.integrity", "G1.doppler", "X9.course"}
+    timing = {"T1.rate", "T2.stamp", "T3.clock", "T4.freeze", "T4.replay", "T5.source", "S1.integrity", "S2.plausible"}
+    receiver = {"G1.doppler", "G2.clock", "G3.signal", "G4.raim", "G5.flags"}
+    assert timing | receiver | {"X9.course"} <= names
+    assert not names & {"X8.speed", "X9.wheels", "X10.displacement", "X7.accel", "X11.wheels"}

@@ -99,6 +99,7 @@ def _refine(
     u = np.einsum("nij,nj->ni", basis, late) / depth[:, None]
     turn_by = np.stack((-basis[:, 1], basis[:, 0]), axis=1)
     looseness = (sigma_rad / DEPTH_SPREAD) ** 2
+    H, misfit2, root = np.eye(6), np.zeros(len(early)), np.ones(len(early))
     for turn in range(ITERATIONS):
         r = u - turn_by @ motion[:3]
         p = basis @ motion[3:]

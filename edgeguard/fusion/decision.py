@@ -259,13 +259,17 @@ class Attributor:
             members = frozenset(s for e in case for s in e.sensors)
             accused |= members
             age_s = self._age_s(stamp_ns, case)
-            about = tuple(
-                sorted(
-                    (_rounded(e, age_s) for e in seen if members & set(e.sensors)), key=lambda e: (e.check, e.sensors)
-                )
+            about = sorted(
+                (_rounded(e, age_s) for e in seen if members & set(e.sensors)), key=lambda e: (e.check, e.sensors)
             )
-            belief = posterior(about, tuple((s, odds.get(s, FAULT_ODDS)) for s in sorted(members)))
-            share = {s: sum(p for faulty, p in belief.items() if s in faulty) for s in members}
+            belief, share = _shares(about, members, odds)
+            if members & rejected:
+                # Integrals (a heading, a displacement) remember a fault that is over: a sensor that is already rejected
+                # explains every disagreement it takes part in, and nobody else is judged by those.
+                left = [e for e in about if not (e.fired and rejected & set(e.sensors))]
+                others = members - rejected
+                fresh = _shares(left, others, odds)[1] if any(e.fired for e in left) else dict.fromkeys(others, 0.0)
+                share |= {s: fresh[s] for s in others}
             marginal |= share
             several = len(_reachable(members, seen)) >= MIN_SOURCES
             sure = {s for s in members if share[s] > NAME_ABOVE and (several or s in rejected)}
@@ -336,6 +340,14 @@ class Attributor:
             cleared=found.cleared - suspects,
             posterior=found.posterior,
         )
+
+
+def _shares(
+    about: Sequence[Evidence], members: frozenset[str], odds: Mapping[str, float]
+) -> tuple[Mapping[frozenset[str], float], dict[str, float]]:
+    """The posterior, and each member's share of it."""
+    belief = posterior(tuple(about), tuple((s, odds.get(s, FAULT_ODDS)) for s in sorted(members)))
+    return belief, {s: sum(p for faulty, p in belief.items() if s in faulty) for s in members}
 
 
 def _rounded(e: Evidence, age_s: float) -> Evidence:

@@ -93,7 +93,8 @@ class Fusion:
         trusted = frozenset(s for s, t in trust.items() if t.state is TrustState.TRUSTED)
         motion = self._evidence.motion(synced) if self._evidence is not None else None
         ego = self._ego.update(synced, trusted & frozenset(EGO_SENSORS), motion)
-        self._long = self._track.update(synced, self._ego, trusted)
+        out = frozenset(s for s, t in trust.items() if t.state is TrustState.REJECTED)
+        self._long = self._track.update(synced, self._ego, trusted, out)
         self._remember_motion(ego)
         cloud = self._cloud(synced, ego)
         return FusedState(

@@ -92,14 +92,19 @@ class TrackCheck:
         self._began_s: float | None = None
         self._last: dict[str, tuple[float, CheckResult]] = {}
 
-    def update(self, synced: SyncedSet, ego: EgoFilter, trusted: frozenset[str]) -> tuple[CheckResult, ...]:
-        """Take the tick after the filter has; `trusted` sensors may set anchors."""
+    def update(
+        self, synced: SyncedSet, ego: EgoFilter, trusted: frozenset[str], rejected: frozenset[str] = frozenset()
+    ) -> tuple[CheckResult, ...]:
+        """Take the tick after the filter has; `trusted` sensors may set anchors.
+
+        rejected: what a rejected gyro or wheels have reckoned is void, and stays so when they are well again.
+        """
         now_s = synced.stamp_ns / NS_PER_S
         if not {WHEELS, IMU} <= self._sensors or not self._sensors & {GNSS, LIDAR}:
             return ()
         if synced.tick.discontinuity:
             self._anchors, self._began_s, self._last = [], None, {}
-        if not self._advance(now_s, ego.stride):
+        if not self._advance(now_s, ego.stride) or rejected & {WHEELS, IMU}:
             # Wheels or gyro are silent: nothing reckons on, and no anchor bridges that.
             self._anchors, self._last = [], {}
         found: dict[str, CheckResult] = {}

@@ -25,7 +25,7 @@ from edgeguard.sim.detection.summary import summarise_attribution, summarise_cle
 from edgeguard.sim.detection.table import html, markdown, text_summary, text_table
 from edgeguard.sim.detection.trial import Trial
 from edgeguard.sim.soak.lean import LeanDrive, lean_drive
-from edgeguard.types import GnssFix, RigCalibration, Source, Tick
+from edgeguard.types import CheckResult, GnssFix, Level, RigCalibration, Source, SourceInfo, SyncedSet, Tick
 
 
 def _jump(scene: Scene) -> Planned:
@@ -177,8 +177,6 @@ def _trial(**more: Any) -> Trial:
 
 
 def _made(trials: list[Trial]) -> Measured:
-    from edgeguard.types import SourceInfo
-
     infos = {"gnss": SourceInfo("gnss", GnssFix, NS_PER_S // 10, "made")}
     return Measured(infos, 10.0, (0.0, 5.0), (5.0, 10.0), trials={"jump": trials})
 
@@ -234,3 +232,24 @@ def test_a_line_that_is_no_stealth_run_is_refused(line: str) -> None:
     """With the command that makes them."""
     with pytest.raises(ScenarioError, match="EG-X045"):
         read_stealth(line)
+
+
+class _Crying:
+    """A check that accuses the receiver for a while, attack or none."""
+
+    name = "Z9.crying"
+    sensors = ("gnss",)
+
+    def evaluate(self, synced: SyncedSet) -> CheckResult:
+        crying = 15.0 < synced.stamp_ns / NS_PER_S < 24.0
+        level = Level.ANOMALY if crying else Level.OK
+        return CheckResult(self.name, self.sensors, level, 2.0 * crying, 1.0, 1.0)
+
+
+def test_a_false_alarm_is_no_detection(drive: LeanDrive) -> None:
+    """What the clean run cries too is void, at the onset and after it; it counts as an alarm of clean time."""
+    done = measure(drive, [SHAM], effort=0.05, extra_checks=[_Crying()])
+    row = summarise_row(SHAM, [done], 0)
+    assert row.found == 0
+    assert row.void > 0
+    assert summarise_clean([done.clean]).checks["Z9.crying"] == 1

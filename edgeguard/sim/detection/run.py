@@ -24,6 +24,7 @@ from edgeguard.sim.detection.rows import Row
 from edgeguard.sim.detection.scene import Scene
 from edgeguard.sim.detection.trial import SETTLE_S, Before, Trial, run_trial, score_of, sees_content
 from edgeguard.types import (
+    Check,
     FrameResult,
     GnssFix,
     PointCloud,
@@ -83,14 +84,15 @@ def measure(
     fit_share: float = FIT_SHARE,
     effort: float = 1.0,
     jobs: int = 1,
+    extra_checks: Sequence[Check] = (),
     on_tick: Callable[[int, int], None] | None = None,
 ) -> Measured:
     """Drive the recording once and branch off trials in its test part.
 
     Args:
         fits: a calibration, made on anything but the test part. fit_share: of the recording's length, its first part;
-            no attack begins in it. effort: factor on the number of trials. jobs: processes at once. on_tick: gets ticks
-            done and ticks in all.
+            no attack begins in it. effort: factor on the number of trials. jobs: processes at once. extra_checks: a
+            user's own, new ones. on_tick: gets ticks done and ticks in all.
 
     Raises:
         ScenarioError: EG-X044 when the recording has no ticks to attack.
@@ -103,7 +105,7 @@ def measure(
     watch = SystemClock()
     began_ns = watch.now_ns()
     cv2.setNumThreads(1)  # its pool does not survive a fork
-    run = _Run(recording, ticks, rows, fits, config or Config(), seed, fit_share, effort, jobs)
+    run = _Run(recording, ticks, rows, fits, config or Config(), seed, fit_share, effort, jobs, extra_checks)
     done = run.drive(on_tick)
     done.spent_s = (watch.now_ns() - began_ns) / NS_PER_S
     return done
@@ -135,6 +137,7 @@ class _Run:
     def __init__(
         self, recording: Recording, ticks: Sequence[Tick], rows: Sequence[Row], fits: SensorFits | None,
         config: Config, seed: int, fit_share: float, effort: float, jobs: int,
+        extra_checks: Sequence[Check],
     ) -> None:  # fmt: skip
         self._ticks, self._seed = ticks, seed
         self._origin_ns = ticks[0].stamp_ns
@@ -145,11 +148,17 @@ class _Run:
         self._playback = Playback(recording, self._clock, ticks[0].stamp_ns - 1)
         self._calibration: RigCalibration | None = recording.calibration
         self._pipeline = Pipeline(
-            config, self._playback.sources, self._clock, calibration=recording.calibration, fits=fits
+            config,
+            self._playback.sources,
+            self._clock,
+            calibration=recording.calibration,
+            fits=fits,
+            extra_checks=extra_checks,
         )
         self._infos = {name: source.info for name, source in self._playback.sources.items()}
         self._branches = Branches(jobs)
         self._tags: list[tuple[str, float]] = []
+        self._kinds = {row.name: row.kind for row in rows}
         self._elsewhere: dict[str, list[Sample]] = {}
         self._evidence = self._odometer()
         self._speed: float | None = None
@@ -221,7 +230,24 @@ class _Run:
         finally:
             self._branches.stop()
             self._playback.close()
+        for name, trials in self._done.trials.items():
+            self._done.trials[name] = [self._unless_accused_anyway(trial) for trial in trials]
         return self._done
+
+    def _unless_accused_anyway(self, trial: Trial) -> Trial:
+        """A detection that the clean run made too, at the same tick by the same checks, is nobody's: void."""
+        if trial.found_ns is None:
+            return trial
+        time_s = (trial.found_ns - self._origin_ns) / NS_PER_S
+        clean = next((tick for tick in self._done.clean if abs(tick.time_s - time_s) < 1e-6), None)
+        if clean is None:
+            return trial
+        target = next(name for name, info in self._infos.items() if info.kind is self._kinds[trial.row])
+        accusing = {check for check, sensors in clean.anomalies if target in sensors}
+        by_itself = set(trial.raised) <= accusing if trial.raised else target in clean.blamed
+        if not by_itself:
+            return trial
+        return msgspec.structs.replace(trial, status="void", why="the clean run accused it at the same moment")
 
     def _period_s(self, row: Row) -> float:
         return next(i.period_ns for i in self._infos.values() if i.kind is row.kind) / NS_PER_S

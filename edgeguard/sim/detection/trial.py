@@ -30,6 +30,7 @@ class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     frames: altered samples up to then, inclusive. damage: until then, or until the end of the watch. attribution:
     right, ambiguous, wrong, nobody. sources: most sensors that cross-checks could see at once after detection.
     scores: of the attacked sensor at each tick from the first altered sample on, with the seconds since it.
+    found_ns, raised: stamp of the tick of detection, and every check that found it then.
     """
 
     row: str
@@ -47,6 +48,8 @@ class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     check: str = ""
     scores: tuple[tuple[float, float], ...] = ()
     spent_s: float = 0.0
+    found_ns: int | None = None
+    raised: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,8 @@ class _Watch:
     def __init__(self, sensor: str, before: Before) -> None:
         self._sensor, self._before = sensor, before
         self.found_s: float | None = None
+        self._found_ns: int | None = None
+        self._raised: tuple[str, ...] = ()
         self._frames: int | None = None
         self._check = ""
         self._rejected: set[str] = set()
@@ -159,7 +164,8 @@ class _Watch:
         new = [r for r in new if (r.check, r.sensors) not in self._before.anomalies]
         if not new and frame.fused.trust[self._sensor].state is TrustState.TRUSTED:
             return
-        self.found_s, self._frames = since_s, altered
+        self.found_s, self._frames, self._found_ns = since_s, altered, frame.synced.stamp_ns
+        self._raised = tuple(sorted({r.check for r in new}))
         self._check = max(new, key=lambda r: r.statistic / r.threshold if r.threshold > 0 else 0.0).check if new else ""
 
     def judge(
@@ -171,6 +177,7 @@ class _Watch:
             None if self.found_s is None else round(max(0.0, self.found_s), 4), self._frames, round(watched_s, 4),
             round(metres, 4) if isfinite(metres) else 0.0, round(degrees, 4),
             self._attribution() if self.found_s is not None else "", self._sources, self._check, tuple(self._scores),
+            found_ns=self._found_ns, raised=self._raised,
         )  # fmt: skip
 
     def _attribution(self) -> str:

@@ -5,18 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeguard.sim.kernels.bounds import pinhole_bounds, spinning_bounds
+from edgeguard.sim.kernels.bounds import spinning_bounds
 from edgeguard.sim.primitives import corners
-
-
-def pinhole_windows(
-    points: NDArray[np.float64], focal: float, cx: float, cy: float, size: tuple[int, int]
-) -> NDArray[np.int64]:
-    """Return (M, 5) windows of convex point sets in a pinhole image: number, first row, end, first column, end.
-
-    points: (N, 8, 3), corners of boxes in the camera's place with x forward. size: (width, height).
-    """
-    return windows_of(to_pixels(pinhole_bounds(np.ascontiguousarray(points)), focal, cx, cy), size)
 
 
 def to_pixels(bounds: NDArray[np.float64], focal: float, cx: float, cy: float) -> NDArray[np.float64]:
@@ -28,7 +18,7 @@ def to_pixels(bounds: NDArray[np.float64], focal: float, cx: float, cy: float) -
 
 
 def windows_of(pixels: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.int64]:
-    """Return (M, 5) windows of those of (N, 4) bounds in pixels that meet the image."""
+    """Return (M, 5) windows of those of (N, 4) bounds in pixels that meet the image: number, rows from, to, columns."""
     width, height = size
     seen = (pixels[:, 0] < width) & (pixels[:, 1] >= 0) & (pixels[:, 2] < height) & (pixels[:, 3] >= 0)
     index = np.flatnonzero(seen)

@@ -111,12 +111,13 @@ class OtherPlace:
         """Return the next foreign frame under the stamps of this one."""
         frame = self._frames[self._next % len(self._frames)]
         self._next += 1
-        stamps = {"stamp_ns": sample.stamp_ns, "device_stamp_ns": sample.device_stamp_ns}
+        stamp_ns, device_ns = sample.stamp_ns, sample.device_stamp_ns
         if isinstance(frame, Image) and isinstance(sample, Image):
             noise = _CAMERA_NOISE_DN * moment.rng.standard_normal(frame.pixels.shape, dtype=np.float32)
             pixels = np.clip(frame.pixels + noise + np.float32(0.5), 0, 255).astype(np.uint8)
-            return replace(frame, pixels=pixels, **stamps)
+            return replace(frame, pixels=pixels, stamp_ns=stamp_ns, device_stamp_ns=device_ns)
         if isinstance(frame, PointCloud) and isinstance(sample, PointCloud):
             noise = 1.0 + _RANGE_NOISE * moment.rng.standard_normal((len(frame.xyz), 1), dtype=np.float32)
-            return replace(frame, xyz=np.ascontiguousarray(frame.xyz * noise, dtype=np.float32), **stamps)
+            xyz = np.ascontiguousarray(frame.xyz * noise, dtype=np.float32)
+            return replace(frame, xyz=xyz, stamp_ns=stamp_ns, device_stamp_ns=device_ns)
         return sample

@@ -122,4 +122,5 @@ def _refine(
         motion += step
         if float(step[:3] @ step[:3]) < 1e-14 and turn > 5:
             break
-    return motion, np.linalg.inv(H)[:3, :3], np.sqrt(misfit2), int(np.sum(root > 0.5))
+    covariance = np.asarray(np.linalg.inv(H)[:3, :3], np.float64)
+    return motion, covariance, np.asarray(np.sqrt(misfit2), np.float64), int(np.sum(root > 0.5))

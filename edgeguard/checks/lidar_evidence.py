@@ -162,7 +162,8 @@ class LidarEvidence:
         if np.count_nonzero(valid) < MIN_POINTS:
             return None
         if not valid.all():
-            xyz, range_m, row, col = xyz[valid], range_m[valid], row[valid], col[valid]
+            kept = np.flatnonzero(valid)
+            xyz, range_m, row, col = xyz.take(kept, axis=0), range_m[kept], row[kept], col[kept]
         height_m = height_above_ground(xyz, self._lidar_height_m)
         structure = _structure(xyz, range_m, height_m)
         motion, why_not = self._match(sample.stamp_ns, structure)

@@ -42,7 +42,7 @@ MAX_OBJECT_M = 7.0  # longer things are walls, hedges and lorries, of which sing
 MAX_AGE = 7  # sweeps a track may live without an alarm: what is real has explained itself by then
 MAX_MISSES = 2
 MAX_MISMATCH_M = 2.5  # prediction error plus dissimilarity beyond which a cluster is another body
-ALARM_LLR = 4.5
+ALARM_LLR = 6.0  # a smooth body that does not shake reaches it only when no motion at all could have brought it
 CONFIRM = 2  # sightings in a row above, or sweeps through which it stayed where it cannot be
 
 
@@ -71,7 +71,7 @@ class GhostCheck:
         past = self._history.newest_first()
         self._history.add(frame)
         upright = _upright(frame)
-        xyz = np.ascontiguousarray(frame.xyz[upright])
+        xyz = frame.xyz.take(upright, axis=0)
         born = self._born(frame, upright, xyz, past)
         if xyz.shape[0] == 0 or np.count_nonzero(born) > MAX_BORN_SHARE * xyz.shape[0]:
             self._tracks = []
@@ -139,7 +139,7 @@ class GhostCheck:
             if _share(points, xyz, is_born) >= MIN_BIRTH_SHARE:
                 fresh.append(members)
         for members in sorted(fresh, key=len, reverse=True)[:MAX_BIRTHS]:
-            seen = sight(frame, upright, upright[members], self._history.pose, float(is_born[members].mean()))
+            seen = sight(frame, upright[members], self._history.pose, float(is_born[members].mean()))
             if any(np.hypot(*(t.sightings[-1].xy_m - seen.xy_m)) < t.extent_m + 1.0 for t in self._tracks):
                 continue  # already followed
             track = Track(
@@ -196,7 +196,7 @@ class GhostCheck:
         sizes = np.bincount(labels[labels >= 0], minlength=count)
         for label in np.flatnonzero(sizes >= max(MIN_SIGHTING_POINTS, 0.35 * last.points)):
             free = float((loose_status[labels == label] == SEEN_THROUGH).mean())
-            found = sight(frame, upright, upright[loose[labels == label]], pose, free)
+            found = sight(frame, upright[loose[labels == label]], pose, free)
             distance = min(float(np.hypot(*(found.xy_m - p))) for p in predictions)
             distance += _unlike(found, track)
             if distance < best_distance:

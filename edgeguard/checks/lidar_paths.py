@@ -115,7 +115,7 @@ def _around(xyz: NDArray[np.float32], members: NDArray[np.intp]) -> NDArray[np.b
     inside = (xyz[:, 0] > low[0] - BODY_M) & (xyz[:, 0] < high[0] + BODY_M)
     inside &= (xyz[:, 1] > low[1] - BODY_M) & (xyz[:, 1] < high[1] + BODY_M)
     inside[members] = True
-    return inside
+    return np.asarray(inside, dtype=np.bool_)
 
 
 def _moved(sample: NDArray[np.float64], by: NDArray[np.float64]) -> NDArray[np.float32]:

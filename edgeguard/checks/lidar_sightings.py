@@ -34,9 +34,6 @@ SOLID_ROUGHNESS_M = 0.045  # painted, glazed and clothed surfaces measure 0.01 t
 OPAQUE_PENETRATION = 0.8  # genuine clusters: 95 % below 0.57
 RECENT = 7  # sightings that the surface is judged by: a track that goes on to a real body forgets the ghost in four
 MAX_JITTER_LLR = 6.5  # a long ghost must not outweigh the seconds after it
-COVER_CELLS = 3  # 1.2 by 1.5 deg beside a cluster
-COVER_M = 0.7
-MAX_COVER = 0.1  # of the cluster's own returns
 MAX_SWERVE_M = 0.35  # spoofed jitter is in range only; a change across the beam means that another body was followed
 
 
@@ -45,8 +42,8 @@ class Sighting:
     """One look at a tracked cluster.
 
     xy_m, local_m: world- and sensor-frame median; across: unit vector across the beam, world frame; near_m, mid_m:
-    range quantiles in the sensor frame; outline_m: (S, 2) world places of some of its points; covered: something
-    upright stands in front of its edge, so that part of it may be hidden; free: share of its points where the sweep
+    range quantiles in the sensor frame; outline_m: (S, 2) world places of some of its points;
+    free: share of its points where the sweep
     before the birth saw through.
     """
 
@@ -60,7 +57,6 @@ class Sighting:
     roughness_m: float
     penetration: float
     outline_m: NDArray[np.float64]
-    covered: bool
     free: float
 
 
@@ -125,7 +121,7 @@ class Track:
         for seen in (first, sighting):
             away = seen.outline_m - seen.xy_m
             sizes.append((float(seen.points), 0.2 + float(np.quantile(np.hypot(away[:, 0], away[:, 1]), 0.9))))
-        return min(min(a / b, b / a) for a, b in zip(*sizes, strict=True))
+        return float(min(min(a / b, b / a) for a, b in zip(*sizes, strict=True)))
 
     def _misfit(self, sighting: Sighting) -> float:
         """Distance in metres from what the object did since its birth to the nearest of its possible motions."""
@@ -157,14 +153,13 @@ class Track:
 
 def sight(
     frame: LidarFrame,
-    upright: NDArray[np.intp],
     members: NDArray[np.intp],
     pose: NDArray[np.float64],
     free: float,
 ) -> Sighting:
     """Return one look at the points `members` of a sweep taken at `pose`, (4, 4) sensor to world.
 
-    upright: all returns of the sweep that stand above the ground. free: as in `Sighting`.
+    free: as in `Sighting`.
     """
     points = frame.xyz[members]
     near_m, mid_m = np.quantile(frame.range_m[members], (0.15, 0.5))
@@ -181,7 +176,6 @@ def sight(
         roughness_m=_roughness(points, frame.range_m[members]),
         penetration=_penetration(frame, members),
         outline_m=some @ pose[:2, :2].T + pose[:2, 3],
-        covered=_covered(frame, upright, members, float(near_m)),
         free=free,
     )
 
@@ -223,21 +217,6 @@ def _roughness(points: NDArray[np.float32], range_m: NDArray[np.float32]) -> flo
         return float("nan")
     second = np.abs(range_m[2:] - 2.0 * range_m[1:-1] + range_m[:-2])[triple]
     return float(np.median(second) / (0.6745 * np.sqrt(6.0)))
-
-
-def _covered(frame: LidarFrame, upright: NDArray[np.intp], members: NDArray[np.intp], near_m: float) -> bool:
-    """Whether upright things in front stand within `COVER_CELLS` of the cluster's angular box."""
-    row, col = frame.row[members].astype(np.int64), frame.col[members].astype(np.int64)
-    shift = int(col[0]) - 450
-    col = (col - shift) % COLUMNS
-    (low_row, high_row), (low_col, high_col) = np.quantile(row, (0.02, 0.98)), np.quantile(col, (0.02, 0.98))
-    window = np.array(
-        (low_row - COVER_CELLS, high_row + COVER_CELLS, low_col - COVER_CELLS, high_col + COVER_CELLS), np.float64
-    )
-    inside, behind = count_behind(
-        frame.row[upright], frame.col[upright], frame.range_m[upright], shift, COLUMNS, window, near_m - COVER_M
-    )
-    return inside - behind > max(3.0, MAX_COVER * members.size)
 
 
 def _penetration(frame: LidarFrame, members: NDArray[np.intp]) -> float:

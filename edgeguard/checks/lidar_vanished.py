@@ -167,9 +167,8 @@ def _seen_at(region: NDArray[np.float32], earlier: LidarFrame, T: NDArray[np.flo
 def _whole(region: NDArray[np.float32], xyz: NDArray[np.float32]) -> bool:
     """Whether a region is most of the body that it was connected to. xyz: (N, 3) all upright returns of its sweep."""
     low, high = region[:, :2].min(axis=0), region[:, :2].max(axis=0)
-    x, y = (float(v) for v in (low + high) / 2)
-    reach_m = float(np.hypot(*(high - low))) / 2 + GROW_M
-    near = xyz[within_reach(xyz, x, y, reach_m)]
+    middle, reach_m = (low + high) / 2, float(np.linalg.norm(high - low)) / 2 + GROW_M
+    near = xyz[within_reach(xyz, float(middle[0]), float(middle[1]), reach_m)]
     labels, _ = cluster_points(np.ascontiguousarray(np.vstack((near, region))), BODY_VOXEL_M)
     body = np.isin(labels[: near.shape[0]], labels[near.shape[0] :])
     return bool(region.shape[0] >= MIN_BODY_SHARE * np.count_nonzero(body))
@@ -198,7 +197,7 @@ def _regions(xyz: NDArray[np.float32], fate: NDArray[np.int8], ground: bool) -> 
     """Yield the returns of each connected region that vanished and is no part of a larger body, (N, 3) float32."""
     gone = fate == BEYOND if ground else (fate == BEYOND) | (fate == EMPTY)
     there = fate == PRESENT
-    kept = np.count_nonzero(there) / max(np.count_nonzero(there | gone), 1)
+    kept = int(there.sum()) / max(int((there | gone).sum()), 1)
     if np.count_nonzero(gone) < MIN_OBJECT or (not ground and kept < 1.0 - MAX_LOST_SHARE):
         return
     at = ((xyz[:, :2] + SIDE * CELL_M / 2) / CELL_M).astype(np.int64)

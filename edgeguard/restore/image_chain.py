@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from edgeguard.config import read_toml
 from edgeguard.errors import ConfigError
+from edgeguard.kernels.frame import require_image
 from edgeguard.restore.draw import Draw
-from edgeguard.restore.image_filters import require_image
 from edgeguard.restore.image_steps import Bilateral, Crop, ImageStep, Jpeg, Median
 
 MAX_CHAINS = 32  # more choices do not make a draw harder to foresee, and each has to be evaluated

@@ -6,8 +6,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeguard.errors import ConfigError
-
 Pixels = NDArray[np.uint8]
 
 GUIDE_RADIUS_PX = 20  # of the guided filter, for frames of about 640 pixels; scaled with the frame
@@ -81,17 +79,3 @@ def _guided(guide: NDArray[np.float32], values: NDArray[np.float32], radius_px: 
 def as_u8(array: object) -> Pixels:
     """Return what OpenCV made as the type it is."""
     return np.asarray(array, dtype=np.uint8)
-
-
-def require_image(pixels: Pixels) -> None:
-    """Raise unless `pixels` is (H, W, 3) uint8 with at least 8 pixels a side.
-
-    Raises:
-        ConfigError: EG-C053.
-    """
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or min(pixels.shape[:2]) < 8:
-        raise ConfigError(
-            f"a frame is (H, W, 3) uint8 of at least 8 pixels a side, not {pixels.shape} {pixels.dtype}",
-            code="EG-C053",
-            hint="convert it before restoring: restoration runs before any normalisation",
-        )

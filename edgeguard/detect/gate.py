@@ -1,0 +1,174 @@
+"""The gate: leave the answer alone unless the frame is suspicious; then restore, ask everybody, and say so.
+
+No alarm: the first model's answer leaves untouched, the same object. Alarm: the first model sees restored views, the
+other models see the frame as it is and mirrored, and the median of their log-odds leaves, marked as restored and with
+the evidence; or nothing leaves, where the policy says so. The number of passes is fixed, so the time is bounded.
+MITRE ATLAS AML.M0010, AML.M0015, AML.M0006.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeguard.detect.calibration import Classify, InputsSection, Pixels, ScoreName
+from edgeguard.detect.chroma import chroma_features
+from edgeguard.detect.conformal import StreamAlarm
+from edgeguard.detect.disagreement import jensen_shannon
+from edgeguard.detect.patch import PatchEvidence, Window, cover, verify_patch
+from edgeguard.detect.vote import median_log_odds
+from edgeguard.errors import CalibrationError
+from edgeguard.kernels.frame import require_image
+
+Action = Literal["restore", "refuse"]
+RESTORED_VIEWS = 2  # of the first model, each through a chain drawn anew, the second one mirrored
+PATCH_P_VALUE = 0.05  # the place that was covered stays covered when covering it was as telling as this
+PATCH_BUDGET = 0.2  # of the level: patches are one attack among several, and the score is a sharp one
+CHROMA_P_VALUE = 0.2  # above it the picture itself shows nothing, and the first answer keeps its vote
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GatedAnswer:
+    """What leaves, and why.
+
+    probabilities: (C,) float64, None when refused. p_value: of the frame as a whole; parts: of each score. chains and
+    keys: of the restored views, so that each can be made again. window: the place taken for a patch. answers: of
+    every member that was asked on alarm.
+    """
+
+    probabilities: NDArray[np.float64] | None
+    alarm: bool
+    restored: bool
+    p_value: float
+    parts: Mapping[str, float]
+    scores: Mapping[ScoreName, float]
+    chains: tuple[str, ...] = ()
+    keys: tuple[int, ...] = ()
+    window: Window | None = None
+    answers: tuple[NDArray[np.float64], ...] = field(default=(), repr=False)
+
+    @property
+    def refused(self) -> bool:
+        """Whether nothing leaves."""
+        return self.probabilities is None
+
+
+class InputGate:
+    """Judges frames for one ensemble.
+
+    Args:
+        members: identifier and classifier of each model, as calibrated; the first one's answers leave.
+        calibration: of the same models and chains.
+        restore: a frame and a fresh key to restored pixels and the chain's name.
+        squeeze: as for `fit_inputs`; used when there is one model only.
+        fresh_key: the system's secure generator.
+        chains: digest of what `restore` chooses from.
+        action: what an alarm leads to.
+        stream: alarms also on many slightly suspicious frames; None judges each frame alone.
+
+    Raises:
+        CalibrationError: EG-L025: the calibration is of other models or chains; EG-L020: it rests on too few frames.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[tuple[str, Classify]],
+        calibration: InputsSection,
+        *,
+        restore: Callable[[Pixels, int], tuple[Pixels, str]],
+        squeeze: Callable[[Pixels], Pixels],
+        fresh_key: Callable[[], int],
+        chains: str,
+        action: Action = "restore",
+        stream: StreamAlarm | None = None,
+    ) -> None:
+        if tuple(name for name, _ in members) != calibration.models or chains != calibration.chains:
+            raise CalibrationError(
+                "the calibration was made with other models or other chains",
+                code="EG-L025",
+                hint="calibrate again: edgeguard calibrate inputs",
+            )
+        self._members = tuple(classify for _, classify in members)
+        self._calibration = calibration
+        self._combined, self._patch = calibration.combined(), calibration.patch()
+        self._restore, self._squeeze, self._fresh_key = restore, squeeze, fresh_key
+        self._action = action
+        self._stream = stream
+
+    @property
+    def level(self) -> float:
+        """Share of clean frames that alarm."""
+        return self._calibration.level
+
+    def judge(self, pixels: Pixels) -> GatedAnswer:
+        """Return the answer to a frame, (H, W, 3) uint8 BGR.
+
+        Raises:
+            ConfigError: EG-C053: not a frame. What the models raise passes through.
+        """
+        require_image(pixels)
+        first = self._members[0]
+        answer = first(pixels)
+        second = self._members[1](pixels) if len(self._members) > 1 else first(self._squeeze(pixels))
+        scores: dict[ScoreName, float] = {
+            "chroma": self._calibration.chroma.score(chroma_features(pixels)),
+            "disagreement": jensen_shannon(answer, second),
+        }
+        p_value, parts = self._combined.judge({str(name): score for name, score in scores.items()})
+        patch = PatchEvidence(0.0)
+        if self._patch is not None:
+            patch = verify_patch(pixels, first, answer, second, min_disagreement_bit=self._calibration.screen_bit)
+            scores["patch"] = patch.score
+            parts["patch"] = self._patch.p_value(patch.score)
+            # Bonferroni with weights: the level is shared between two ways to alarm.
+            p_value = min(1.0, p_value / (1.0 - PATCH_BUDGET), parts["patch"] / PATCH_BUDGET)
+        alarm = p_value <= self._calibration.level
+        if self._stream is not None:
+            alarm = self._stream.push(p_value) or alarm
+        if not alarm or self._action == "refuse":
+            return GatedAnswer(None if alarm else answer, alarm, False, p_value, parts, scores, window=patch.window)
+        window = patch.window if parts.get("patch", 1.0) <= PATCH_P_VALUE else None
+        return self._restored(pixels, answer, second, window, GatedAnswer(None, True, True, p_value, parts, scores))
+
+    def _restored(
+        self,
+        pixels: Pixels,
+        answer: NDArray[np.float64],
+        second: NDArray[np.float64],
+        window: Window | None,
+        found: GatedAnswer,
+    ) -> GatedAnswer:
+        base = pixels if window is None else cover(pixels, window)
+        answers, chains, keys = [], [], []
+        if window is None and found.parts["chroma"] > CHROMA_P_VALUE:
+            answers.append(answer)
+        for view in range(RESTORED_VIEWS):
+            key = self._fresh_key()
+            restored, chain = self._restore(base, key)
+            answers.append(self._members[0](mirrored(restored) if view % 2 else restored))
+            chains.append(chain)
+            keys.append(key)
+        for number, member in enumerate(self._members[1:], start=1):
+            answers.append(second if number == 1 and window is None else member(base))
+            answers.append(member(mirrored(base)))
+        return GatedAnswer(
+            median_log_odds(answers),
+            found.alarm,
+            True,
+            found.p_value,
+            found.parts,
+            found.scores,
+            tuple(chains),
+            tuple(keys),
+            window,
+            tuple(answers),
+        )
+
+
+def mirrored(pixels: Pixels) -> Pixels:
+    """Return the frame with left and right exchanged: natural classes stay, a perturbation loses its aim."""
+    return np.ascontiguousarray(pixels[:, ::-1])

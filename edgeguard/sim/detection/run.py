@@ -42,7 +42,7 @@ MIN_TICKS = 3
 # minutes. A tick without frames costs a twentieth.
 BUDGET_TICKS = 300.0
 LIGHT_TICK = 0.05
-LEAST_TRIALS, MOST_TRIALS = 6, 80
+LEAST_TRIALS, MOST_TRIALS = 8, 80
 MOST_VARIANTS = 8
 ELSEWHERE_FRAMES = 12  # of the recording's beginning, kept for rows that show another place
 

@@ -6,6 +6,7 @@ carries the vehicle's motion; stamps are the middle of the revolution, at which 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import pi
@@ -15,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.clock import NS_PER_S
-from edgeguard.kernels.serial_lidar import LD06_CIRCLE_CDEG, LD06_CRC_TABLES, LD06_POINTS
+from edgeguard.kernels.serial_lidar import LD06_BYTES, LD06_CIRCLE_CDEG, LD06_CRC_TABLES, LD06_POINTS, NODE_BYTES
+from edgeguard.protocols.rplidar import START_STANDARD, STOP
 from edgeguard.sim.kernels.cast import cast
 from edgeguard.sim.kernels.echo import reflect
 from edgeguard.sim.lines import Planes, aim, cast_ground
 from edgeguard.sim.windows import front_to_back, spinning_windows
 from edgeguard.sim.world import World
-from edgeguard.types import Scan2d
+from edgeguard.types import Sample, Scan2d
 
 LD06, RPLIDAR = "ld06", "rplidar"
 RPLIDAR_DESCRIPTOR = b"\xa5\x5a\x05\x00\x00\x40\x81"
@@ -30,7 +32,10 @@ _LD06_HEADER, _LD06_LENGTH = 0x54, 0x2C
 
 @dataclass(frozen=True, slots=True)
 class Lidar2dModel:
-    """`points` per revolution, a whole number of packets. Noise is the LD06 data sheet's 10 mm; loss is assumed."""
+    """`points` per revolution, for an LD06 an even number of packets. Noise is its data sheet's 10 mm; loss is assumed.
+
+    wire: `LD06` or `RPLIDAR`.
+    """
 
     points: int = 456
     rate_hz: int = 10
@@ -39,6 +44,7 @@ class Lidar2dModel:
     max_range_m: float = 12.0
     range_sigma_m: float = 0.010
     loss: float = 0.01
+    wire: str = LD06
 
 
 DEFAULT_LIDAR2D = Lidar2dModel()
@@ -96,8 +102,7 @@ def ld06_bytes(found: Scan2d, rate_hz: int = 10) -> bytes:
 
     The first packet begins behind: angles run from 180 over 360 to 180 degrees.
     """
-    clockwise = (-found.angle_rad.astype(np.float64) * (180 / pi)) % 360.0
-    cdeg = np.round(clockwise * 100).astype(np.int64) % LD06_CIRCLE_CDEG
+    cdeg = np.round(_clockwise_deg(found) * 100).astype(np.int64) % LD06_CIRCLE_CDEG
     millimetres = np.clip(np.round(found.range_m.astype(np.float64) * 1000), 0, 65535).astype(int)
     loudness = np.clip(np.round(found.intensity * 255), 0, 255).astype(int)
     begin_ms = found.stamp_ns / 1e6 - 500.0 / rate_hz
@@ -118,17 +123,70 @@ def rplidar_bytes(found: Scan2d) -> bytes:
 
     The descriptor that comes before the first revolution is `RPLIDAR_DESCRIPTOR`.
     """
-    clockwise = (-found.angle_rad.astype(np.float64) * (180 / pi)) % 360.0
     # A turn begins ahead: nodes are given from angle zero upwards.
-    order = np.argsort(clockwise, kind="stable")
-    out = b""
-    for position, at in enumerate(order):
-        begins = position == 0
+    return _nodes(found, np.argsort(_clockwise_deg(found), kind="stable"), turn_at=0)
+
+
+class ScanWire:
+    """What a planar lidar sends over its line, sample after sample.
+
+    A receiver knows a turn complete when the next one has begun. So sample k brings what the beam measured since it
+    last looked ahead, up to the first points after it does so again, at the sample's stamp.
+
+    Args:
+        heard: gives what the host said since the last call. An RPLIDAR is silent until it is asked for scans.
+    """
+
+    def __init__(self, model: Lidar2dModel, heard: Callable[[bool], bytes]) -> None:
+        self._model, self._heard = model, heard
+        self._rest, self._stamp_ns = b"", 0
+        self._asked = model.wire == LD06
+        # An LD06 packet tells a new turn by itself; of an RPLIDAR node only its successor shows that it was one.
+        half = model.points // 2
+        self._cut = (half // LD06_POINTS + 1) * LD06_BYTES if model.wire == LD06 else (half + 2) * NODE_BYTES
+
+    def send(self, sample: Sample, forged: bool) -> bytes:
+        """Return the bytes of one measurement; empty while nobody has asked."""
+        assert isinstance(sample, Scan2d)  # noqa: S101 - attacks keep a sample's kind
+        hello = self._listen()
+        if not self._asked:
+            return b""
+        whole = ld06_bytes(sample, self._model.rate_hz) if self._model.wire == LD06 else self._in_turn(sample)
+        if forged:  # a second transmitter has no turn to continue
+            return whole
+        follows = abs(sample.stamp_ns - self._stamp_ns - NS_PER_S // self._model.rate_hz) <= NS_PER_S // 1000
+        data = hello + (self._rest if follows else b"") + whole[: self._cut]
+        self._rest, self._stamp_ns = whole[self._cut :], sample.stamp_ns
+        return data
+
+    def _in_turn(self, found: Scan2d) -> bytes:
+        count = len(found.angle_rad)
+        return _nodes(found, np.arange(count), turn_at=count // 2)
+
+    def _listen(self) -> bytes:
+        if self._model.wire == LD06:
+            return b""
+        words = self._heard(not self._asked)
+        start, stop = words.rfind(START_STANDARD), words.rfind(STOP)
+        if start > stop:
+            self._asked = True
+            return RPLIDAR_DESCRIPTOR
+        self._asked = self._asked and stop < 0
+        return b""
+
+
+def _nodes(found: Scan2d, order: NDArray[np.int64], turn_at: int) -> bytes:
+    clockwise, out = _clockwise_deg(found), b""
+    for position, at in enumerate(order.tolist()):
         quality = min(round(float(found.intensity[at]) * 63), 63) if found.range_m[at] > 0 else 0
         angle_q6 = round(clockwise[at] * 64) % 23040
         distance_q2 = min(round(float(found.range_m[at]) * 4000), 65535)
-        out += pack("<BHH", quality << 2 | (1 if begins else 2), angle_q6 << 1 | 1, distance_q2)
+        out += pack("<BHH", quality << 2 | (1 if position == turn_at else 2), angle_q6 << 1 | 1, distance_q2)
     return out
+
+
+def _clockwise_deg(found: Scan2d) -> NDArray[np.float64]:
+    return np.asarray((-found.angle_rad.astype(np.float64) * (180 / pi)) % 360.0)
 
 
 def _crc(body: bytes) -> int:

@@ -17,6 +17,7 @@ from edgeguard.sim.clocks import ClockModel
 from edgeguard.sim.gnss import GnssModel
 from edgeguard.sim.inertial import ImuModel
 from edgeguard.sim.lidar import LidarModel
+from edgeguard.sim.lidar2d import RPLIDAR, Lidar2dModel
 from edgeguard.sim.receiver import UBX
 from edgeguard.sim.weather import WORLD_PRESETS
 from edgeguard.sim.wheels import WheelModel
@@ -150,7 +151,18 @@ WHEELS: dict[str, tuple[WheelModel, str]] = {
         WheelModel(ticks_per_m=96 / (2 * pi * 0.31), slip_per_m_s2=0.002),
         "ABS rings of 96 edges, tyres that slip",
     ),
+    "ice": (
+        WheelModel(slip_per_m_s2=0.02),
+        "2048-line encoders, tyres with a tenth of their stiffness: packed snow",
+    ),
 }  # fmt: skip
+LIDARS2D: dict[str, tuple[Lidar2dModel, str]] = {
+    "ld06": (Lidar2dModel(), "LDROBOT LD06: 456 points, 10 turns a second, 12 m"),
+    "rplidar_a1": (
+        Lidar2dModel(points=360, rate_hz=5, range_sigma_m=0.02, wire=RPLIDAR),
+        "SLAMTEC RPLIDAR A1: standard scan of 360 points, 5 turns a second, asked for",
+    ),
+}
 CLOCKS: dict[str, tuple[ClockModel, str]] = {
     "perfect": (ClockModel(), "as scenarios have it"),
     "crystal": (ClockModel(drift_ppm=20.0, jitter_s=70e-6), "a microcontroller's crystal, interrupt latency"),
@@ -160,17 +172,21 @@ CLOCKS: dict[str, tuple[ClockModel, str]] = {
     ),
 }  # fmt: skip
 BOARDS: dict[str, tuple[dict[str, str], str]] = {
-    "street": (dict.fromkeys(("camera", "lidar", "imu", "gnss", "wheels"), "street"), "the default of scenarios"),
+    "street": (
+        {**dict.fromkeys(("camera", "lidar", "imu", "gnss", "wheels"), "street"), "scan2d": "ld06"},
+        "the default of scenarios",
+    ),
     "kitti_car": (
-        {"camera": "kitti", "lidar": "hdl64", "imu": "adis16448", "gnss": "urban", "wheels": "abs"},
+        {"camera": "kitti", "lidar": "hdl64", "imu": "adis16448", "gnss": "urban", "wheels": "abs", "scan2d": "ld06"},
         "a research car with a large lidar",
     ),
     "pi5_rover": (
-        {"camera": "imx219", "lidar": "vlp16", "imu": "mpu6050", "gnss": "neo_m8", "wheels": "abs"},
+        {"camera": "imx219", "lidar": "vlp16", "imu": "mpu6050", "gnss": "neo_m8", "wheels": "abs", "scan2d": "ld06"},
         "Raspberry Pi 5, rolling shutter and cheap inertial unit",
     ),
     "jetson_shuttle": (
-        {"camera": "vga_global", "lidar": "os1_64", "imu": "bmi088", "gnss": "zed_f9p", "wheels": "street"},
+        {"camera": "vga_global", "lidar": "os1_64", "imu": "bmi088", "gnss": "zed_f9p", "wheels": "street",
+         "scan2d": "rplidar_a1"},
         "Jetson Orin Nano with an Ouster",
     ),
 }  # fmt: skip
@@ -183,6 +199,7 @@ def every_preset() -> dict[str, dict[str, str]]:
         "board": dict(BOARDS),
         "camera": dict(CAMERAS),
         "lidar": dict(LIDARS),
+        "scan2d": dict(LIDARS2D),
         "imu": dict(IMUS),
         "gnss": dict(RECEIVERS),
         "wheels": dict(WHEELS),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import fcntl
 import os
+import select
 import termios
 import time
 import tty
@@ -15,6 +16,7 @@ from edgeguard.errors import SensorDisconnectedError
 KERNEL_ROOM_BYTES = 4000
 MAX_BACKLOG_BYTES = 1 << 16  # about 8 s of an IMU line that nobody reads; then bytes are lost, as on a real wire
 _NAP_S = 20e-6
+_LISTEN_S = 0.05  # far more than the kernel takes to hand over a request
 _MAX_NAPS = 30_000  # at least 0.6 s, in practice two: the kernel adds its timer slack to every nap
 
 
@@ -56,6 +58,17 @@ class PtyLine:
             return
         del self._backlog[:sent]
         self._await(waiting + sent)
+
+    def heard(self, wait: bool = False) -> bytes:
+        """Return what the reader wrote since the last call; with `wait`, give it a moment to arrive."""
+        if self._master < 0:
+            return b""
+        if wait:
+            select.select([self._master], [], [], _LISTEN_S)
+        try:
+            return os.read(self._master, KERNEL_ROOM_BYTES)
+        except OSError:  # nothing was said
+            return b""
 
     def unplug(self) -> None:
         """Pull the cable: the reader sees the device go. A second call does nothing."""

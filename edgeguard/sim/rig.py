@@ -1,8 +1,9 @@
 """`SimRig`: a whole sensor rig on a drive through a world, behind the same `Source`s as hardware.
 
-Camera and lidar hand over values. GNSS, IMU and wheels leave as bytes on real pseudo-terminals (NMEA, and our
-authenticated link) and come back through the production serial source and decoders. Waiting on the `ManualClock` is
-what makes the rig go on: whatever is due by the new time is measured, attacked and sent before the wait returns.
+Camera and lidar hand over values. GNSS, IMU, wheels and a planar lidar leave as bytes on real pseudo-terminals (NMEA,
+UBX, our authenticated link, LD06 or RPLIDAR) and come back through the production serial source and decoders. Waiting
+on the `ManualClock` is what makes the rig go on: whatever is due by the new time is measured, attacked and sent before
+the wait returns.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import numpy as np
 from edgeguard.clock import NS_PER_S, ManualClock
 from edgeguard.protocols.gnss import GnssDecoder
 from edgeguard.protocols.link import ImuReading, LinkDecoder, LinkEncoder, WheelReading
+from edgeguard.runtime.ticks import periodic_ticks
+from edgeguard.sensors.scan2d import Ld06Source, RplidarSource
 from edgeguard.sensors.serial import SerialSource
 from edgeguard.sim.ahead import RenderAhead
 from edgeguard.sim.attacks.base import Attack, Injector, Payload, SampleTruth
@@ -29,6 +32,7 @@ from edgeguard.sim.clocks import ClockModel, SensorClock
 from edgeguard.sim.gnss import Gnss, GnssModel
 from edgeguard.sim.inertial import Imu, ImuModel
 from edgeguard.sim.lidar import DEFAULT_LIDAR, LidarModel, sweep
+from edgeguard.sim.lidar2d import DEFAULT_LIDAR2D, LD06, Lidar2dModel, ScanWire, scan
 from edgeguard.sim.memory_source import MemorySource
 from edgeguard.sim.pty_line import PtyLine
 from edgeguard.sim.receiver import NMEA, nmea_epoch, ubx_epoch
@@ -48,6 +52,7 @@ from edgeguard.types import (
     Sample,
     Source,
     SourceInfo,
+    Tick,
     Truth,
     WheelOdometry,
 )
@@ -58,7 +63,10 @@ FORGER = 1000  # added to a node's number, it names the key of who forges that n
 IMU_LATENCY_NS = 2_000_000
 WHEELS_LATENCY_NS = 4_000_000
 GNSS_BAUD, LINK_BAUD = 115_200, 921_600
-ALL_SENSORS = (CAMERA, LIDAR, GNSS, IMU, WHEELS)
+SCAN_LATENCY_NS = 4_000_000  # a new turn shows with its first packet, 2.6 ms of measuring and 2 ms on the wire
+SCAN2D = "scan2d"
+ALL_SENSORS = (CAMERA, LIDAR, GNSS, IMU, WHEELS)  # a rig has these unless it is told
+KNOWN_SENSORS = (*ALL_SENSORS, SCAN2D)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,7 @@ class SerialModels:
     imu: ImuModel = field(default_factory=ImuModel)
     gnss: GnssModel = field(default_factory=GnssModel)
     wheels: WheelModel = field(default_factory=WheelModel)
+    scan2d: Lidar2dModel = DEFAULT_LIDAR2D
 
 
 DEFAULT_MODELS = SerialModels()
@@ -101,8 +110,8 @@ class SimRig:
     Args:
         world: what there is. clock: the drive starts at its time on entry. seed: of sensor noise and attacks.
         attacks: applied in order to what the sensors measured.
-        sensors: which of the five the rig has. models: of IMU, GNSS and wheels. clocks: of some sensors and their way
-            to the host; perfect for the rest.
+        sensors: which of `KNOWN_SENSORS` the rig has. models: of what is on serial lines. clocks: of some sensors and
+            their way to the host; perfect for the rest.
     """
 
     def __init__(
@@ -132,6 +141,17 @@ class SimRig:
         self._stack = ExitStack()
 
     # ---- what a pipeline is given ----------------------------------------------------------------------------
+
+    @property
+    def clock(self) -> ManualClock:
+        """The clock that drives the world."""
+        return self._clock
+
+    def ticks(self, period_ms: int = 100) -> tuple[Tick, ...]:
+        """Return evenly spaced ticks from now to the end of the drive, for `Pipeline.run`."""
+        end_ns = self._origin_ns + round(self.world.duration_s * NS_PER_S)
+        now_ns, period_ns = self._clock.now_ns(), period_ms * 1_000_000
+        return tuple(periodic_ticks(now_ns, period_ns, max(0, end_ns - now_ns) // period_ns))
 
     @property
     def sources(self) -> Mapping[str, Source]:
@@ -238,16 +258,41 @@ class SimRig:
             if sensor not in self._wanted:
                 continue
             line = PtyLine()
-            self._stack.callback(line.unplug)
             info = SourceInfo(sensor, kind, NS_PER_S // rate_hz, line.port)
             source = SerialSource(line.port, baud, decoder, info, self._clock)
-            self._stack.callback(source.close)
-            self._lines[sensor] = line
-            self._sources[sensor] = source
-            # Sample 0 would be lost: a port is opened, and flushed, only after the rig stands.
-            self._streams.append(
-                _Stream(sensor, info.period_ns, latency_ns, 1, measure, _writer(line), line.unplug, to_bytes)
-            )
+            self._add_line(line, source, latency_ns, measure, to_bytes)
+        if SCAN2D in self._wanted:
+            self._add_scanner(self._models.scan2d)
+
+    def _add_scanner(self, model: Lidar2dModel) -> None:
+        line = PtyLine()
+        period_ns = NS_PER_S // model.rate_hz
+        source: SerialSource
+        if model.wire == LD06:
+            source = Ld06Source(line.port, self._clock, period_ns=period_ns)
+        else:
+            source = RplidarSource(line.port, self._clock, mode="standard", period_ns=period_ns)
+
+        def measure(index: int) -> Sample:
+            return scan(self.world, self._time(index, period_ns), model, noise_seed=self._seed)
+
+        self._add_line(line, source, SCAN_LATENCY_NS, measure, ScanWire(model, line.heard).send)
+
+    def _add_line(
+        self,
+        line: PtyLine,
+        source: SerialSource,
+        latency_ns: int,
+        measure: Callable[[int], Sample],
+        to_bytes: Callable[[Sample, bool], bytes],
+    ) -> None:
+        sensor, period_ns = source.info.sensor, source.info.period_ns
+        self._stack.callback(line.unplug)
+        self._stack.callback(source.close)
+        self._lines[sensor] = line
+        self._sources[sensor] = source
+        # Sample 0 would be lost: a port is opened, and flushed, only after the rig stands.
+        self._streams.append(_Stream(sensor, period_ns, latency_ns, 1, measure, _writer(line), line.unplug, to_bytes))
 
     def _time(self, index: int, period_ns: int) -> float:
         return index * period_ns / NS_PER_S
@@ -283,6 +328,8 @@ class SimRig:
         if sample is None:
             return
         payload = sample if stream.encode is None else stream.encode(sample, False)
+        if payload == b"":  # a sensor that was not asked
+            return
         for arriving, arrival_ns in self._injector.route(stream.sensor, stamp_ns, payload, at_ns):
             link = self._clocks.get(stream.sensor)
             if link is None:

@@ -19,7 +19,8 @@ from edgeguard.sim.attacks.base import AttackBase
 from edgeguard.sim.attacks.lidar import GhostPoints
 from edgeguard.sim.attacks.registry import ATTACKS, nearest
 from edgeguard.sim.attacks.system import SYSTEM_PARTS
-from edgeguard.sim.rig import ALL_SENSORS, SimRig
+from edgeguard.sim.equipment import ClockTable, SensorTable, WorldTable, conditions_of, fitted
+from edgeguard.sim.rig import ALL_SENSORS, KNOWN_SENSORS, SimRig
 from edgeguard.sim.world import World
 
 MAX_SCENARIO_BYTES = 1 << 18  # thousands of attacks; anything larger is not a scenario
@@ -58,7 +59,9 @@ class Expect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A drive: its name, what it shows, how long it lasts, its attacks and what must come of them.
 
-    sensors: which of the rig's five take part. attack_expect: one per attack, in their order.
+    sensors: which take part; in a file also tables `[sensors.NAME]`, which become `equipment`. world: a preset's name
+    or a table. board: preset that says which models the sensors are. twin_of: attack scenarios that this drive, on
+    which nobody attacks, could be mistaken for. attack_expect: one per attack, in their order.
     """
 
     name: str
@@ -68,16 +71,31 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sensors: tuple[str, ...] = ALL_SENSORS
     expect: Expect = Expect()
     attack_expect: tuple[AttackExpect, ...] = ()
+    world: str | WorldTable = "clear"
+    board: str = "street"
+    equipment: dict[str, SensorTable] = {}
+    twin_of: tuple[str, ...] = ()
 
     def rig(self, clock: ManualClock, seed: int) -> SimRig:
         """Return the rig that runs this scenario; `seed` decides street, noise and the attacks' randomness.
 
         Raises:
-            ScenarioError: EG-X013 when the seed is not in 0..2^32-1.
+            ScenarioError: EG-X012 for a preset that does not exist, EG-X013 when the seed is not in 0..2^32-1.
         """
+        models = fitted(self.board, self.equipment, f"scenario {self.name}")
+        drive = self.drive(seed)
+        return SimRig(drive, clock, seed, self.sensor_attacks, sensors=self.sensors, **models)
+
+    def drive(self, seed: int) -> World:
+        """Return the world that this scenario drives through; errors as of `rig`."""
         if not 0 <= seed <= MAX_SEED:
             raise ScenarioError(f"seed {seed} is not in 0..{MAX_SEED}", code="EG-X013")
-        return SimRig(World(seed, self.duration_s), clock, seed, self.sensor_attacks, sensors=self.sensors)
+        return World(seed, self.duration_s, conditions_of(self.world, f"scenario {self.name}"))
+
+    @property
+    def unattacked(self) -> Scenario:
+        """The same drive without its attacks and what was expected of them."""
+        return msgspec.structs.replace(self, attacks=(), attack_expect=(), expect=Expect())
 
     @property
     def sensor_attacks(self) -> tuple[AttackBase, ...]:
@@ -112,7 +130,7 @@ def parse_scenario(text: str, origin: str) -> Scenario:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ScenarioError(f"scenario {origin} is no TOML: {error}", code="EG-X011") from error
     where = f"scenario {origin}"
-    _known(tree, Scenario, where, hidden={"attack_expect"})
+    _known(tree, Scenario, where, hidden={"attack_expect", "equipment"})
     raw = tree.pop("attacks", [])
     if not isinstance(raw, list) or not all(isinstance(entry, dict) for entry in raw):
         raise ScenarioError(f"{where}: attacks is no list of tables", code="EG-X012", hint="write [[attacks]]")
@@ -123,13 +141,17 @@ def parse_scenario(text: str, origin: str) -> Scenario:
         attacks.append(_attack(entry, at))
     if isinstance(tree.get("expect"), dict):
         _known(tree["expect"], Expect, f"{where}: expect")
+    if isinstance(tree.get("world"), dict):
+        tree["world"] = _made(tree["world"], WorldTable, f"{where}: world")
+    if isinstance(tree.get("sensors"), dict):
+        tree["equipment"] = {name: _sensor(name, table, where) for name, table in tree["sensors"].items()}
+        tree["sensors"] = tuple(tree["sensors"])
     bare: Scenario = _made(tree, Scenario, where)
     scenario = msgspec.structs.replace(bare, attacks=tuple(attacks), attack_expect=tuple(expects))
     for sensor in scenario.sensors:
-        if sensor not in ALL_SENSORS:
-            raise ScenarioError(
-                f"{where}: no sensor is called {sensor!r}", code="EG-X012", hint=nearest(sensor, list(ALL_SENSORS))
-            )
+        _require_sensor(sensor, where)
+    conditions_of(scenario.world, where)
+    fitted(scenario.board, scenario.equipment, where)
     for number, attack in enumerate(scenario.attacks):
         _require_possible(scenario, number, attack)
     return scenario
@@ -154,6 +176,22 @@ def _read(name_or_path: str | Path) -> str:
         hint = "give a TOML file or one of the names that `edgeguard sim list` shows; "
         hint += nearest(str(name_or_path), list(builtin_scenarios()))
         raise ScenarioError(f"cannot read scenario {name_or_path}", code="EG-X010", hint=hint) from error
+
+
+def _sensor(name: str, table: Any, where: str) -> SensorTable:
+    _require_sensor(name, where)
+    at = f"{where}: sensors.{name}"
+    if isinstance(table, dict) and isinstance(table.get("clock"), dict):
+        table = {**table, "clock": _made(table["clock"], ClockTable, f"{at}: clock")}
+    made: SensorTable = _made(table, SensorTable, at)
+    return made
+
+
+def _require_sensor(name: str, where: str) -> None:
+    if name not in KNOWN_SENSORS:
+        raise ScenarioError(
+            f"{where}: no sensor is called {name!r}", code="EG-X012", hint=nearest(name, list(KNOWN_SENSORS))
+        )
 
 
 def _attack(entry: Mapping[str, Any], where: str) -> AttackBase:
@@ -194,10 +232,10 @@ def _known(
 def _require_possible(scenario: Scenario, number: int, attack: AttackBase) -> None:
     where = f"scenario {scenario.name}: attacks[{number}] ({attack.name})"
     sensor, start_s, end_s = attack.sensor, attack.start_s, attack.end_s
-    known = [*ALL_SENSORS, *SYSTEM_PARTS]
+    known = [*KNOWN_SENSORS, *SYSTEM_PARTS]
     if sensor not in known:
         raise ScenarioError(f"{where}: no sensor is called {sensor!r}", code="EG-X012", hint=nearest(sensor, known))
-    if sensor in ALL_SENSORS and sensor not in scenario.sensors:
+    if sensor in KNOWN_SENSORS and sensor not in scenario.sensors:
         raise ScenarioError(f"{where}: the rig has no {sensor}", code="EG-X012", hint="add it to `sensors`")
     if not 0.0 <= start_s < end_s or start_s > scenario.duration_s:
         raise ScenarioError(f"{where}: start and end are not in order within the drive", code="EG-X012")

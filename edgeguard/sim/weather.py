@@ -8,7 +8,7 @@ Figures and where they come from: contrast falls to 2 % at the meteorological vi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import pi, sqrt
+from math import cos, pi, sin, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ CLEAR_VISIBILITY_M = 1017.0  # town air: contrast falls to 1/e at 260 m
 ROUGHNESS_M3 = {"": 0.0, "A": 16e-6, "B": 64e-6, "C": 256e-6}  # ISO 8608, displacement density at 0.1 cycles per metre
 TUNNEL_M = (55.0, 125.0)  # where a tunnel begins and ends, arc length
 BRIDGE_M = (70.0, 84.0)
+QUEUE_S = (6.0, 11.0, 18.0, 23.0)  # begins to brake, stands, sets off, drives as before
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,8 @@ class Conditions:
     """A world's weather, light and structures.
 
     grade: steepest slope of the hills, rise over run. roughness: ISO 8608 class, "A" to "C", or "" for a plane.
-    visibility_m: meteorological. trucks: parked lorries and vans in the lanes' margin.
+    visibility_m: meteorological. trucks: parked lorries and vans in the lanes' margin. queue: the column stops for a
+    while, see `QUEUE_S`.
     """
 
     grade: float = 0.0
@@ -39,6 +41,7 @@ class Conditions:
     bridge: bool = False
     trucks: bool = False
     crossings: bool = False
+    queue: bool = False
 
     @property
     def extinction_1_m(self) -> float:
@@ -61,6 +64,7 @@ WORLD_PRESETS: dict[str, tuple[Conditions, str]] = {
     "bridge": (Conditions(roughness="A", bridge=True), "a bridge overhead hides half the sky for a moment"),
     "trucks": (Conditions(roughness="A", trucks=True), "lorries parked in the margin: near walls, no ghosts"),
     "busy": (Conditions(roughness="A", crossings=True), "pedestrians cross between the cars"),
+    "queue": (Conditions(queue=True), "the column stands for seven seconds: pictures hardly change, and nothing froze"),
 }  # fmt: skip
 
 
@@ -119,6 +123,28 @@ class Ground:
             float(self._rough @ (rear - front)) / wheelbase_m,
             float(self._rough @ apart) / track_m / sqrt(2.0),
         )
+
+
+def queue_time(t: float) -> tuple[float, float, float]:
+    """Return how far a drive that stands in a queue has come, as time of one that does not, and its two derivatives.
+
+    The share of the speed falls and rises as half a cosine, so acceleration has no steps.
+    """
+    brake, stand, start, gone = QUEUE_S
+    down, up = stand - brake, gone - start
+    if t <= brake:
+        return t, 1.0, 0.0
+    if t < stand:
+        x = pi * (t - brake) / down
+        return brake + (t - brake) / 2 + down / (2 * pi) * sin(x), (1 + cos(x)) / 2, -pi / (2 * down) * sin(x)
+    if t <= start:
+        return brake + down / 2, 0.0, 0.0
+    if t < gone:
+        x = pi * (t - start) / up
+        return (
+            brake + down / 2 + (t - start) / 2 - up / (2 * pi) * sin(x), (1 - cos(x)) / 2, pi / (2 * up) * sin(x)
+        )  # fmt: skip
+    return t - (stand - brake) / 2 - (start - stand) - up / 2, 1.0, 0.0
 
 
 def exposure_of(brightness: Floats, step_s: float, lag_s: float) -> float:

@@ -18,7 +18,7 @@ from edgeguard.sim.actors import BARRIER, CAR, CYCLIST, PEDESTRIAN, Look, add_ac
 from edgeguard.sim.primitives import Z0, Z1, PrimitiveList, Primitives, X, Y, joined
 from edgeguard.sim.road import Road, make_road
 from edgeguard.sim.street import add_street, add_structures
-from edgeguard.sim.weather import BRIDGE_M, CLEAR_DAY, TUNNEL_M, Conditions, Ground
+from edgeguard.sim.weather import BRIDGE_M, CLEAR_DAY, TUNNEL_M, Conditions, Ground, queue_time
 
 EGO_OFFSET_M = -1.75  # right-hand traffic: the middle of the right lane
 MAX_DURATION_S = 600.0  # ten minutes is 8 km of street, about 12 000 primitives: still a few megabytes
@@ -173,20 +173,31 @@ class World:
         rise = float(self.ground.height(np.float64(x), np.float64(y)))  # type: ignore[arg-type]
         return rise + heave, atan(left) + roll, pitch - atan(ahead)
 
-    def _progress(self, t: float) -> float:
+    def _progress(self, t: float, ahead_s: float = 0.0) -> float:
+        """Return the arc length at `t` of who drives as the ego does, `ahead_s` seconds before it."""
+        t = self._pace(t)[0] + ahead_s
         total = _MEAN_SPEED_M_S * t
         for (amplitude, period), phase in zip(_SPEED_WAVES, self._phases, strict=True):
             w = 2 * pi / period
             total -= amplitude / w * (cos(w * t + phase) - cos(phase))
         return total
 
-    def _rate(self, t: float) -> float:
+    def _rate(self, t: float, ahead_s: float = 0.0) -> float:
+        t, pace, _ = self._pace(t)
+        return pace * self._free_rate(t + ahead_s)
+
+    def _rate_change(self, t: float) -> float:
+        t, pace, change = self._pace(t)
+        waves = zip(_SPEED_WAVES, self._phases, strict=True)
+        free = sum(a * 2 * pi / period * cos(2 * pi / period * t + phase) for (a, period), phase in waves)
+        return pace * pace * free + change * self._free_rate(t)
+
+    def _free_rate(self, t: float) -> float:
         waves = zip(_SPEED_WAVES, self._phases, strict=True)
         return _MEAN_SPEED_M_S + sum(a * sin(2 * pi / period * t + phase) for (a, period), phase in waves)
 
-    def _rate_change(self, t: float) -> float:
-        waves = zip(_SPEED_WAVES, self._phases, strict=True)
-        return sum(a * 2 * pi / period * cos(2 * pi / period * t + phase) for (a, period), phase in waves)
+    def _pace(self, t: float) -> tuple[float, float, float]:
+        return queue_time(t) if self.conditions.queue else (t, 1.0, 0.0)
 
     def _require(self, time_s: float) -> None:
         if not 0.0 <= time_s <= self.duration_s:
@@ -266,7 +277,7 @@ class World:
 
     def _arc(self, actor: _Actor, time_s: float) -> float:
         if actor.lead_s:
-            return self._progress(time_s + actor.lead_s)
+            return self._progress(time_s, actor.lead_s)
         return actor.s0_m + actor.speed_m_s * time_s
 
     def _on_road(self, actor: _Actor, time_s: float) -> bool:
@@ -285,7 +296,7 @@ class World:
         if actor.crosses_at_s is not None:
             under_way = 0.0 < (time_s - actor.crosses_at_s) * _WALK_M_S < 2 * abs(actor.offset_m)
             return _WALK_M_S if under_way else 0.0
-        return self._rate(time_s + actor.lead_s) if actor.lead_s else abs(actor.speed_m_s)
+        return self._rate(time_s, actor.lead_s) if actor.lead_s else abs(actor.speed_m_s)
 
     def _draw_actors(self, rng: np.random.Generator) -> tuple[tuple[_Actor, ...], tuple[_Actor, ...]]:
         end = self.road.end_m

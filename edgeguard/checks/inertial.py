@@ -83,7 +83,9 @@ class AccelerationCheck(_WindowCheck):
         # Road vibration and suspension leave 0.1..0.5 m/s in a second's integral, a good road less.
         super().__init__((IMU, WHEELS), history, {"1 s": ResidualMonitor(0.08, 0.5, SPAN_S, 0.32)})
         self._offset = DriftingOffset()
-        # pitch up by the gyro (rad), integral of forward specific force, integral of gravity along the forward axis
+        # Pitch up by the gyro (rad), integral of forward specific force, integral of gravity along the forward axis.
+        # The pitch is what a biased gyro makes of it, many radians in an hour: gravity is taken as linear in it (true
+        # to half a per cent in a real pitch of ten degrees), so that a steady bias stays a steady drift.
         self._imu = Track(KEEP_S, MAX_GAP_S)
         self._lessons: deque[tuple[float, float, float]] = deque()
 
@@ -110,13 +112,14 @@ class AccelerationCheck(_WindowCheck):
             if dt <= MAX_GAP_S:
                 pitch = last[1] + dt * rate
                 velocity = last[2] + dt * accel
-                fallen = last[3] + dt * GRAVITY_M_S2 * 0.5 * (math.sin(last[1]) + math.sin(pitch))
+                fallen = last[3] + dt * GRAVITY_M_S2 * 0.5 * (last[1] + pitch)
             else:
                 self._offset.restart()
         self._imu.append(t, (pitch, velocity, fallen))
 
     def _restart(self) -> None:
         super()._restart()
+        self._imu.clear()
         self._offset.restart()
         self._lessons.clear()
 
@@ -179,6 +182,7 @@ class DriftingOffset:
     # Windows overlap: so many residuals are one.
     _OVERLAP = SPAN_S / STEP_S
     _FLOOR = 0.02
+    # Mounting, biases and hills; what the drift has carried along since the start is no part of it.
     _LIMIT = 4.0
 
     def __init__(self) -> None:
@@ -190,6 +194,7 @@ class DriftingOffset:
         """Forget the offset, keep the drift: after a gap the integrated pitch starts anywhere."""
         self._t: float | None = None
         self._offset, self._var, self._cross = 0.0, self._OFFSET_SD**2, 0.0
+        self._carried = 0.0
         self._past: deque[tuple[float, float]] = deque()
 
     @property
@@ -222,13 +227,15 @@ class DriftingOffset:
         self._t = t
         self._learn_walk(t, measured, dt)
         self._offset += self._drift * dt
+        self._carried += self._drift * dt
         self._var += 2 * dt * self._cross + dt * dt * self._drift_var + dt * self.walk**2
         self._cross += dt * self._drift_var
         self._drift_var += dt * self._DRIFT_WALK**2
         spread = self._var + (noise**2 + (0.4 * slack) ** 2) * self._OVERLAP
         gain, drift_gain = self._var / spread, self._cross / spread
         innovation = measured - self._offset
-        self._offset = min(max(self._offset + gain * innovation, -self._LIMIT), self._LIMIT)
+        own = self._offset - self._carried + gain * innovation
+        self._offset = self._carried + min(max(own, -self._LIMIT), self._LIMIT)
         self._drift = min(max(self._drift + drift_gain * innovation, -0.5), 0.5)
         self._drift_var -= drift_gain * self._cross
         self._cross -= gain * self._cross

@@ -30,6 +30,11 @@ TURNING_RAD_S = math.radians(2.0)
 HEADING_SAMPLES = 10
 # Shortest time over which a heading is said to have left the gyro's.
 MIN_RISE_S = 0.3
+# A heading that has left and stays there: since at least so long, so many times the rise, and no further than so many
+# times where it was when it was found. A gyro with a bias would by then be three times as far.
+STEADY_S, STEADY_RISES, STEADY_GROWTH = 1.0, 2.0, 1.5
+# A speed that was off by all of it within this was a step.
+STEP_RISE_S = 0.5
 # Lag of the receiver is known to about this much once calibrated.
 LAG_SD_S = 0.05
 
@@ -155,6 +160,9 @@ class GnssWheelSpeedCheck(MotionCheck):
             self._push("speed", fix.t, residual, history.speed_offset(*motion), lesson=lesson, speed_m_s=motion[0])
         history.speed_noise_m_s = self._speed.noise
 
+    def _about(self, worst: str) -> str:  # noqa: ARG002
+        return "speed_step" if self._speed.step_s <= STEP_RISE_S else self.quantity
+
     def _renew(self, lesson: tuple[float, ...]) -> float:
         """The residual as today's calibration has it: what it had still to learn then was no noise."""
         measured, v, a, w, lag_s = lesson
@@ -182,6 +190,8 @@ class CourseCheck(MotionCheck):
         self._heading.record = ScoreMonitor("X9.course.heading", NOISE, fits)
         super().__init__((GNSS, IMU), history, monitors | {"heading": self._heading})
         self._spans = (1.0, 3.0)
+        # Since when the heading is off, and by how much it was when that was found.
+        self._left: tuple[float, float] | None = None
 
     def _observe(self) -> None:
         history = self.history
@@ -198,6 +208,16 @@ class CourseCheck(MotionCheck):
             return super()._to_size(worst)
         # Only a gyro that turned as fast as the heading left could explain it: it had no longer than that rise.
         return self._to_power[worst] * self._spans[-1] / max(self._heading.rise_s, MIN_RISE_S)
+
+    def _about(self, worst: str) -> str:
+        if worst != "heading":
+            return self.quantity
+        now_s, off = self.history.now_s, self._heading.size * self._to_power[worst]
+        if self._left is None:
+            self._left = now_s, off
+        since_s, off_then = self._left
+        waited = now_s - since_s >= max(STEADY_S, STEADY_RISES * self._heading.rise_s)
+        return "course_step" if waited and off < STEADY_GROWTH * off_then else "course"
 
     def _compare_heading(self, fix: Fix) -> None:
         history = self.history
@@ -222,6 +242,8 @@ class CourseCheck(MotionCheck):
         lesson = (residual,) if rate < TURNING_RAD_S else None
         to_power = math.degrees(1.0 / (v * self._spans[-1]))
         self._push("heading", fix.t, residual, dead_rad * v, to_power, lesson=lesson, speed_m_s=v)
+        if self._heading.statistic(fix.t) <= 1.0:
+            self._left = None
 
     def _compare(self, before: Fix, fix: Fix, span: float) -> None:
         history = self.history

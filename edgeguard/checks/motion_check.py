@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from edgeguard.checks.motion_drift import DriftMonitor
@@ -100,7 +101,9 @@ class MotionCheck(ABC):
         if statistic > 1.0 and now_s - self._last_s <= STALE_S:
             power = self._power()
             size = self.residuals[worst].size * self._to_size(worst)
-            return self._result(Level.ANOMALY, statistic, power, self._describe(worst), size)
+            found = self._result(Level.ANOMALY, statistic, power, self._describe(worst), size)
+            about = self._about(worst)
+            return found if about == self.quantity else replace(found, quantity=about)
         if now_s - self._last_s > STALE_S:
             return self._result(Level.NOT_OBSERVABLE, 0.0, math.inf, "no comparable samples")
         power = self._power()
@@ -116,6 +119,10 @@ class MotionCheck(ABC):
     def _to_size(self, worst: str) -> float:
         """Factor from residual unit to `power_unit` for what an anomaly is about."""
         return self._to_power[worst]
+
+    def _about(self, worst: str) -> str:  # noqa: ARG002
+        """The quantity of an anomaly, where its course in time says more than the check's own name for it."""
+        return self.quantity
 
     def _describe(self, worst: str) -> str:
         return f"{' and '.join(self.sensors)} disagree on {self.quantity} ({worst})"

@@ -48,6 +48,8 @@ RELEARN_EVERY = 10
 FIRST_SAMPLES = 20
 # Correlation that so many residuals may still have hidden.
 UNSEEN_CORRELATION, UNSEEN_SAMPLES = 5.0, 60.0
+# A step is looked for among so many samples: from this share of the residual on.
+STEP_SAMPLES, NOTHING = 10, 0.3
 # Correlation is looked for over this many samples.
 LAGS = 8
 # A residual teaches once so much time has passed over it without suspicion; of a young stream, that share of its age:
@@ -129,6 +131,9 @@ class DriftMonitor:
         self._zero_t = 0.0
         # How long the sums needed from nothing to where they are, or were when they passed the limit.
         self.rise_s = 0.0
+        # How long the residual itself needed, from below `NOTHING` of what it was when the alarm came.
+        self.step_s = math.inf
+        self._recent: deque[tuple[float, float]] = deque(maxlen=STEP_SAMPLES)
         self.size = 0.0
         self.last = None
 
@@ -165,12 +170,20 @@ class DriftMonitor:
         if self._running <= 1.0:
             self.rise_s = t - self._zero_t + self._period_s
         self._sizes.append(abs(residual))
+        self._recent.append((t, residual))
+        before = self._running
         self._run.append(math.copysign(max(0.0, abs(residual) - offset), residual))
         self._running = max(self._gates(dt), self._up / self._limit, self._down / self._limit)
         if self._running > 1.0:
             self._alarm_t, self._alarm_size = t, self._running
             self.size = sorted(self._sizes)[len(self._sizes) // 2]
+            if before <= 1.0:
+                self.step_s = self._step_s(t, residual)
         self._teach(t, lesson)
+
+    def _step_s(self, t: float, residual: float) -> float:
+        nothing = [s for s, r in self._recent if math.copysign(1.0, residual) * r < NOTHING * abs(residual)]
+        return t - nothing[-1] if nothing else math.inf
 
     def _reference(self, offset: float) -> float:
         """What each sample must exceed, in units of the long-run noise."""

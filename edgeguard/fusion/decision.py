@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.clock import NS_PER_S
-from edgeguard.fusion.signatures import canonical, channels
+from edgeguard.fusion.signatures import SIZE_SD as SIZE_SD_OF
+from edgeguard.fusion.signatures import canonical, channels, rarity
 from edgeguard.types import CheckResult, Level
 
 # With fewer sources than this that see one another the answer would only repeat the priors.
@@ -162,7 +163,7 @@ def _explain(evidence: tuple[Evidence, ...], sensor: str) -> float:
         rows, which = [], []
         for i, e, gains in seen:
             if gains.get(channel) == 0.0:  # its own: a fault there must show
-                rows.append(_own_log(e))
+                rows.append(_own_log(e) + (math.log(rarity(e.quantity, sensor)) if e.fired else 0.0))
             elif channel in gains and not e.calm:  # a coupled one may show
                 rows.append(np.maximum(_coupled_log(e, gains[channel]), logs[i]))
             else:
@@ -197,7 +198,11 @@ def _coupled_log(e: Evidence, gain: float) -> NDArray[np.float64]:
 
 def _sized(e: Evidence, fire: NDArray[np.float64], gain: float, upper: bool = False) -> NDArray[np.float64]:
     """Probability of an alarm that says what this one says; `upper`: also too large a size does not fit."""
-    says, sd = ((FOUND_SHARE * e.power, e.share * e.power), SHARE_SD) if e.sizes is None else (e.sizes, SIZE_SD)
+    says, sd = (
+        (e.sizes, SIZE_SD_OF.get(e.quantity, SIZE_SD))
+        if e.sizes
+        else ((FOUND_SHARE * e.power, e.share * e.power), SHARE_SD)
+    )
     if not (0 < says[0] <= says[1] < math.inf):
         return fire
     off = np.log(says[0] / (gain * GRID))
@@ -230,6 +235,8 @@ class _Latch:
     share: float = 0.0
     sizes: tuple[float, float] | None = None
     power: float = math.inf
+    quantity: str = ""
+    unit: str = ""
 
 
 class Attributor:
@@ -305,12 +312,14 @@ class Attributor:
                 latch.sizes = (latch.sizes[0], max(latch.sizes[1], size))
             if new or share >= latch.share:
                 latch.share, latch.power = max(share, 1.0 + 1e-9), power
+            # What it is about may become clearer while it lasts; once it is over, that stands.
+            latch.quantity, latch.unit = r.quantity, unit
         if share > CALM_SHARE or r.level is Level.ANOMALY:
             latch.uneasy_ns = stamp_ns if latch.uneasy_ns is None else latch.uneasy_ns
         elif latch.fired_ns is None or stamp_ns - latch.fired_ns > LATCH_S * NS_PER_S:
             latch.uneasy_ns = None
         if latch.fired_ns is not None and stamp_ns - latch.fired_ns <= LATCH_S * NS_PER_S:
-            return Evidence(r.check, r.sensors, r.quantity, unit, latch.share, latch.power, latch.sizes)
+            return Evidence(r.check, r.sensors, latch.quantity, latch.unit, latch.share, latch.power, latch.sizes)
         if r.level is Level.NOT_OBSERVABLE or not math.isfinite(power):
             return None
         return Evidence(r.check, r.sensors, r.quantity, unit, share, power)

@@ -173,7 +173,7 @@ class TrackCheck:
         yaw_walk = length**2 * (YAW_NOISE**2 * age_s / 3 + YAW_BIAS_WALK**2 * age_s**3 / 20)
         out = []
         for name, others, r, h, more, unit, scale, quantity in (
-            ("along", WHEELS, residual.real, rotated.real, (SCALE_WANDER * length) ** 2, "m/s", age_s, "speed"),
+            ("along", WHEELS, residual.real, rotated.real, (SCALE_WANDER * length) ** 2, "m/s", age_s, "mean_speed"),
             ("across", IMU, residual.imag, rotated.imag, yaw_walk, "rad", length, "heading"),
         ):
             sigma = math.sqrt(float(h @ p @ h) + drift + more)
@@ -192,7 +192,7 @@ class TrackCheck:
         turn_sd = math.sqrt(gyro + a.lidar_variance_rad + (0.01 * a.gyro_rad) ** 2)
         turn = a.lidar_rad - a.gyro_rad
         return [
-            self._judge(a, "F2.along", (LIDAR, WHEELS), along / along_sd, along_sd / t, "m/s", "speed"),
+            self._judge(a, "F2.along", (LIDAR, WHEELS), along / along_sd, along_sd / t, "m/s", "mean_speed"),
             self._judge(a, "F2.across", (LIDAR, IMU), turn / turn_sd, turn_sd, "rad", "heading"),
         ]
 

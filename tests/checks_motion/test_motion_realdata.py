@@ -214,7 +214,7 @@ ATTACKS: list[tuple[str, Callable[[float], Tamper], set[str], float, str]] = [
     ("along 0.5 m/s", lambda t: drift(t, 0.5, 0), {"X8.speed"}, 2.2, ""),
     ("along -0.5 m/s", lambda t: drift(t, -0.5, 0), {"X8.speed"}, 2.2, ""),
     ("along 1 m/s", lambda t: drift(t, 1, 0), {"X8.speed"}, 1.0, ""),
-    ("along 5 m/s", lambda t: drift(t, 5, 0), {"X8.speed"}, 0.5, ""),
+    ("along 5 m/s", lambda t: drift(t, 5, 0), {"X8.speed"}, 0.5, "gnss"),
     ("across 1 m/s", lambda t: drift(t, 0, 1), {"X9.course"}, 1.0, "gnss"),
     ("across 5 m/s", lambda t: drift(t, 0, 5), {"X9.course"}, 0.5, "gnss"),
     ("jump 30 m", lambda t: other(t, "jump"), {"G1.doppler"}, 0.6, "gnss"),

@@ -248,6 +248,9 @@ def _peak_frames(pairs: Sequence[Alignment]) -> tuple[float | None, float]:
         return None, 0.0
     mean = np.mean([p.shifted for p in known], axis=0)
     noise = np.sqrt(np.sum([p.noise**2 for p in known], axis=0)) / len(known)
+    # Now differs from itself by nothing. An earlier frame that differs by nothing is the same frame: no time to tell.
+    if np.count_nonzero(noise) < noise.size - 1:
+        return None, 0.0
     top, low = int(np.argmax(mean)), int(np.argmin(mean))
     if mean[top] - mean[low] < MIN_MOTION_Z * max(float(np.hypot(noise[top], noise[low])), 1e-6):
         return None, 0.0

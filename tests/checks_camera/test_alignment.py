@@ -129,6 +129,16 @@ def test_honest_drives_and_rests_blame_nobody(rides) -> None:
     assert {c.level for r in empty for c in r} == {Level.NOT_OBSERVABLE}
 
 
+def test_a_picture_that_stands_still_tells_no_time(rides) -> None:
+    """Every earlier frame is the same one: no place on the axis of time fits better, and the freeze has its own check."""
+    drive = rides.drive(36, 24, lidar=True)
+    frozen = [{**t, "camera": drive[min(k, 8)]["camera"]} for k, t in enumerate(drive)]
+
+    results = rides.run(_checks(rig_calibration()), frozen)
+
+    assert {r[0].level for r in results[18:]} == {Level.NOT_OBSERVABLE}
+
+
 def _ground(cloud: PointCloud) -> PointCloud:
     keep = (cloud.xyz[:, 2] < -1.5) & (np.hypot(cloud.xyz[:, 0], cloud.xyz[:, 1]) < 6.0)
     return PointCloud(np.ascontiguousarray(cloud.xyz[keep]), np.full(int(keep.sum()), 0.3, np.float32), 0)

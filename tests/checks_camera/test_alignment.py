@@ -130,7 +130,7 @@ def test_honest_drives_and_rests_blame_nobody(rides) -> None:
 
 
 def test_a_picture_that_stands_still_tells_no_time(rides) -> None:
-    """Every earlier frame is the same one: no place on the axis of time fits better, and the freeze has its own check."""
+    """Every earlier frame is the same one, so none fits better; the freeze has a check of its own."""
     drive = rides.drive(36, 24, lidar=True)
     frozen = [{**t, "camera": drive[min(k, 8)]["camera"]} for k, t in enumerate(drive)]
 

@@ -101,9 +101,9 @@ def main(sweep: Path | None = None) -> None:
     structure = np.ascontiguousarray(thin_points(upright, 0.25)[:, :2])
     moved = np.ascontiguousarray(structure - np.array([0.3, 0.0], np.float32))
     grid = build_normals(structure, 1.0, 140, 0.3)
-    pose, _, _ = refine_pose(moved, np.zeros(3), grid, 1.0, 20)
+    pose, _, _ = refine_pose(moved, np.zeros(3), grid, 20)
     print(f"  scan match of a copy moved by 0.3 m: {pose[0]:.3f} m")
-    report("scan match, one start", best_ms(lambda: refine_pose(moved, np.zeros(3), grid, 1.0, 20)))
+    report("scan match, one start", best_ms(lambda: refine_pose(moved, np.zeros(3), grid, 20)))
 
     image = range_image(*cells)
     report("free-space test", best_ms(lambda: ask_sweep(upright, np.eye(4), image, 0.5, 0.02)))

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.clock import NS_PER_S
-from edgeguard.kernels.ground import height_above_ground
-from edgeguard.kernels.motion import build_normals, refine_pose, score_poses
-from edgeguard.kernels.ranges import MIN_RANGE_M, range_image, to_spherical
+from edgeguard.kernels.motion import Normals, build_normals, refine_pose, score_poses
+from edgeguard.kernels.ranges import MIN_RANGE_M
+from edgeguard.kernels.sweeps import PreparedSweep, choose_points, prepare_sweep
 from edgeguard.kernels.voxels import thin_points
 from edgeguard.types import LIDAR, PointCloud, RigCalibration, SyncedSet
 
@@ -34,6 +34,8 @@ COARSE_CELL_M, FINE_CELL_M = 2.0, 1.0
 COARSE_SIGMA_M, FINE_SIGMA_M = 0.5, 0.3
 COARSE_SIDE = int(2 * (MATCH_RANGE_M + 10) / COARSE_CELL_M)
 FINE_SIDE = int(2 * (MATCH_RANGE_M + 10) / FINE_CELL_M)
+COARSE_STEPS, FINE_STEPS = 15, 20
+SETTLED_M, SETTLED_RAD = 0.01, 1e-4  # of the coarse grid, whose answer is only the fine one's start
 MODE_SHARE = 0.8  # of the best score: in a queue, street and traffic each explain the larger part of the points
 MAX_SPEED_M_S = 60.0  # no road vehicle's sweep-to-sweep search goes further
 MIN_SCORE = 0.25  # typical matches score 0.5 to 0.7; a quarter means that the surfaces were not found again
@@ -115,7 +117,7 @@ class LidarEvidence:
         self._last: LidarFrame | None = None
         self._structure: NDArray[np.float32] | None = None
         self._prior = np.zeros(3)
-        self._pairs: deque[tuple[int, NDArray[np.float64], NDArray[np.float32]]] = deque(maxlen=6)
+        self._pairs: deque[tuple[int, Normals, NDArray[np.float32]]] = deque(maxlen=6)
 
     def frame(self, synced: SyncedSet) -> LidarFrame | None:
         """The prepared sweep of this tick; None when there is no (new, usable) sweep at this tick."""
@@ -137,10 +139,10 @@ class LidarEvidence:
 
         Only the pair of sweeps of the last few ticks can be asked; for older ones the answer is motion's own.
         """
-        for pair_ns, grid, points in self._pairs:
+        for pair_ns, fine, points in self._pairs:
             if pair_ns == motion.end_ns:
                 start = np.array([dx_m, motion.dy_m, motion.yaw_rad])
-                pose, _, score = refine_pose(points, start, grid, FINE_CELL_M, 20)
+                pose, _, score = refine_pose(points, start, fine, FINE_STEPS)
                 good = score > MODE_SHARE * motion.score and abs(pose[1] - motion.dy_m) < 0.3
                 return float(pose[0]) if good and abs(pose[0] - dx_m) < abs(motion.dx_m - dx_m) else motion.dx_m
         return motion.dx_m
@@ -157,17 +159,14 @@ class LidarEvidence:
         if self._last is not None and sample.stamp_ns <= self._last.stamp_ns:
             return None  # the same sweep again, or one from the past: no new evidence
         xyz = np.ascontiguousarray(sample.xyz[:MAX_POINTS], dtype=np.float32)
-        range_m, row, col = to_spherical(xyz)
-        valid = row >= 0
-        if np.count_nonzero(valid) < MIN_POINTS:
+        sweep = prepare_sweep(xyz, self._lidar_height_m)
+        if sweep.xyz.shape[0] < MIN_POINTS:
             return None
-        if not valid.all():
-            kept = np.flatnonzero(valid)
-            xyz, range_m, row, col = xyz.take(kept, axis=0), range_m[kept], row[kept], col[kept]
-        height_m = height_above_ground(xyz, self._lidar_height_m)
-        structure = _structure(xyz, range_m, height_m)
+        structure = _structure(sweep)
         motion, why_not = self._match(sample.stamp_ns, structure)
-        frame = LidarFrame(sample, xyz, range_m, row, col, height_m, range_image(range_m, row, col), motion, why_not)
+        frame = LidarFrame(
+            sample, sweep.xyz, sweep.range_m, sweep.row, sweep.col, sweep.height_m, sweep.image, motion, why_not
+        )
         self._last, self._structure = frame, structure
         self._prior = np.zeros(3) if motion is None else np.array([motion.dx_m, motion.dy_m, motion.yaw_rad])
         return frame
@@ -186,31 +185,34 @@ class LidarEvidence:
         return match_sweeps(self._structure, fine, points, self._prior, self._last.stamp_ns, stamp_ns)
 
 
-def _structure(
-    xyz: NDArray[np.float32], range_m: NDArray[np.float32], height_m: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _structure(sweep: PreparedSweep) -> NDArray[np.float32]:
     """Points of upright things, (M, 2) float32: what a planar match can hold on to."""
-    keep = (
-        (height_m > MIN_HEIGHT_M) & (height_m < MAX_HEIGHT_M) & (range_m < MATCH_RANGE_M) & (range_m > 4 * MIN_RANGE_M)
-    )
-    return np.ascontiguousarray(thin_points(np.ascontiguousarray(xyz[keep]), THIN_M)[:, :2])
+    band = (MIN_HEIGHT_M, MAX_HEIGHT_M, 4 * MIN_RANGE_M, MATCH_RANGE_M)
+    upright = sweep.xyz.take(choose_points(sweep.height_m, sweep.range_m, band), axis=0)
+    return np.ascontiguousarray(thin_points(upright, THIN_M)[:, :2])
+
+
+_YAWS_RAD = np.radians(np.arange(-6.0, 6.1, 1.5))
+_NEAR = np.array([(x, y, a) for x in (-0.5, 0.0, 0.5) for y in (-0.3, 0.0, 0.3) for a in np.radians((-1.0, 0.0, 1.0))])
 
 
 def _search_grid(prior: NDArray[np.float64], dt_s: float) -> NDArray[np.float64]:
     """Start poses: around the last motion, around rest, and forward up to highway speed."""
     reach_m = MAX_SPEED_M_S * dt_s
     forward = np.arange(-0.25 * reach_m, reach_m, 0.5 * COARSE_CELL_M)
-    yaws = np.radians(np.arange(-6.0, 6.1, 1.5))
-    wide = np.array([(x, 0.0, a) for x in forward for a in yaws])
-    near = np.array(
-        [(x, y, a) for x in (-0.5, 0.0, 0.5) for y in (-0.3, 0.0, 0.3) for a in np.radians((-1.0, 0.0, 1.0))]
-    )
-    return np.ascontiguousarray(np.vstack((prior[None, :], prior + near, wide)))
+    near = 1 + _NEAR.shape[0]
+    starts = np.zeros((near + forward.size * _YAWS_RAD.size, 3))
+    starts[:near] = prior
+    starts[1:near] += _NEAR
+    wide = starts[near:].reshape(forward.size, _YAWS_RAD.size, 3)
+    wide[:, :, 0] = forward[:, None]
+    wide[:, :, 2] = _YAWS_RAD
+    return starts
 
 
 def match_sweeps(
     previous_xy: NDArray[np.float32],
-    fine: NDArray[np.float64],
+    fine: Normals,
     points: NDArray[np.float32],
     prior: NDArray[np.float64],
     start_ns: int,
@@ -218,7 +220,7 @@ def match_sweeps(
 ) -> tuple[ScanMotion | None, str]:
     """Planar motion between two sets of upright points.
 
-    previous_xy: (M, 2) float32 m and `fine`, their grid of `FINE_CELL_M`; points: (N, 2) float32 m of the current
+    previous_xy: (M, 2) float32 m and `fine`, their normals of `FINE_CELL_M`; points: (N, 2) float32 m of the current
     sweep; each in its own sensor frame. prior: (3,) expected x, y, yaw.
     Returns the motion, or None and the reason why it is not observable.
     """
@@ -226,10 +228,10 @@ def match_sweeps(
     coarse = build_normals(previous_xy, COARSE_CELL_M, COARSE_SIDE, COARSE_SIGMA_M)
     few = _few(points, COARSE_POINTS)
     starts = _search_grid(prior, dt_s)
-    scores = score_poses(few, starts, coarse, COARSE_CELL_M)
+    scores = score_poses(few, starts, coarse)
     best = [starts[i] for i in np.argsort(-scores)[:4]]
-    settled = [refine_pose(few, start, coarse, COARSE_CELL_M, 15)[0] for start in best]
-    refined = [refine_pose(points, start, fine, FINE_CELL_M, 20) for start in _distinct(settled)]
+    settled = [refine_pose(few, start, coarse, COARSE_STEPS, SETTLED_M, SETTLED_RAD)[0] for start in best]
+    refined = [refine_pose(points, start, fine, FINE_STEPS) for start in _distinct(settled)]
     pose, H, score = max(refined, key=lambda r: r[2])
     if not score > MIN_SCORE:
         return None, "the scan match did not converge"

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeguard.kernels import ground, motion, ranges
+from edgeguard.kernels import ground, motion, ranges, scan_match
 from edgeguard.kernels.projection import MIN_DEPTH_M
 from edgeguard.kernels.voxels import HALF
 
@@ -160,7 +160,7 @@ def thin_points(xyz: NDArray[np.float32], voxel_m: float) -> NDArray[np.float32]
 
 
 def build_normals(xy: NDArray[np.float32], cell_m: float, side: int, max_sigma: float) -> Float64:
-    """Twin of `motion.build_normals`."""
+    """Twin of `motion.build_normals`, as (side, side, 6): points in the cell, then mean and inverse covariance."""
     grid = np.zeros((side, side, 6))
     half = 0.5 * side * cell_m
     points = xy.astype(np.float64)
@@ -169,13 +169,13 @@ def build_normals(xy: NDArray[np.float32], cell_m: float, side: int, max_sigma: 
     cells = np.minimum(((points + half) / cell_m).astype(np.int64), side - 1)
     for a, b in {(int(a), int(b)) for a, b in cells}:
         own = points[(cells == (a, b)).all(axis=1)]
-        if len(own) < motion.MIN_CELL_POINTS:
+        if len(own) < scan_match.MIN_CELL_POINTS:
             continue
-        covariance = np.cov(own.T, bias=True) + motion.MIN_SIGMA_M**2 * np.eye(2)
+        covariance = np.cov(own.T, bias=True) + scan_match.NOISE_M**2 * np.eye(2)
         values, vectors = np.linalg.eigh(covariance)
-        if values[0] > max_sigma**2 + motion.MIN_SIGMA_M**2:
+        if values[0] > max_sigma**2 + scan_match.NOISE_M**2:
             continue
-        scale = np.diag((1.0 / values[0], 1.0 / motion.LONG_AXIS_M**2))
+        scale = np.diag((1.0 / values[0], 1.0 / scan_match.ALONG_M**2))
         inverse = vectors @ scale @ vectors.T
         grid[a, b] = len(own), *own.mean(axis=0), inverse[0, 0], inverse[0, 1], inverse[1, 1]
     return grid
@@ -223,7 +223,13 @@ def refine_pose(
         if not np.linalg.det(damped) > 1e-12:
             break
         step = np.linalg.solve(damped, gradient)
+        each = np.einsum("nki,nkl,nl->ni", J, inverse, error)
+        bend = np.einsum("n,ni,ni->", weight, np.einsum("nkl,nl->nk", inverse, error), turned)
+        true = H - np.einsum("n,ni,nj->ij", weight, each, each) - np.diag((0.0, 0.0, bend))
+        if np.linalg.eigvalsh(true)[0] > 0.0:
+            newton = np.linalg.solve(true, gradient)
+            step = newton if (np.abs(newton) <= 4.0 * np.abs(step) + motion.SLACK).all() else step
         pose -= step
-        if (np.abs(step) < (1e-4, 1e-4, 1e-6)).all():
+        if (np.abs(step) < (motion.SETTLED_M, motion.SETTLED_M, motion.SETTLED_RAD)).all():
             break
     return pose, H, score

@@ -39,6 +39,20 @@ def _cells(flat: NDArray[np.float32], cell: NDArray[np.int32]) -> None:
         cell[i] = s * np.int32(BINS) + np.int32(rho) if inside else np.int32(-1)
 
 
+@njit("void(f8[::1], f8)", cache=True, nogil=True)
+def walk_ground(ground: NDArray[np.float64], lidar_height_m: float) -> None:
+    """Turn the lowest return of each sector's bins, inf for none, into the level of the ground there, in place."""
+    for s in range(SECTORS):
+        level = -lidar_height_m
+        last = 0
+        for b in range(BINS):
+            low = ground[s * BINS + b]
+            if low < np.inf and abs(low - level) <= STEP_M + SLOPE * (b - last):
+                level = low
+                last = b
+            ground[s * BINS + b] = level
+
+
 @njit("void(f4[::1], i4[::1], f8, f8[::1], f4[::1])", cache=True, nogil=True)
 def _heights(
     flat: NDArray[np.float32],
@@ -53,15 +67,7 @@ def _heights(
         if cell[i] >= 0:
             c = np.uint64(cell[i])
             ground[c] = min(ground[c], np.float64(flat[i * _THREE + _TWO]))
-    for s in range(SECTORS):
-        level = -lidar_height_m
-        last = 0
-        for b in range(BINS):
-            low = ground[s * BINS + b]
-            if low < np.inf and abs(low - level) <= STEP_M + SLOPE * (b - last):
-                level = low
-                last = b
-            ground[s * BINS + b] = level
+    walk_ground(ground, lidar_height_m)
     for i in range(np.uint64(cell.shape[0])):
         known = cell[i] >= 0
         level = ground[np.uint64(cell[i]) if known else np.uint64(0)]

@@ -1,185 +1,328 @@
-"""Planar scan matching by normal distributions (Biber & Strasser, IROS 2003).
+"""Planar scan matching by normal distributions (Biber & Strasser, IROS 2003), for a search over many starts.
 
 A pose (x, y, yaw) maps current to previous sensor frame: p_prev = R(yaw) p + (x, y). Driving forward is x > 0.
+
+Points are taken in blocks that stay in the first-level cache: where they fall, and what all of them add up to, are
+vectorised; only fetching their cells is not. Sums over a block may be taken in any order ("reassoc").
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-MIN_CELL_POINTS = 5  # fewer give no covariance worth inverting
-LONG_AXIS_M = 2.0  # along a surface a cell knows next to nothing: points slide
-MIN_SIGMA_M = 0.05  # range noise plus beam footprint: the thinnest distribution a cell may claim
+from edgeguard.kernels.scan_match import build_surfaces
+from edgeguard.kernels.scratch import Scratch
+
+SETTLED_M, SETTLED_RAD = 1e-4, 1e-6
+SLACK = 1e-3  # metres and radians by which a Newton step may always differ
+_BLOCK = 256
+_ROWS = 9  # of block memory: rotated x and y, moved x and y, inverse covariance xx, xy and yy, live, weight
+_SUMS = 17
+_TAIL = 32.0  # exp(-32) is nothing
+_scratch = Scratch()
 
 
-@njit("f8[:,:,::1](f4[:,::1], f8, i8, f8)", cache=True, nogil=True)
-def build_normals(xy: NDArray[np.float32], cell_m: float, side: int, max_sigma: float) -> NDArray[np.float64]:
-    """Normal distribution per cell of a square grid centred on the sensor.
+@dataclass(frozen=True, slots=True, eq=False)
+class Normals:
+    """Normal distributions of the occupied cells of a square grid centred on the sensor.
+
+    index: (side * side + 1,) int32, row of `cells` for each square, 0 for none; the last is for what lies outside.
+    cells: (C, 6) float64: mean x and y, inverse covariance xx, xy and yy, and 1; row 0 is zeros. cell_m: cell edge.
+    """
+
+    index: NDArray[np.int32]
+    cells: NDArray[np.float64]
+    side: int
+    cell_m: float
+
+
+def build_normals(xy: NDArray[np.float32], cell_m: float, side: int, max_sigma: float) -> Normals:
+    """Normal distribution per cell; cells with fewer than `scan_match.MIN_CELL_POINTS` or no surface have none.
 
     Args:
-        xy: (N, 2) float32, metres. cell_m: cell edge. side: cells per axis.
-
-    Returns (side, side, 6) float64: count, mean x, mean y, and the inverse covariance xx, xy, yy; count is 0 where
-    the cell has too few points.
+        xy: (N, 2) float32, metres. cell_m: cell edge. side: cells per axis. max_sigma: of a surface, metres: foliage
+            and clutter are thicker; their sampling moves with the sensor, so that they would vote for rest.
     """
-    grid = np.zeros((side, side, 6), dtype=np.float64)
-    half = 0.5 * side * cell_m
-    for i in range(xy.shape[0]):
-        x = float(xy[i, 0])
-        y = float(xy[i, 1])
-        if not (abs(x) < half and abs(y) < half):
-            continue
-        a = min(int((x + half) / cell_m), side - 1)
-        b = min(int((y + half) / cell_m), side - 1)
-        # sums are taken from the cell's corner, so that squares keep their digits
-        x -= a * cell_m - half
-        y -= b * cell_m - half
-        grid[a, b, 0] += 1.0
-        grid[a, b, 1] += x
-        grid[a, b, 2] += y
-        grid[a, b, 3] += x * x
-        grid[a, b, 4] += x * y
-        grid[a, b, 5] += y * y
-    floor2 = MIN_SIGMA_M * MIN_SIGMA_M
-    for a in range(side):
-        for b in range(side):
-            n = grid[a, b, 0]
-            if n < MIN_CELL_POINTS:
-                grid[a, b, :] = 0.0
-                continue
-            mx = grid[a, b, 1] / n
-            my = grid[a, b, 2] / n
-            xx = grid[a, b, 3] / n - mx * mx + floor2
-            yy = grid[a, b, 5] / n - my * my + floor2
-            xy_ = grid[a, b, 4] / n - mx * my
-            half_trace = 0.5 * (xx + yy)
-            spread = np.sqrt(0.25 * (xx - yy) * (xx - yy) + xy_ * xy_)
-            thin = half_trace - spread
-            if thin > max_sigma * max_sigma + floor2:
-                grid[a, b, :] = 0.0  # foliage and clutter: its sampling moves with the sensor, so it votes for rest
-                continue
-            angle = 0.5 * np.arctan2(2.0 * xy_, xx - yy)  # of the long axis
-            nx = -np.sin(angle)
-            ny = np.cos(angle)
-            along = 1.0 / (LONG_AXIS_M * LONG_AXIS_M)
-            across = 1.0 / thin
-            grid[a, b, 1] = mx + a * cell_m - half
-            grid[a, b, 2] = my + b * cell_m - half
-            grid[a, b, 3] = across * nx * nx + along * ny * ny
-            grid[a, b, 4] = (across - along) * nx * ny
-            grid[a, b, 5] = across * ny * ny + along * nx * nx
-    return grid
+    index = np.empty(side * side + 1, np.int32)
+    room = min(xy.shape[0], side * side) + 1
+    cells = _scratch.array("cells", 6 * room, np.float64).reshape(room, 6)
+    live = _scratch.array("live", room, np.int32)
+    index[-1] = 0
+    count = build_surfaces(xy, cell_m, max_sigma, index[:-1].reshape(side, side), cells, live)
+    kept = cells[:count].copy()
+    kept[1:, 5] = 1.0
+    return Normals(index, kept, side, cell_m)
 
 
-@njit("f8[::1](f4[:,::1], f8[:,::1], f8[:,:,::1], f8)", cache=True, nogil=True)
-def score_poses(
-    xy: NDArray[np.float32], poses: NDArray[np.float64], grid: NDArray[np.float64], cell_m: float
-) -> NDArray[np.float64]:
-    """Mean NDT score, 0..1, of each pose. xy: (N, 2) float32 current points; poses: (K, 3) float64."""
-    side = grid.shape[0]
+@njit("void(f4[::1], f8[::1], i8, f8, f8[:,::1], i4[::1])", cache=True, nogil=True)
+def _place(
+    flat: NDArray[np.float32],
+    pose: NDArray[np.float64],
+    side: int,
+    cell_m: float,
+    block: NDArray[np.float64],
+    square: NDArray[np.int32],
+) -> None:
+    """Rotated and moved points of a block, and the square each falls into."""
+    rx, ry, mx, my = block[0], block[1], block[2], block[3]
+    cos, sin = np.cos(pose[2]), np.sin(pose[2])
+    dx, dy = pose[0], pose[1]
     half = 0.5 * side * cell_m
-    out = np.zeros(poses.shape[0], dtype=np.float64)
-    if xy.shape[0] == 0:
-        return out
+    inverse = 1.0 / cell_m
+    columns = np.int32(side)
+    last = np.int32(side - 1)
+    outside = np.int32(side * side)
+    for t in range(np.uint64(flat.shape[0] // 2)):
+        px = np.float64(flat[np.uint64(2) * t])
+        py = np.float64(flat[np.uint64(2) * t + np.uint64(1)])
+        turned_x = cos * px - sin * py
+        turned_y = sin * px + cos * py
+        x = turned_x + dx
+        y = turned_y + dy
+        inside = (abs(x) < half) & (abs(y) < half)
+        a = min(np.int32((x + half) * inverse), last)
+        b = min(np.int32((y + half) * inverse), last)
+        square[t] = a * columns + b if inside else outside
+        rx[t] = turned_x
+        ry[t] = turned_y
+        mx[t] = x
+        my[t] = y
+
+
+@njit("void(i4[::1], i4[::1], f8[:,::1], f8[:,::1])", cache=True, nogil=True)
+def _fetch(
+    square: NDArray[np.int32], index: NDArray[np.int32], cells: NDArray[np.float64], block: NDArray[np.float64]
+) -> None:
+    """Turn moved points into errors against their cells, with the cells' inverse covariances."""
+    mx, my, xx, xy, yy, live = block[2], block[3], block[4], block[5], block[6], block[7]
+    for t in range(np.uint64(square.shape[0])):
+        c = np.uint64(index[np.uint64(square[t])])
+        mx[t] -= cells[c, 0]
+        my[t] -= cells[c, 1]
+        xx[t] = cells[c, 2]
+        xy[t] = cells[c, 3]
+        yy[t] = cells[c, 4]
+        live[t] = cells[c, 5]
+
+
+@njit("f8(i8, f8[:,::1])", cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _weigh(count: int, block: NDArray[np.float64]) -> float:
+    """Weight of each point, exp(-q / 2) to 4e-8 of itself, 0 without a cell; returns the sum."""
+    ex, ey, xx, xy, yy, live, weight = block[2], block[3], block[4], block[5], block[6], block[7], block[8]
+    total = 0.0
+    for t in range(np.uint64(count)):
+        x, y = ex[t], ey[t]
+        q = 0.5 * (x * x * xx[t] + 2.0 * x * y * xy[t] + y * y * yy[t])
+        u = (q if q < _TAIL else _TAIL) / _TAIL
+        # a Chebyshev fit of exp(-u) over 0..1, raised to the 32nd power
+        p = -0.00012118171798647381
+        p = p * u + 0.001274089960247693
+        p = p * u - 0.008240356909922752
+        p = p * u + 0.04162415464252334
+        p = p * u - 0.16665600674645908
+        p = p * u + 0.499998679397903
+        p = p * u - 0.9999999374035059
+        p = p * u + 0.9999999995114079
+        p *= p
+        p *= p
+        p *= p
+        p *= p
+        p *= p
+        w = live[t] * p
+        weight[t] = w
+        total += w
+    return total
+
+
+@njit("void(i8, f8[:,::1], f8[::1])", cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _add_up(count: int, block: NDArray[np.float64], sums: NDArray[np.float64]) -> None:
+    """Add a block's gradient, Gauss-Newton Hessian, and what a true Hessian has besides."""
+    rx, ry, ex, ey, xx, xy, yy, weight = (
+        block[0], block[1], block[2], block[3], block[4], block[5], block[6], block[8],
+    )  # fmt: skip
+    g0 = g1 = g2 = h00 = h01 = h11 = h02 = h12 = h22 = 0.0
+    u00 = u01 = u11 = u02 = u12 = u22 = turn = 0.0
+    for t in range(np.uint64(count)):
+        w, x, y = weight[t], rx[t], ry[t]
+        fx = xx[t] * ex[t] + xy[t] * ey[t]
+        fy = xy[t] * ex[t] + yy[t] * ey[t]
+        fa = x * fy - y * fx
+        kx = xy[t] * x - xx[t] * y
+        ky = yy[t] * x - xy[t] * y
+        wx, wy, wa = w * fx, w * fy, w * fa
+        g0 += wx
+        g1 += wy
+        g2 += wa
+        h00 += w * xx[t]
+        h01 += w * xy[t]
+        h11 += w * yy[t]
+        h02 += w * kx
+        h12 += w * ky
+        h22 += w * (x * ky - y * kx)
+        u00 += wx * fx
+        u01 += wx * fy
+        u11 += wy * fy
+        u02 += wx * fa
+        u12 += wy * fa
+        u22 += wa * fa
+        turn += wx * x + wy * y
+    sums[1] += g0
+    sums[2] += g1
+    sums[3] += g2
+    sums[4] += h00
+    sums[5] += h01
+    sums[6] += h11
+    sums[7] += h02
+    sums[8] += h12
+    sums[9] += h22
+    sums[10] += u00
+    sums[11] += u01
+    sums[12] += u11
+    sums[13] += u02
+    sums[14] += u12
+    sums[15] += u22
+    sums[16] += turn
+
+
+@njit(
+    "void(f4[::1], f8[:,::1], i4[::1], f8[:,::1], i8, f8, f8[:,::1], i4[::1], f8[::1])",
+    cache=True,
+    nogil=True,
+)
+def _scores(
+    flat: NDArray[np.float32],
+    poses: NDArray[np.float64],
+    index: NDArray[np.int32],
+    cells: NDArray[np.float64],
+    side: int,
+    cell_m: float,
+    block: NDArray[np.float64],
+    square: NDArray[np.int32],
+    out: NDArray[np.float64],
+) -> None:
+    n = flat.shape[0] // 2
     for k in range(poses.shape[0]):
-        c = np.cos(poses[k, 2])
-        s = np.sin(poses[k, 2])
         total = 0.0
-        for i in range(xy.shape[0]):
-            x = c * xy[i, 0] - s * xy[i, 1] + poses[k, 0]
-            y = s * xy[i, 0] + c * xy[i, 1] + poses[k, 1]
-            if not (abs(x) < half and abs(y) < half):
-                continue
-            a = min(int((x + half) / cell_m), side - 1)
-            b = min(int((y + half) / cell_m), side - 1)
-            if grid[a, b, 0] == 0.0:
-                continue
-            dx = x - grid[a, b, 1]
-            dy = y - grid[a, b, 2]
-            q = dx * dx * grid[a, b, 3] + 2.0 * dx * dy * grid[a, b, 4] + dy * dy * grid[a, b, 5]
-            total += np.exp(-0.5 * q)
-        out[k] = total / xy.shape[0]
+        for begin in range(0, n, _BLOCK):
+            count = min(_BLOCK, n - begin)
+            _place(flat[2 * begin : 2 * (begin + count)], poses[k], side, cell_m, block, square)
+            _fetch(square[:count], index, cells, block)
+            total += _weigh(count, block)
+        out[k] = total / max(n, 1)
+
+
+@njit("b1(f8, f8, f8, f8, f8, f8, f8[::1], f8[::1])", cache=True, nogil=True, error_model="numpy")
+def _solve(
+    a00: float,
+    a01: float,
+    a11: float,
+    a02: float,
+    a12: float,
+    a22: float,
+    g: NDArray[np.float64],
+    step: NDArray[np.float64],
+) -> bool:
+    """Step of a symmetric system of three, by Cramer's rule; false where it is not positive definite."""
+    m0 = a11 * a22 - a12 * a12
+    m1 = a01 * a22 - a12 * a02
+    m2 = a01 * a12 - a11 * a02
+    det = a00 * m0 - a01 * m1 + a02 * m2
+    if not (det > 1e-12 and a00 > 0.0 and a00 * a11 - a01 * a01 > 0.0):
+        return False
+    step[0] = (g[0] * m0 - a01 * (g[1] * a22 - a12 * g[2]) + a02 * (g[1] * a12 - a11 * g[2])) / det
+    step[1] = (a00 * (g[1] * a22 - g[2] * a12) - g[0] * m1 + a02 * (a01 * g[2] - g[1] * a02)) / det
+    step[2] = (a00 * (a11 * g[2] - a12 * g[1]) - a01 * (a01 * g[2] - g[1] * a02) + g[0] * m2) / det
+    return True
+
+
+@njit(
+    "f8(f4[::1], f8[::1], i4[::1], f8[:,::1], i8, f8, i8, f8, f8, f8[:,::1], i4[::1], f8[::1])",
+    cache=True,
+    nogil=True,
+)
+def _refine(
+    flat: NDArray[np.float32],
+    pose: NDArray[np.float64],
+    index: NDArray[np.int32],
+    cells: NDArray[np.float64],
+    side: int,
+    cell_m: float,
+    iterations: int,
+    settled_m: float,
+    settled_rad: float,
+    block: NDArray[np.float64],
+    square: NDArray[np.int32],
+    sums: NDArray[np.float64],
+) -> float:
+    """Iterate `pose` in place; sums are those of the last linearisation."""
+    n = flat.shape[0] // 2
+    step, newton = np.zeros(3), np.zeros(3)
+    for _ in range(iterations):
+        sums[:] = 0.0
+        for begin in range(0, n, _BLOCK):
+            count = min(_BLOCK, n - begin)
+            _place(flat[2 * begin : 2 * (begin + count)], pose, side, cell_m, block, square)
+            _fetch(square[:count], index, cells, block)
+            sums[0] += _weigh(count, block)
+            _add_up(count, block, sums)
+        g, h, u = sums[1:4], sums[4:10], sums[10:16]
+        if not _solve(h[0] + 1e-9, h[1], h[2] + 1e-9, h[3], h[4], h[5] + 1e-9, g, step):
+            break  # nothing to hold on to: the pose stays where it is
+        # Near the answer the true Hessian takes fewer steps; a step much longer than Gauss and Newton's is no step.
+        bent = _solve(
+            h[0] - u[0], h[1] - u[1], h[2] - u[2], h[3] - u[3], h[4] - u[4], h[5] - u[5] - sums[16], g, newton
+        )
+        for a in range(3):
+            bent = bent and abs(newton[a]) <= 4.0 * abs(step[a]) + SLACK
+        if bent:
+            step[:] = newton
+        pose -= step
+        if abs(step[0]) < settled_m and abs(step[1]) < settled_m and abs(step[2]) < settled_rad:
+            break
+    score: float = sums[0] / max(n, 1)
+    return score
+
+
+def score_poses(xy: NDArray[np.float32], poses: NDArray[np.float64], normals: Normals) -> NDArray[np.float64]:
+    """Mean NDT score, 0..1, of each pose. xy: (N, 2) float32 current points; poses: (K, 3) float64."""
+    out = np.empty(poses.shape[0], np.float64)
+    block, square = _memory()
+    _scores(xy.reshape(-1), poses, normals.index, normals.cells, normals.side, normals.cell_m, block, square, out)
     return out
 
 
-@njit("Tuple((f8[::1], f8[:,::1], f8))(f4[:,::1], f8[::1], f8[:,:,::1], f8, i8)", cache=True, nogil=True)
 def refine_pose(
-    xy: NDArray[np.float32], start: NDArray[np.float64], grid: NDArray[np.float64], cell_m: float, iterations: int
+    xy: NDArray[np.float32],
+    start: NDArray[np.float64],
+    normals: Normals,
+    iterations: int,
+    settled_m: float = SETTLED_M,
+    settled_rad: float = SETTLED_RAD,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Gauss-Newton on the NDT score from a start pose.
+    """Climb the NDT score from a start pose, by Newton's steps where they are safe, else by Gauss and Newton's.
+
+    Args:
+        xy: (N, 2) float32 current points. start: (3,) float64. iterations: at most so many.
+        settled_m, settled_rad: a step that is shorter is the last.
 
     Returns the pose (3,), the Gauss-Newton Hessian (3, 3) of the weighted squared error in units of the cells' own
     covariances (its inverse bounds the pose covariance), and the mean score at the last linearisation.
     """
-    side = grid.shape[0]
-    half = 0.5 * side * cell_m
-    pose = start.copy()
-    H = np.zeros((3, 3), dtype=np.float64)
-    g = np.zeros(3, dtype=np.float64)
-    score = 0.0
-    for _ in range(iterations):
-        c = np.cos(pose[2])
-        s = np.sin(pose[2])
-        H[:, :] = 0.0
-        g[:] = 0.0
-        total = 0.0
-        for i in range(xy.shape[0]):
-            px = float(xy[i, 0])
-            py = float(xy[i, 1])
-            rx = c * px - s * py
-            ry = s * px + c * py
-            x = rx + pose[0]
-            y = ry + pose[1]
-            if not (abs(x) < half and abs(y) < half):
-                continue
-            a = min(int((x + half) / cell_m), side - 1)
-            b = min(int((y + half) / cell_m), side - 1)
-            if grid[a, b, 0] == 0.0:
-                continue
-            ex = x - grid[a, b, 1]
-            ey = y - grid[a, b, 2]
-            ixx = grid[a, b, 3]
-            ixy = grid[a, b, 4]
-            iyy = grid[a, b, 5]
-            w = np.exp(-0.5 * (ex * ex * ixx + 2.0 * ex * ey * ixy + ey * ey * iyy))
-            total += w
-            jx = -ry
-            jy = rx
-            fx = ixx * ex + ixy * ey
-            fy = ixy * ex + iyy * ey
-            kx = ixx * jx + ixy * jy
-            ky = ixy * jx + iyy * jy
-            g[0] += w * fx
-            g[1] += w * fy
-            g[2] += w * (jx * fx + jy * fy)
-            H[0, 0] += w * ixx
-            H[0, 1] += w * ixy
-            H[1, 1] += w * iyy
-            H[0, 2] += w * kx
-            H[1, 2] += w * ky
-            H[2, 2] += w * (jx * kx + jy * ky)
-        H[1, 0] = H[0, 1]
-        H[2, 0] = H[0, 2]
-        H[2, 1] = H[1, 2]
-        score = total / max(xy.shape[0], 1)
-        # three unknowns: Cramer's rule, with a guard that leaves a degenerate pose where it is
-        a00 = H[0, 0] + 1e-9
-        a11 = H[1, 1] + 1e-9
-        a22 = H[2, 2] + 1e-9
-        m0 = a11 * a22 - H[1, 2] * H[1, 2]
-        m1 = H[0, 1] * a22 - H[1, 2] * H[0, 2]
-        m2 = H[0, 1] * H[1, 2] - a11 * H[0, 2]
-        det = a00 * m0 - H[0, 1] * m1 + H[0, 2] * m2
-        if not det > 1e-12:
-            break
-        d0 = (g[0] * m0 - H[0, 1] * (g[1] * a22 - H[1, 2] * g[2]) + H[0, 2] * (g[1] * H[1, 2] - a11 * g[2])) / det
-        d1 = (a00 * (g[1] * a22 - g[2] * H[1, 2]) - g[0] * m1 + H[0, 2] * (H[0, 1] * g[2] - g[1] * H[0, 2])) / det
-        d2 = (a00 * (a11 * g[2] - H[1, 2] * g[1]) - H[0, 1] * (H[0, 1] * g[2] - H[0, 2] * g[1]) + g[0] * m2) / det
-        pose[0] -= d0
-        pose[1] -= d1
-        pose[2] -= d2
-        if abs(d0) < 1e-4 and abs(d1) < 1e-4 and abs(d2) < 1e-6:
-            break
-    return pose, H, score
+    pose = start.astype(np.float64)
+    block, square = _memory()
+    sums = np.zeros(_SUMS)
+    score = _refine(
+        xy.reshape(-1), pose, normals.index, normals.cells, normals.side, normals.cell_m, iterations, settled_m,
+        settled_rad, block, square, sums,
+    )  # fmt: skip
+    h = sums[4:10]
+    return pose, np.array([[h[0], h[1], h[3]], [h[1], h[2], h[4]], [h[3], h[4], h[5]]]), score
+
+
+def _memory() -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    block = _scratch.array("block", _ROWS * _BLOCK, np.float64).reshape(_ROWS, _BLOCK)
+    return block, _scratch.array("square", _BLOCK, np.int32)

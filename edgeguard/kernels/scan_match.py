@@ -29,7 +29,7 @@ _scratch = Scratch()
 
 
 @njit("i8(f4[:,::1], f8, f8, i4[:,::1], f8[:,::1], i4[::1])", cache=True, nogil=True, error_model="numpy")
-def _build(
+def build_surfaces(
     xy: NDArray[np.float32],
     cell_m: float,
     max_sigma_m: float,
@@ -37,33 +37,35 @@ def _build(
     cells: NDArray[np.float64],
     live: NDArray[np.int32],
 ) -> int:
-    """Cells of the points: mean x, mean y, inverse covariance xx, xy, yy. index: cell of each square, -1 for none.
+    """Cells of the points: mean x, mean y, inverse covariance xx, xy, yy. index: cell of each square, 0 for none.
 
-    live: squares in use, written; returns how many there are. Squares whose points make no surface end at -1.
+    cells: row 0 becomes zeros. live: square of each cell, written; returns one more than there are. Squares whose
+    points make no surface end at 0.
     """
     side = index.shape[0]
     half = 0.5 * side * cell_m
     flat = index.reshape(-1)
-    flat[:] = -1
+    flat[:] = 0
+    cells[0, :] = 0.0
     inverse = 1.0 / cell_m
-    count = 0
+    count = 1
     for i in range(xy.shape[0]):
         x = float(xy[i, 0])
         y = float(xy[i, 1])
         if not ((abs(x) < half) & (abs(y) < half)):
             continue
-        a = np.uint64(np.int32((x + half) * inverse))
-        b = np.uint64(np.int32((y + half) * inverse))
-        square = min(a, np.uint64(side - 1)) * np.uint64(side) + min(b, np.uint64(side - 1))
-        if flat[square] < 0:
+        a = min(np.uint64(np.int32((x + half) * inverse)), np.uint64(side - 1))
+        b = min(np.uint64(np.int32((y + half) * inverse)), np.uint64(side - 1))
+        square = a * np.uint64(side) + b
+        if flat[square] == 0:
             flat[square] = count
             live[count] = np.int32(square)
             cells[count, :] = 0.0
             count += 1
         # sums are taken from the cell's corner, so that squares keep their digits
         c = np.uint64(flat[square])
-        x -= float(np.int64(square) // side) * cell_m - half
-        y -= float(np.int64(square) % side) * cell_m - half
+        x -= np.float64(a) * cell_m - half
+        y -= np.float64(b) * cell_m - half
         cells[c, 0] += x
         cells[c, 1] += y
         cells[c, 2] += x * x
@@ -71,11 +73,11 @@ def _build(
         cells[c, 4] += y * y
         cells[c, 5] += 1.0
     floor2 = NOISE_M * NOISE_M
-    for k in range(count):
+    for k in range(1, count):
         n = cells[k, 5]
         square = np.uint64(live[k])
         if n < MIN_CELL_POINTS:
-            flat[square] = -1
+            flat[square] = 0
             continue
         mx = cells[k, 0] / n
         my = cells[k, 1] / n
@@ -85,18 +87,18 @@ def _build(
         spread = np.sqrt(0.25 * (xx - yy) * (xx - yy) + xy_ * xy_)
         thin = 0.5 * (xx + yy) - spread
         if thin > max_sigma_m * max_sigma_m + floor2:
-            flat[square] = -1
+            flat[square] = 0
             continue
-        angle = 0.5 * np.arctan2(2.0 * xy_, xx - yy)  # of the long axis
-        nx = -np.sin(angle)
-        ny = np.cos(angle)
+        # half of the cosine and sine of twice the long axis' angle: the normal needs no more
+        cos2 = 0.25 * (xx - yy) / spread if spread > 0.0 else 0.5
+        sin2 = 0.5 * xy_ / spread if spread > 0.0 else 0.0
         along = 1.0 / (ALONG_M * ALONG_M)
         across = 1.0 / thin
         cells[k, 0] = mx + float(np.int64(live[k]) // side) * cell_m - half
         cells[k, 1] = my + float(np.int64(live[k]) % side) * cell_m - half
-        cells[k, 2] = across * nx * nx + along * ny * ny
-        cells[k, 3] = (across - along) * nx * ny
-        cells[k, 4] = across * ny * ny + along * nx * nx
+        cells[k, 2] = across * (0.5 - cos2) + along * (0.5 + cos2)
+        cells[k, 3] = (along - across) * sin2
+        cells[k, 4] = across * (0.5 + cos2) + along * (0.5 - cos2)
     return count
 
 
@@ -128,7 +130,7 @@ def _normal_equations(
             continue
         a = min(np.uint64(np.int32((x + half) * inverse)), last)
         b = min(np.uint64(np.int32((y + half) * inverse)), last)
-        if index[a, b] < 0:
+        if index[a, b] == 0:
             continue
         c = np.uint64(index[a, b])
         ex = x - cells[c, 0]
@@ -184,10 +186,10 @@ def match_scans(
         enough_m, enough_rad = (SETTLED_M, SETTLED_RAD) if final else (COARSE_SHARE * cell_m, 1e-3 * cell_m)
         side = int(np.ceil(2.0 * REACH_M / cell_m))
         index = _scratch.array("index", side * side, np.int32).reshape(side, side)
-        room = min(previous.shape[0], side * side)
+        room = min(previous.shape[0], side * side) + 1
         cells = _scratch.array("cells", 6 * room, np.float64).reshape(room, 6)
         live = _scratch.array("live", room, np.int32)
-        _build(previous, cell_m, max(MAX_ROUGHNESS * cell_m, _MIN_ROUGHNESS_M), index, cells, live)
+        build_surfaces(previous, cell_m, max(MAX_ROUGHNESS * cell_m, _MIN_ROUGHNESS_M), index, cells, live)
         for _ in range(ITERATIONS):
             total = _normal_equations(points, pose, index, cells, cell_m, sums)
             score = float(total / max(points.shape[0], 1))

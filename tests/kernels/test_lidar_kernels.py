@@ -169,15 +169,19 @@ def test_scan_matching_equals_its_twin_and_finds_the_motion() -> None:
     c, s = np.cos(true[2]), np.sin(true[2])
     current = ((_street(rng) - true[:2]) @ np.array([[c, -s], [s, c]])).astype(np.float32)
 
-    grid = build_normals(previous, 1.0, 80, 0.3)
-    np.testing.assert_allclose(grid, twin.build_normals(previous, 1.0, 80, 0.3), rtol=1e-4, atol=1e-5)
+    normals = build_normals(previous, 1.0, 80, 0.3)
+    grid = twin.build_normals(previous, 1.0, 80, 0.3)
+    cells = normals.cells[normals.index[:-1]].reshape(80, 80, 6)
+    np.testing.assert_allclose(cells[:, :, :5], grid[:, :, 1:], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(cells[:, :, 5] > 0, grid[:, :, 0] > 0)
+    assert normals.index[-1] == 0
     poses = np.array([[0.0, 0, 0], true, [0.5, 0.1, -0.02]])
-    scores = score_poses(current, poses, grid, 1.0)
+    scores = score_poses(current, poses, normals)
     np.testing.assert_allclose(scores, twin.score_poses(current, poses, grid, 1.0), rtol=1e-6)
     assert scores.argmax() == 1
 
     start = np.array([0.6, 0.0, 0.0])
-    pose, H, score = refine_pose(current, start, grid, 1.0, 20)
+    pose, H, score = refine_pose(current, start, normals, 20)
     want_pose, want_H, want_score = twin.refine_pose(current, start, grid, 1.0, 20)
     np.testing.assert_allclose(pose, want_pose, atol=1e-5)
     np.testing.assert_allclose(H, want_H, rtol=1e-3)
@@ -189,11 +193,11 @@ def test_scan_matching_survives_degenerate_input() -> None:
     """Empty, coincident, NaN and absurd points leave the start pose and raise nothing."""
     for points in (np.zeros((0, 2)), np.zeros((50, 2)), np.full((9, 2), np.nan), np.full((9, 2), 3e38)):
         xy = points.astype(np.float32)
-        grid = build_normals(xy, 1.0, 20, 0.3)
-        pose, _, score = refine_pose(xy, np.zeros(3), grid, 1.0, 5)
+        normals = build_normals(xy, 1.0, 20, 0.3)
+        pose, _, score = refine_pose(xy, np.zeros(3), normals, 5)
         assert np.isfinite(pose).all()
         assert 0.0 <= score <= 1.0
-        assert np.isfinite(score_poses(xy, np.zeros((1, 3)), grid, 1.0)).all()
+        assert np.isfinite(score_poses(xy, np.zeros((1, 3)), normals)).all()
 
 
 def test_a_point_nearer_than_the_surface_was_seen_through() -> None:

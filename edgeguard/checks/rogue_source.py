@@ -46,6 +46,9 @@ NO_MATCH = 0.05
 LOOKS = 4000.0
 # A match at a lag shorter than this is the freeze check's business.
 LOOP_MIN_LAG = 2
+# Who plays a recording by the clock leaves a sample out now and then, or says one twice: on a line with jitter, a run
+# goes on where the next match is no further than this from its lag. Such a sample does not count.
+LOOP_SLIP = 2
 
 
 class SourceCheck:
@@ -219,7 +222,7 @@ class ReplayCheck:
         before = self._where.get(values)
         if self._run and not self._rest and self._in_step(values):
             self._run += 1
-        else:
+        elif not (self._run and not self._rest and self._slips(values)):
             if self._run:
                 # A run that ended by itself was an accident: it teaches how often those come.
                 self._matches += self._run - 1
@@ -242,6 +245,15 @@ class ReplayCheck:
         """Whether the sample `lag` ago said the same."""
         place = len(self._order) - self._lag
         return place >= 0 and self._order[place] == values
+
+    def _slips(self, values: tuple[float, ...]) -> bool:
+        """Whether a sample beside the one `lag` ago said the same; the run goes on from there."""
+        for slip in range(-LOOP_SLIP, LOOP_SLIP + 1):
+            place = len(self._order) - self._lag - slip
+            if slip and 0 <= place < len(self._order) and self._order[place] == values:
+                self._lag += slip
+                return self._lag >= LOOP_MIN_LAG
+        return False
 
     def _limit(self) -> float:
         p = min(max(self._matches / self._looks, 1e-3), 0.9999)

@@ -32,7 +32,7 @@ class GnssModel:
     over ten seconds the position moves by 0.2-0.3 m (1 sigma) against the truth: the size of a real drive's
     displacement residuals over one to five seconds.
 
-    constellation: tell the satellites too, once a second. wire: `receiver.NMEA` or `receiver.UBX`.
+    constellation: tell the satellites too, once a second; without, no tunnel and no jammer shows in them. wire: `receiver.NMEA` or `receiver.UBX`.
     """
 
     rate_hz: int = 10
@@ -43,7 +43,7 @@ class GnssModel:
     fast_time_s: float = 8.0
     white_sigma_m: float = 0.02
     velocity_sigma_m_s: float = 0.05
-    constellation: bool = False
+    constellation: bool = True
     wire: str = NMEA
     open_sky_dbhz: float = 47.0
     fading_dbhz: float = 1.2

@@ -134,8 +134,8 @@ CAMERAS: dict[str, tuple[CameraModel, str]] = {
     ),
 }  # fmt: skip
 RECEIVERS: dict[str, tuple[GnssModel, str]] = {
-    "street": (GnssModel(), "10 Hz NMEA without satellites: the default of scenarios"),
-    "urban": (GnssModel(constellation=True), "with satellites in view: GSV every second"),
+    "street": (GnssModel(), "10 Hz NMEA, satellites in view every second: the default of scenarios"),
+    "bare": (GnssModel(constellation=False), "10 Hz NMEA without satellites: GGA and RMC alone"),
     "zed_f9p": (
         GnssModel(constellation=True, wire=UBX, slow_sigma_m=0.8, velocity_sigma_m_s=0.03, latency_s=0.08),
         "u-blox F9 class without corrections: UBX NAV-PVT and NAV-SAT",
@@ -177,7 +177,7 @@ BOARDS: dict[str, tuple[dict[str, str], str]] = {
         "the default of scenarios",
     ),
     "kitti_car": (
-        {"camera": "kitti", "lidar": "hdl64", "imu": "adis16448", "gnss": "urban", "wheels": "abs", "scan2d": "ld06"},
+        {"camera": "kitti", "lidar": "hdl64", "imu": "adis16448", "gnss": "street", "wheels": "abs", "scan2d": "ld06"},
         "a research car with a large lidar",
     ),
     "pi5_rover": (

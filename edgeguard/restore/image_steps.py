@@ -65,6 +65,25 @@ class Median(_Step, frozen=True, tag="median"):
         return upper_median_2x2(pixels) if self.size_px == 2 else as_u8(cv2.medianBlur(pixels, self.size_px))
 
 
+class RowMedian(_Step, frozen=True, tag="row-median"):
+    """Median of five neighbours in the row: takes narrow upright structure such as rain, and nothing broad."""
+
+    def apply(self, pixels: Pixels, draw: Draw) -> Pixels:  # noqa: ARG002
+        """Return (H, W, 3) uint8."""
+        return self.of(pixels)
+
+    @staticmethod
+    def of(pixels: Pixels) -> Pixels:
+        """Return the row median of (H, W) or (H, W, C) uint8, borders repeated."""
+        pad = [(0, 0), (2, 2), (0, 0)][: pixels.ndim]
+        wide = np.pad(pixels, pad, mode="edge")
+        a, b, c, d, e = (wide[:, k : k + pixels.shape[1]] for k in range(5))
+        # Median of five by comparisons: drop the least and the greatest of two pairs, then take the middle of three.
+        low = np.maximum(np.minimum(a, b), np.minimum(c, d))
+        high = np.minimum(np.maximum(a, b), np.maximum(c, d))
+        return as_u8(np.maximum(np.minimum(low, high), np.minimum(np.maximum(low, high), e)))
+
+
 class Jpeg(_Step, frozen=True, tag="jpeg"):
     """Encode and decode as baseline JPEG with 4:2:0 chroma."""
 
@@ -200,6 +219,7 @@ class Sharpen(_Step, frozen=True, tag="sharpen"):
 ImageStep = (
     BitDepth
     | Median
+    | RowMedian
     | Jpeg
     | Bilateral
     | NonLocalMeans

@@ -23,6 +23,7 @@ from edgeguard.restore.image_steps import (
     Median,
     NonLocalMeans,
     ResizePad,
+    RowMedian,
     Sharpen,
     Stretch,
     TotalVariation,
@@ -33,6 +34,7 @@ STEPS: tuple[ImageStep, ...] = (
     Median(size_px=2),
     Median(size_px=3),
     Median(size_px=5),
+    RowMedian(),
     Jpeg(),
     Jpeg(quality=(30, 70)),
     Bilateral(),
@@ -76,6 +78,14 @@ def test_the_2x2_median_is_the_upper_median_of_the_pixel_and_its_upper_left_neig
             rows, columns = [max(y - 1, 0), y], [max(x - 1, 0), x]
             window = frame[np.ix_(rows, columns)].reshape(4, 3)
             np.testing.assert_array_equal(got[y, x], np.sort(window, axis=0)[2])
+
+
+def test_the_row_median_is_the_median_of_five_neighbours_in_the_row() -> None:
+    """By sorting, borders repeated."""
+    frame = np.random.default_rng(2).integers(0, 256, (9, 14, 3)).astype(np.uint8)
+    wide = np.pad(frame, ((0, 0), (2, 2), (0, 0)), mode="edge")
+    expected = np.median(np.stack([wide[:, k : k + 14] for k in range(5)]), axis=0)
+    np.testing.assert_array_equal(RowMedian.of(frame), expected)
 
 
 @pytest.mark.parametrize("bits", range(1, 8))

@@ -45,6 +45,7 @@ class SensorClock:
         self.model = model
         self._key = [seed, 0xC10C, *sensor.encode()]
         self._busy_until_ns = 0
+        self._last_ns = 0
 
     def device_ns(self, true_ns: int) -> int:
         """Return what the sensor's clock shows at `true_ns` after the start."""
@@ -53,8 +54,8 @@ class SensorClock:
     def arrivals(self, index: int, sent_ns: int, size: int = 0) -> tuple[int, ...]:
         """Return when sample `index` arrives, once, twice or never.
 
-        `size`: bytes on the line; a line that is still busy with what came before makes it wait, so samples must then
-        be asked for in the order they are sent.
+        `size`: bytes on a line. It keeps their order, whatever the jitter, and makes them wait while it is still busy
+        with what came before, so samples must then be asked for in the order they are sent.
         """
         m = self.model
         if m.perfect:
@@ -68,6 +69,8 @@ class SensorClock:
         if lost < m.loss:
             return ()
         arrival = sent_ns + round(wait * m.jitter_s * NS_PER_S)
+        if size > 0:
+            arrival = self._last_ns = max(arrival, self._last_ns)
         if late < m.reorder:
             arrival += round(m.reorder_s * NS_PER_S)
         if twice < m.duplication:

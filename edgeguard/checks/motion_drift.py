@@ -155,7 +155,8 @@ class DriftMonitor:
         if 0.0 < dt < 1.0:
             self._period_s += 0.1 * (dt - self._period_s)
         self._t, self.last = t, residual
-        if self.record is not None and self.record.listener is not None:
+        # A calibration hears what teaches. What a turn leaves is geometry, which the open offset answers for, no noise.
+        if lesson is not None and self.record is not None and self.record.listener is not None:
             self.record.listener(t, residual, speed_m_s)
         z = residual / (self.sigma * self._root)
         reference = self._reference(offset)

@@ -5,6 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
+
+from edgeguard.checks.fitting import Scores, fit_scores
+from edgeguard.checks.motion_drift import DriftMonitor
+from edgeguard.checks.scores import Prior, ScoreMonitor
 from edgeguard.types import ImuSample, Sample
 
 PITCH_BIAS_RAD_S = 0.02  # 1.1 deg/s, a consumer gyro's at switching on
@@ -35,3 +40,19 @@ def test_an_accelerometer_beside_a_biased_pitch_gyro_is_still_judged(drives: Any
     found = find(drives(2, 104, "highway"), pushed)
     assert 100.0 <= found.pop("X7.accel imu+wheels") < 102.5
     assert all(t >= 100.0 for t in found.values())
+
+
+def test_a_calibration_hears_what_teaches_and_no_turns():
+    """What a turn leaves of a heading is lever arm and lag, which the open offset answers for; it widens no fit."""
+    monitor = DriftMonitor(0.04, 0.3, 0.15)
+    monitor.record = ScoreMonitor("X9.course.heading", Prior(0.0, 0.15, "m/s"))
+    heard = Scores.of(monitor.record)
+    rng = np.random.default_rng(4)
+    for k in range(900):
+        turning = k % 90 < 45
+        residual = float(rng.normal(0.6 if turning else 0.0, 0.07))
+        monitor.push(0.1 * k, residual, 1.5 if turning else 0.1, None if turning else (residual,), 9.0)
+
+    assert len(heard.score) == 450
+    (fitted,) = fit_scores(heard, 1.0, rng)
+    assert fitted.bin.fit.sigma < 0.1

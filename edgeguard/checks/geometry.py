@@ -13,6 +13,7 @@ from edgeguard.checks.camera_blind import BlindCheck
 from edgeguard.checks.camera_evidence import CameraEvidence
 from edgeguard.checks.camera_focus import FocusCheck
 from edgeguard.checks.camera_lidar_freeze import PayloadFreezeCheck
+from edgeguard.checks.camera_light import RoadLightCheck
 from edgeguard.checks.camera_overlay import OverlayCheck
 from edgeguard.checks.camera_replay import CutCheck, ReplayCheck
 from edgeguard.checks.lidar_evidence import LidarEvidence
@@ -39,8 +40,8 @@ def build_geometry_checks(
         fits: what clean data of this rig look like, for the checks that have a monitor.
     """
     checks: list[Check] = []
+    seen = CameraEvidence()
     if CAMERA in sensors:
-        seen = CameraEvidence()
         checks += [BlindCheck(), PayloadFreezeCheck(CAMERA), FocusCheck(seen, fits), BandingCheck(seen, fits)]
         checks += [ReplayCheck(seen), CutCheck(seen), OverlayCheck(seen, calibration)]
     if LIDAR in sensors:
@@ -52,6 +53,7 @@ def build_geometry_checks(
         if WHEELS in sensors:
             checks.append(SpeedCheck(shared))
         if CAMERA in sensors and calibration is not None:
+            checks.append(RoadLightCheck(seen, shared, calibration))
             pairs = AlignmentEvidence(shared, calibration)
             late = TimeOffsetCheck(pairs, fits)
             checks += [late, ExtrinsicCheck(pairs, late, fits)]

@@ -20,6 +20,7 @@ from edgeguard.sensors.camera_decode import MAX_IMAGE_PIXELS, UNDECODABLE, decod
 from edgeguard.types import (
     FrameResult,
     GnssFix,
+    GnssSignal,
     Image,
     ImuSample,
     LineStats,
@@ -230,6 +231,15 @@ class _Imu(msgspec.Struct):
     edgeguard: _Ours
 
 
+class _Signal(msgspec.Struct):
+    system: str
+    number: int
+    cn0_dbhz: float | None
+    elevation_deg: float | None = None
+    residual_m: float | None = None
+    used: bool = False
+
+
 class _OursGnss(_Ours, kw_only=True):
     latitude_deg: float | None
     longitude_deg: float | None
@@ -242,6 +252,10 @@ class _OursGnss(_Ours, kw_only=True):
     horizontal_accuracy_m: float | None = None
     speed_accuracy_m_s: float | None = None
     cn0_dbhz: tuple[float | None, ...] = ()
+    signals: tuple[_Signal, ...] = ()
+    spoof_state: int | None = None
+    jam_state: int | None = None
+    agc_share: float | None = None
 
 
 class _LocationFix(msgspec.Struct):
@@ -333,6 +347,11 @@ def _to_gnss(sensor: str, m: _LocationFix) -> Sample | str:
         e.stamp_ns, e.latitude_deg, e.longitude_deg, e.altitude_m, e.speed_m_s, e.course_deg, e.satellites, e.hdop,
         e.fix_quality, sensor, e.device_stamp_ns, e.horizontal_accuracy_m, e.speed_accuracy_m_s,
         tuple(value for value in e.cn0_dbhz if value is not None),
+        tuple(
+            GnssSignal(s.system, s.number, s.cn0_dbhz, s.elevation_deg, s.residual_m, s.used)
+            for s in e.signals if s.cn0_dbhz is not None
+        ),
+        e.spoof_state, e.jam_state, e.agc_share,
     )  # fmt: skip
 
 
@@ -452,9 +471,11 @@ def encode_log(stamp_ns: int, level: int, message: str) -> bytes:
 def encode_camera_calibration(rig: RigCalibration, stamp_ns: int) -> bytes:
     K = rig.camera_matrix
     width, height = rig.image_size_px
+    lens = [*rig.distortion, *(0.0,) * (5 - len(rig.distortion))] if rig.distortion else []
     return encode_json({
         "timestamp": timestamp(stamp_ns), "frame_id": "camera", "width": width, "height": height,
-        "distortion_model": "", "D": [], "K": K.ravel().tolist(), "R": np.eye(3).ravel().tolist(),
+        "distortion_model": "plumb_bob" if rig.distortion else "",
+        "D": lens, "K": K.ravel().tolist(), "R": np.eye(3).ravel().tolist(),
         "P": np.hstack([K, np.zeros((3, 1))]).ravel().tolist(),
     })  # fmt: skip
 

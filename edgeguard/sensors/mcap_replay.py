@@ -63,6 +63,8 @@ class _Rig(msgspec.Struct):
     T_cam_lidar: list[list[float]]
     image_size_px: tuple[int, int]
     lidar_height_m: float
+    distortion: tuple[float, ...] = ()
+    R_cam_imu: list[list[float]] | None = None
 
 
 class McapRecording:
@@ -220,4 +222,7 @@ def _calibration(text: str) -> RigCalibration | None:
     width, height = rig.image_size_px
     if K.shape != (3, 3) or T.shape != (4, 4) or abs(np.linalg.det(K)) < 1e-6 or not 0 < width * height < 10**9:
         raise ValueError("calibration")
-    return RigCalibration(K, T, (width, height), rig.lidar_height_m)
+    turn = None if rig.R_cam_imu is None else np.array(rig.R_cam_imu, np.float64)
+    if (turn is not None and turn.shape != (3, 3)) or len(rig.distortion) not in (0, 4, 5):
+        raise ValueError("calibration")
+    return RigCalibration(K, T, (width, height), rig.lidar_height_m, rig.distortion, turn)

@@ -74,6 +74,11 @@ SCHEMAS: dict[str, bytes] = {
                 latitude_deg=_MAYBE, longitude_deg=_MAYBE, altitude_m=_MAYBE, speed_m_s=_MAYBE, course_deg=_MAYBE,
                 satellites=_MAYBE_INTEGER, hdop=_MAYBE, fix_quality=_INTEGER,
                 horizontal_accuracy_m=_MAYBE, speed_accuracy_m_s=_MAYBE, cn0_dbhz=_list(_MAYBE),
+                signals=_list({"type": "object", "properties": {
+                    "system": _TEXT, "number": _INTEGER, "cn0_dbhz": _MAYBE, "elevation_deg": _MAYBE,
+                    "residual_m": _MAYBE, "used": _FLAG,
+                }}),
+                spoof_state=_MAYBE_INTEGER, jam_state=_MAYBE_INTEGER, agc_share=_MAYBE,
             ),
         },
         "foxglove.LaserScan": {

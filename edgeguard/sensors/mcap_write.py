@@ -165,6 +165,8 @@ class McapSink:
                 "T_cam_lidar": calibration.T_cam_lidar.tolist(),
                 "image_size_px": list(calibration.image_size_px),
                 "lidar_height_m": calibration.lidar_height_m,
+                "distortion": list(calibration.distortion),
+                "R_cam_imu": None if calibration.R_cam_imu is None else calibration.R_cam_imu.tolist(),
             }
             about["calibration"] = encode_json(rig).decode()
         return about

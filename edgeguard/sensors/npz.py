@@ -23,6 +23,7 @@ from edgeguard.types import (
     LIDAR,
     WHEELS,
     GnssFix,
+    GnssSignal,
     Image,
     ImuSample,
     PointCloud,
@@ -46,6 +47,10 @@ NOT_FINITE, UNREADABLE = "not_finite", "unreadable"
 # Of one fix; receivers track about a hundred signals.
 MAX_CN0 = 512
 _ANY_WIDTH = (-1,)
+# Columns of a signal: system's letter, number, C/N0, elevation, residual, used.
+_SIGNALS = (-1, 6)
+# Numbers that count: -1 is "not known".
+_COUNTS = ("satellites", "spoof_state", "jam_state")
 # What `save_npz` holds in memory at most.
 MAX_SAVED_BYTES = 4 << 30
 _HINT = "docs/formats/npz-recording.md lists the arrays"
@@ -76,9 +81,10 @@ LAYOUTS: Mapping[str, _Layout] = {
         optional={
             **dict.fromkeys(
                 ("altitude_m", "speed_m_s", "course_deg", "hdop", "satellites", "fix_quality", "horizontal_accuracy_m",
-                 "speed_accuracy_m_s"), (),
+                 "speed_accuracy_m_s", "spoof_state", "jam_state", "agc_share"), (),
             ),
             "cn0_dbhz": _ANY_WIDTH,
+            "signals": _SIGNALS,
         },
     ),
     WHEELS: _Layout(
@@ -247,7 +253,19 @@ class NpzRecording:
         fits = all(v.shape == s and np.isfinite(v).all() for v, s in zip((K, T, size, height), shapes, strict=True))
         if not fits or not (size > 0).all() or (size > 1e5).any() or abs(np.linalg.det(K)) < 1e-6:
             raise self._unfit("has a calibration that describes no camera")
-        return RigCalibration(K, T, (int(size[0]), int(size[1])), float(height[0]))
+        distortion = self._optional_geometry("distortion", ((4,), (5,)))
+        turn = self._optional_geometry("R_cam_imu", ((3, 3),))
+        lens = () if distortion is None else tuple(distortion.tolist())
+        return RigCalibration(K, T, (int(size[0]), int(size[1])), float(height[0]), lens, turn)
+
+    def _optional_geometry(self, name: str, shapes: tuple[tuple[int, ...], ...]) -> NDArray[np.float64] | None:
+        array = self._file.arrays.get(name)
+        if array is None or not array.whole:
+            return None
+        values = array.all().astype(np.float64)
+        if values.shape not in shapes or not np.isfinite(values).all():
+            raise self._unfit(f"has a {name} that is none")
+        return values
 
     def _unfit(self, what: str) -> RecordingError:
         return RecordingError(f"{self._file.name} {what}", code="EG-N076", hint=_HINT)
@@ -259,8 +277,8 @@ def _is_picture(array: NpzArray) -> bool:
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    if wanted == _ANY_WIDTH:
-        return len(shape) == 2 and shape[1] <= MAX_CN0
+    if wanted[:1] == _ANY_WIDTH:
+        return len(shape) == 1 + len(wanted) and shape[1] <= MAX_CN0 and shape[2:] == wanted[1:]
     return shape[1:] == wanted
 
 
@@ -301,15 +319,34 @@ def _gnss(stamp_ns: int, device_ns: int | None, cells: Cells) -> Sample | str:
     latitude_deg, longitude_deg = float(cells["latitude_deg"]), float(cells["longitude_deg"])
     if not (abs(latitude_deg) <= 90.0 and abs(longitude_deg) <= 360.0):
         return NOT_FINITE
-    names = ("altitude_m", "speed_m_s", "course_deg", "hdop", "horizontal_accuracy_m", "speed_accuracy_m_s")
+    names = (
+        "altitude_m",
+        "speed_m_s",
+        "course_deg",
+        "hdop",
+        "horizontal_accuracy_m",
+        "speed_accuracy_m_s",
+        "agc_share",
+    )
     told: dict[str, Any] = {name: _known(cells.get(name)) for name in names}
-    satellites, quality = _known(cells.get("satellites")), _known(cells.get("fix_quality"))
+    for name in _COUNTS:
+        count = _known(cells.get(name))
+        told[name] = None if count is None or count < 0 else int(count)
+    quality = _known(cells.get("fix_quality"))
     return GnssFix(
         stamp_ns, latitude_deg, longitude_deg, **told,
-        satellites=None if satellites is None or satellites < 0 else int(satellites),
         fix_quality=1 if quality is None else int(quality), device_stamp_ns=device_ns,
         cn0_dbhz=tuple(float(v) for v in cells.get("cn0_dbhz", ()) if math.isfinite(v)),
+        signals=tuple(signal for row in cells.get("signals", ()) if (signal := _signal(row)) is not None),
     )  # fmt: skip
+
+
+def _signal(row: NDArray[Any]) -> GnssSignal | None:
+    """One satellite; None for a row that only fills up, or that names no system and number."""
+    letter, number, cn0, elevation, residual, used = (float(v) for v in row)
+    if not (65 <= letter <= 90 and 0 <= number < 2**31 and math.isfinite(cn0)):
+        return None
+    return GnssSignal(chr(int(letter)), int(number), cn0, _known(elevation), _known(residual), used == 1.0)
 
 
 def _wheels(stamp_ns: int, device_ns: int | None, cells: Cells) -> Sample | str:
@@ -371,6 +408,10 @@ def save_npz(
     if calibration is not None:
         arrays |= {name: getattr(calibration, name) for name in ("camera_matrix", "T_cam_lidar", "image_size_px")}
         arrays["lidar_height_m"] = calibration.lidar_height_m
+        if calibration.distortion:
+            arrays["distortion"] = np.array(calibration.distortion, np.float64)
+        if calibration.R_cam_imu is not None:
+            arrays["R_cam_imu"] = calibration.R_cam_imu
     part = path.with_name(path.name + ".part")
     try:
         # Readable for its owner only: it is a recording of a place and its people.
@@ -409,21 +450,33 @@ def _packed(sensor: str, rows: list[tuple[int, Sample]]) -> dict[str, NDArray[An
         out[name] = np.array(values)
     for name, row in layout.optional.items():
         values = [getattr(s, name) for s in samples]
-        shape, values = _one_width(sensor, name, values) if row == _ANY_WIDTH else (row, values)
-        blank = np.full(shape, math.nan) if name != "satellites" else -1
+        if row == _SIGNALS:
+            values = [tuple(map(_signal_row, signals)) for signals in values]
+        shape, values = _one_width(sensor, name, values, row) if row[:1] == _ANY_WIDTH else (row, values)
+        blank = np.full(shape, math.nan) if name not in _COUNTS else -1
         if any(v is not None for v in values):
             out[name] = np.array([blank if v is None else v for v in values])
     return out
 
 
 def _one_width(
-    sensor: str, name: str, values: list[tuple[float, ...]]
-) -> tuple[tuple[int, ...], list[tuple[float, ...] | None]]:
+    sensor: str, name: str, values: list[tuple[Any, ...]], row: tuple[int, ...]
+) -> tuple[tuple[int, ...], list[tuple[Any, ...] | None]]:
     """Lists of different length as rows of one: filled up with NaN, None where a list is empty."""
     width = max(map(len, values))
     if width > MAX_CN0:
         raise _unsaved(f"a {sensor} sample has {width} values in {name}, more than {MAX_CN0}")
-    return (width,), [(*v, *(math.nan,) * (width - len(v))) if v else None for v in values]
+    blank: Any = math.nan if len(row) == 1 else (math.nan,) * row[1]
+    return (width, *row[1:]), [(*v, *(blank,) * (width - len(v))) if v else None for v in values]
+
+
+def _signal_row(signal: GnssSignal) -> tuple[float, ...]:
+    if len(signal.system) != 1 or not "A" <= signal.system <= "Z" or not 0 <= signal.number < 2**31:
+        raise _unsaved("a satellite has no letter of a system and number")
+    if not math.isfinite(signal.cn0_dbhz):
+        raise _unsaved("a satellite has no C/N0")
+    told = (math.nan if v is None else v for v in (signal.elevation_deg, signal.residual_m))
+    return (float(ord(signal.system)), float(signal.number), signal.cn0_dbhz, *told, float(signal.used))
 
 
 def _unsaved(what: str) -> RecordingError:

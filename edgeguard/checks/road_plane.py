@@ -1,0 +1,86 @@
+"""How the picture of the road moves: the plane that the lidar measures, and the image that it induces.
+
+Between two frames, a pinhole camera sees a plane through the homography K (R - t n' / d) K^-1 (Hartley & Zisserman,
+Multiple View Geometry, 2nd ed., 13.1). R and t come from the scan match and from the two planes (pitch, roll, heave).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeguard.checks.lidar_evidence import LidarFrame
+
+NEAR_M, FAR_M, ASIDE_M = 3.0, 30.0, 6.0  # where a road is a plane to within its crown, and the vehicle's own
+GROUND_M = 0.2
+MIN_POINTS, MAX_POINTS = 150, 2_000
+SIGMA_FLOOR_M, MAX_SIGMA_M = 0.02, 0.08  # range noise; more is no plane
+MAX_TILT = 0.15  # 8 deg against the sensor: more is a wall or a wrong mount
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RoadPlane:
+    """normal: (3,) float64 up, lidar frame. height_m: of the sensor over it. On it normal @ x + height_m = 0."""
+
+    normal: NDArray[np.float64]
+    height_m: float
+
+    def levelled(self) -> NDArray[np.float64]:
+        """R_level_lidar, (3, 3): z along the normal, x ahead."""
+        x = np.array([1.0, 0.0, 0.0]) - self.normal[0] * self.normal
+        x /= np.linalg.norm(x)
+        return np.stack([x, np.cross(self.normal, x), self.normal])
+
+
+def fit_road(frame: LidarFrame) -> RoadPlane | None:
+    """Least squares through the ground returns ahead, outliers cut three times; None where there is no plane."""
+    xyz, height = frame.xyz, frame.height_m
+    ahead = (np.abs(height) < GROUND_M) & (xyz[:, 0] > NEAR_M) & (xyz[:, 0] < FAR_M) & (np.abs(xyz[:, 1]) < ASIDE_M)
+    found = np.flatnonzero(ahead)
+    points = xyz[found[:: max(1, len(found) // MAX_POINTS)]].astype(np.float64)
+    slope_x = slope_y = offset = 0.0
+    sigma = np.inf
+    for _ in range(3):
+        if len(points) < MIN_POINTS:
+            return None
+        design = np.column_stack((points[:, :2], np.ones(len(points))))
+        try:
+            slope_x, slope_y, offset = np.linalg.solve(design.T @ design, design.T @ points[:, 2]).tolist()
+        except np.linalg.LinAlgError:
+            return None
+        left = points[:, 2] - design @ (slope_x, slope_y, offset)
+        sigma = max(SIGMA_FLOOR_M, 1.48 * float(np.median(np.abs(left))))
+        points = points[np.abs(left) < 2.5 * sigma]
+    length = float(np.sqrt(1.0 + slope_x**2 + slope_y**2))
+    if sigma > MAX_SIGMA_M or max(abs(slope_x), abs(slope_y)) > MAX_TILT or not -offset / length > 0.1:
+        return None
+    return RoadPlane(np.array([-slope_x, -slope_y, 1.0]) / length, float(-offset) / length)
+
+
+def road_homography(
+    K: NDArray[np.float64],
+    T_cam_lidar: NDArray[np.float64],
+    now: RoadPlane,
+    before: RoadPlane,
+    moved: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where the earlier frame showed what this one shows of the road.
+
+    K: (3, 3). T_cam_lidar: (4, 4). now, before: planes in their own sweeps' frames. moved: (3, 3) planar pose of the
+    present vehicle in the earlier one's frame.
+    Returns H (3, 3), pixels now to pixels before, and the plane (4,) in the present camera's frame: n @ x + d = 0.
+    """
+    turn = np.eye(3)
+    turn[:2, :2] = moved[:2, :2]
+    level_now, level_before = now.levelled(), before.levelled()
+    R_lidar = level_before.T @ turn @ level_now
+    step = np.array([moved[0, 2], moved[1, 2], now.height_m - before.height_m])
+    R_cl, t_cl = T_cam_lidar[:3, :3], T_cam_lidar[:3, 3]
+    R = R_cl @ R_lidar @ R_cl.T
+    t = R_cl @ (level_before.T @ step) + t_cl - R @ t_cl
+    normal = R_cl @ now.normal
+    d = now.height_m - float(normal @ t_cl)
+    H = K @ (R - np.outer(t, normal) / d) @ np.linalg.inv(K)
+    return H, np.append(normal, d)

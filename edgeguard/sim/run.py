@@ -9,6 +9,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from edgeguard.clock import NS_PER_S, ManualClock
 from edgeguard.config import Config
 from edgeguard.errors import ScenarioError
@@ -19,10 +21,12 @@ from edgeguard.runtime.record import public_record
 from edgeguard.runtime.ticks import periodic_ticks
 from edgeguard.sim.attacked import AttackedRecording
 from edgeguard.sim.attacks.base import AttackBase, SampleTruth
+from edgeguard.sim.found import FoundCounts, WatchedModel, count_found
 from edgeguard.sim.scenario import AttackExpect, Scenario
 from edgeguard.types import Check, FrameResult, Tick
 
 if TYPE_CHECKING:
+    from edgeguard.infer.adapter import ImageModel
     from edgeguard.sensors.recorded import Recording
 
 NS_PER_MS = 1_000_000
@@ -42,8 +46,9 @@ class Expectation:
 class Outcome:
     """One run.
 
-    labels: ground truth of every sample that an attack touched. digest: SHA-256 over every tick's public record; equal
-    for equal runs.
+    labels: ground truth of every sample that an attack touched. found: per attack, objects that the scenario's model
+    found in the attacked frames, with the attack and without it; empty where nobody compares. digest: SHA-256 over
+    every tick's public record; equal for equal runs.
     """
 
     scenario: Scenario
@@ -52,6 +57,7 @@ class Outcome:
     expectations: tuple[Expectation, ...]
     labels: tuple[SampleTruth, ...]
     digest: str
+    found: tuple[FoundCounts, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -82,6 +88,7 @@ class Outcome:
             "samples_touched": effects,
             "ticks": report.ticks,
             "digest": self.digest,
+            **({"objects_found": [count.record() for count in self.found]} if self.found else {}),
         }
 
 
@@ -94,13 +101,15 @@ def run_scenario(
     extra_checks: Sequence[Check] = (),
     on_frame: Callable[[FrameResult], None] | None = None,
     title: str = "",
+    model: ImageModel | None = None,
 ) -> Outcome:
     """Drive the scenario's sensor attacks through the pipeline once.
 
     Args:
         seed: of street, noise and attacks. config: the pipeline's; the defaults without it.
         recording: attack this recording instead of a simulated drive; the scenario's times count from its first tick.
-        extra_checks: a user's own. on_frame: called with every tick's result.
+        extra_checks: a user's own. on_frame: called with every tick's result. model: runs on the camera frames instead
+            of the scenario's own.
 
     Raises:
         ScenarioError: EG-X013 for a seed out of range, EG-X017 for an attack that begins after the recording ends.
@@ -108,6 +117,7 @@ def run_scenario(
     config = config or Config()
     meta = {"scenario": scenario.name, "seed": str(seed), "summary": scenario.summary}
     digest = hashlib.sha256()
+    watched = WatchedModel.open(scenario.model) if scenario.model and model is None else None
     with ExitStack() as stack:
         if recording is not None:
             attacked = AttackedRecording(recording, scenario.sensor_attacks, seed)
@@ -124,7 +134,9 @@ def run_scenario(
             sources, start_ns = drive.sources, clock.now_ns()
         builder = ReportBuilder(title or f"EdgeGuard sim: {scenario.name}", meta, start_ns=start_ns)
         builder.set_truths(drive.truths)
-        pipeline = Pipeline(config, sources, clock, calibration=drive.calibration, extra_checks=extra_checks)
+        pipeline = Pipeline(
+            config, sources, clock, calibration=drive.calibration, model=model or watched, extra_checks=extra_checks
+        )
         stack.enter_context(pipeline)
         for frame in pipeline.run(ticks):
             builder.add(frame)
@@ -133,7 +145,15 @@ def run_scenario(
                 on_frame(frame)
         labels = drive.labels
     report = builder.build()
-    return Outcome(scenario, seed, report, judge(scenario, report), labels, digest.hexdigest())
+    expectations, counts = judge(scenario, report), tuple[FoundCounts, ...]()
+    if watched is not None and any(expect.counts_objects for expect in scenario.attack_expect):
+        # The same street, seed and noise with nobody attacking: the only fair thing to compare with.
+        calm = WatchedModel.open(scenario.model)
+        twin = msgspec.structs.replace(scenario, attacks=(), attack_expect=())
+        run_scenario(twin, seed, config=config, recording=recording, extra_checks=extra_checks, model=calm)
+        counts = count_found(scenario.sensor_attacks, labels, watched, calm)
+        expectations = (*expectations, *_judge_found(scenario, counts))
+    return Outcome(scenario, seed, report, expectations, labels, digest.hexdigest(), counts)
 
 
 def _require_within(scenario: Scenario, ticks: Sequence[Tick]) -> None:
@@ -192,6 +212,19 @@ def _judge_attack(expect: AttackExpect, attack: AttackBase, outcome: AttackOutco
     named = outcome.detected and outcome.named_correctly
     wanted = f"{outcome.sensor} named" if wants_name else f"{outcome.sensor} not named (known gap)"
     found.append(Expectation(f"{subject}: name", wanted, blamed, named == wants_name))
+    return found
+
+
+def _judge_found(scenario: Scenario, counts: Sequence[FoundCounts]) -> list[Expectation]:
+    """Hold what the model found against what the scenario says of it."""
+    found = []
+    for count in counts:
+        expect = next(scenario.expected_of(a) for a in scenario.sensor_attacks if a.name == count.attack)
+        words = f"{count.attacked} of {count.calm} in {count.frames} frames, {count.withheld} frames withheld"
+        for bound, limit, sign in ((expect.found_at_most, "at most", 1), (expect.found_at_least, "at least", -1)):
+            if bound is not None:
+                met = count.share is not None and sign * (count.share - bound) <= 0.0
+                found.append(Expectation(f"{count.attack}: objects found", f"{limit} {bound:.0%}", words, met))
     return found
 
 

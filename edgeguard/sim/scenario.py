@@ -36,13 +36,21 @@ class AttackExpect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     detect it fails, so that the statement is corrected; "varies" where it hangs on the street, and is not judged.
     within_s: at most this long after onset. named: whether the attacked sensor is the one that is blamed; where it is
     left out, true for what is detected; "varies" is not judged. refused: error code with which an attack on the model
-    is stopped.
+    is stopped. found_at_most, found_at_least: of the objects that the scenario's model finds in the same frames without
+    attacks, this share and no more (or no less) while it acts; above 1 for objects that it makes appear.
     """
 
     detected: bool | Literal["varies"] = True
     within_s: Seconds | None = None
     named: bool | Literal["varies"] | None = None
     refused: str = ""
+    found_at_most: Annotated[float, msgspec.Meta(ge=0.0)] | None = None
+    found_at_least: Annotated[float, msgspec.Meta(ge=0.0)] | None = None
+
+    @property
+    def counts_objects(self) -> bool:
+        """Whether it takes a drive without attacks to compare with."""
+        return self.found_at_most is not None or self.found_at_least is not None
 
 
 class Expect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,7 +69,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     sensors: which take part; in a file also tables `[sensors.NAME]`, which become `equipment`. world: a preset's name
     or a table. board: preset that says which models the sensors are. twin_of: attack scenarios that this drive, on
-    which nobody attacks, could be mistaken for. attack_expect: one per attack, in their order.
+    which nobody attacks, could be mistaken for. attack_expect: one per attack, in their order. model: runs on the
+    camera frames; obstacle_detector, or an .onnx file with a .toml beside it; none without it.
     """
 
     name: str
@@ -75,6 +84,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     board: str = "street"
     equipment: dict[str, SensorTable] = {}
     twin_of: tuple[str, ...] = ()
+    model: str = ""
 
     def rig(self, clock: ManualClock, seed: int) -> SimRig:
         """Return the rig that runs this scenario; `seed` decides street, noise and the attacks' randomness.
@@ -150,8 +160,17 @@ def parse_scenario(text: str, origin: str) -> Scenario:
     scenario = msgspec.structs.replace(bare, attacks=tuple(attacks), attack_expect=tuple(expects))
     for sensor in scenario.sensors:
         _require_sensor(sensor, where)
+    for twin in scenario.twin_of:
+        if twin not in builtin_scenarios():
+            raise ScenarioError(
+                f"{where}: twin_of names no scenario of the library: {twin!r}",
+                code="EG-X012",
+                hint=nearest(twin, list(builtin_scenarios())),
+            )
     conditions_of(scenario.world, where)
     fitted(scenario.board, scenario.equipment, where)
+    if not scenario.model and any(expect.counts_objects for expect in expects):
+        raise ScenarioError(f"{where}: found_at_most needs a model", code="EG-X012", hint='model = "obstacle_detector"')
     for number, attack in enumerate(scenario.attacks):
         _require_possible(scenario, number, attack)
     return scenario

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgeguard.checks.lidar_evidence import LidarEvidence, LidarFrame
 from edgeguard.clock import NS_PER_S
-from edgeguard.kernels.edges import depth_edges, edge_field, look_up
+from edgeguard.kernels.edges import depth_edges, edge_field, look_up, moments, sum_in_view
 from edgeguard.types import CAMERA, Image, RigCalibration, SyncedSet
 
 PIXEL_DEG = 0.25  # of the edge field: finer shows texture, coarser hides half a degree
@@ -120,28 +120,32 @@ class AlignmentEvidence:
     def _turned(
         self, edges: NDArray[np.float32], field: NDArray[np.float32], per_px: float
     ) -> tuple[NDArray[np.float64], int]:
-        values = look_up(edges, field, self._poses, self._lens, per_px)
-        stay = np.isfinite(values.sum(axis=0))
-        sums = values[:, stay].sum(axis=1, dtype=np.float64)
-        return sums.reshape(3, len(ANGLES_DEG)), int(stay.sum())
+        sums, count = sum_in_view(look_up(edges, field, self._poses, self._lens, per_px))
+        return sums.reshape(3, len(ANGLES_DEG)), count
 
     def _shifted(self, per_px: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         shifted = np.full(2 * LOOK_BACK + 1, np.nan)
         noise = np.full(2 * LOOK_BACK + 1, np.nan)
         shifted[LOOK_BACK] = noise[LOOK_BACK] = 0.0
-        now = look_up(self._edges[-1][1], self._fields[-1][1], self._here, self._lens, per_px)[0]
-        seen = now[np.isfinite(now)]
+        now = self._values(-1, -1, per_px)
+        count, mean, square = moments(now, now, False)
         for back in range(1, len(self._fields)):
-            older = look_up(self._edges[-1][1], self._fields[-1 - back][1], self._here, self._lens, per_px)[0] - now
-            older = older[np.isfinite(older)]
-            shifted[LOOK_BACK + back] = older.mean()
-            noise[LOOK_BACK + back] = np.sqrt(np.mean(older**2) / older.size)
-            before = look_up(self._edges[-1 - back][1], self._fields[-1][1], self._here, self._lens, per_px)[0]
-            before = before[np.isfinite(before)]
-            if before.size >= MIN_EDGES:
-                shifted[LOOK_BACK - back] = before.mean() - seen.mean()
-                noise[LOOK_BACK - back] = np.sqrt(before.var() / before.size + seen.var() / seen.size)
+            # the same edges in both fields: their differences are what scatters
+            there, change, scatter = moments(self._values(-1, -1 - back, per_px), now, True)
+            if there:
+                shifted[LOOK_BACK + back] = change
+                noise[LOOK_BACK + back] = np.sqrt(scatter / there)
+            known, before, before2 = moments(self._values(-1 - back, -1, per_px), now, False)
+            if known >= MIN_EDGES and count:
+                shifted[LOOK_BACK - back] = before - mean
+                variance = (before2 - before * before) / known + (square - mean * mean) / count
+                noise[LOOK_BACK - back] = np.sqrt(max(variance, 0.0))
         return shifted, noise
+
+    def _values(self, edges: int, field: int, per_px: float) -> NDArray[np.float32]:
+        """What one frame's edges find in one frame's field, as the camera is mounted."""
+        values = look_up(self._edges[edges][1], self._fields[field][1], self._here, self._lens, per_px)
+        return values.reshape(-1)
 
 
 def _field(image: Image, per_px: float) -> NDArray[np.float32]:

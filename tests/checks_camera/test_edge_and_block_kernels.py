@@ -88,3 +88,21 @@ def test_block_statistics_are_those_of_the_twins(seed: int, rows: int, columns: 
         assert np.allclose(got, expected, atol=1e-3)
     assert np.allclose(blocks.brightness_steps(pixels, 5), twin.brightness_steps(pixels, 5))
     assert np.allclose(blocks.row_means(grey, 7), twin.row_means(grey, 7), atol=1e-3)
+
+
+def test_moments_and_sums_leave_out_what_fell_out_of_the_image() -> None:
+    """Number, mean and mean square as NumPy has them; an edge that one pose loses counts for none."""
+    rng = np.random.default_rng(4)
+    values = rng.random((5, 300), dtype=np.float32)
+    values[rng.random((5, 300)) < 0.1] = np.nan
+
+    sums, count = edges.sum_in_view(values)
+    difference, plain = edges.moments(values[0], values[1], True), edges.moments(values[0], values[1], False)
+
+    whole = np.isfinite(values).all(axis=0)
+    assert count == whole.sum()
+    assert np.allclose(sums, values[:, whole].sum(axis=1), rtol=1e-6)
+    for found, of in ((difference, values[0] - values[1]), (plain, values[0])):
+        known = of[np.isfinite(of)].astype(np.float64)
+        assert np.allclose(found, (known.size, known.mean(), (known**2).mean()), rtol=1e-6)
+    assert edges.moments(np.full(3, np.nan, np.float32), values[0], False)[0] == 0

@@ -63,13 +63,18 @@ class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DecoderSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How output tensors become detections. `raw` hands the tensors on and uses none of the other fields."""
+    """How output tensors become answers. `raw` hands the tensors on and uses none of the other fields.
 
-    kind: Literal["grid-detector/v1", "raw"]
+    A classifier's one output has a value per class; the first `class_offset` of them (a background) are left out.
+    """
+
+    kind: Literal["grid-detector/v1", "classifier/v1", "raw"]
     labels: Annotated[tuple[Label, ...], msgspec.Meta(max_length=MAX_LABELS)] = ()
     stride_px: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 0
     score_threshold: Share = 0.0
     iou_threshold: Share = 1.0
+    class_offset: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 0
+    activation: Literal["logits", "probabilities"] = "logits"
 
     def __post_init__(self) -> None:
         if self.kind == "grid-detector/v1" and (not self.labels or self.stride_px < 1):

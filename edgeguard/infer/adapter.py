@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgeguard.bundle.manifest import DecoderSpec, InputSpec, ModelIo
 from edgeguard.errors import InferenceError
+from edgeguard.infer.classifier import class_probabilities
 from edgeguard.infer.grid_detector import decode
 from edgeguard.infer.preprocess import image_tensor, place
 from edgeguard.types import Detection, Image
@@ -72,8 +73,9 @@ class ImageModel:
         self.io = io or ModelIo(derive_input(session.get_inputs()), DecoderSpec("raw"))
         self._element_type = _checked_input(session.get_inputs(), self.io.input)
         self._outputs = [port.name for port in session.get_outputs()]
-        if self.io.decoder.kind == "grid-detector/v1" and len(self._outputs) != 1:
-            raise InferenceError(f"a grid detector has one output, this model has {len(self._outputs)}", code="EG-I021")
+        if self.io.decoder.kind != "raw" and len(self._outputs) != 1:
+            kind = self.io.decoder.kind
+            raise InferenceError(f"a {kind} has one output, this model has {len(self._outputs)}", code="EG-I021")
 
     @classmethod
     def of(cls, session: InferenceSession) -> ImageModel:
@@ -89,13 +91,28 @@ class ImageModel:
         values = self._session.run(self._outputs, {self.io.input.name: self.tensor(image)})
         return dict(zip(self._outputs, values, strict=True))
 
+    def classify(self, image: Image) -> NDArray[np.float64]:
+        """Return the probability of each class, (C,) float64.
+
+        Raises:
+            InferenceError: EG-I022 the model is no classifier; EG-I020 its output is not what the decoder expects.
+        """
+        if self.io.decoder.kind != "classifier/v1":
+            raise InferenceError(
+                "the model is not described as a classifier",
+                code="EG-I022",
+                hint='pack it with [decoder] kind = "classifier/v1"',
+            )
+        (output,) = self.run(image).values()
+        return class_probabilities(output, self.io.decoder)
+
     def detect(self, image: Image) -> tuple[Detection, ...]:
-        """Return the detections in frame pixels, best first; none when the decoder is `raw`.
+        """Return the detections in frame pixels, best first; none when the model is no detector.
 
         Raises:
             InferenceError: the model failed, or its output is not what the decoder expects.
         """
-        if self.io.decoder.kind == "raw":
+        if self.io.decoder.kind != "grid-detector/v1":
             return ()
         (output,) = self.run(image).values()
         size = self.io.input.size_px

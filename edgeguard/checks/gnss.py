@@ -206,8 +206,10 @@ class CourseCheck(MotionCheck):
     def _to_size(self, worst: str) -> float:
         if worst != "heading":
             return super()._to_size(worst)
-        # Only a gyro that turned as fast as the heading left could explain it: it had no longer than that rise.
-        return self._to_power[worst] * self._spans[-1] / max(self._heading.rise_s, MIN_RISE_S)
+        # Only a gyro that turned as fast as the heading left could explain it: it had that rise, and what has passed
+        # since; where the heading stays, the first rate stands.
+        passed_s = 0.0 if self._left is None else self.history.now_s - self._left[0]
+        return self._to_power[worst] * self._spans[-1] / (max(self._heading.rise_s, MIN_RISE_S) + passed_s)
 
     def _about(self, worst: str) -> str:
         if worst != "heading":

@@ -159,11 +159,14 @@ def _explain(evidence: tuple[Evidence, ...], sensor: str) -> float:
         for channel in () if e.calm else gains:
             loud[channel] = max(loud.get(channel, 0.0), e.share if gains[channel] == 0.0 else 0.0)
     cost, touched = math.log(CHANNEL_COST), 0
+    answered: set[int] = set()
     for channel in sorted(loud, key=lambda c: (-loud[c], c)):
         rows, which = [], []
         for i, e, gains in seen:
             if gains.get(channel) == 0.0:  # its own: a fault there must show
-                rows.append(_own_log(e) + (math.log(rarity(e.quantity, sensor)) if e.fired else 0.0))
+                row = _own_log(e) + (math.log(rarity(e.quantity, sensor)) if e.fired else 0.0)
+                # Where another touched channel already answers for it: either fired it, and neither may have.
+                rows.append(row if i not in answered else np.maximum(row, logs[i]) if e.fired else row + logs[i])
             elif channel in gains and not e.calm:  # a coupled one may show
                 rows.append(np.maximum(_coupled_log(e, gains[channel]), logs[i]))
             else:
@@ -175,6 +178,7 @@ def _explain(evidence: tuple[Evidence, ...], sensor: str) -> float:
             touched += 1
             for i, row in zip(which, rows, strict=True):
                 logs[i] = float(row[at])
+            answered.update(which)
     return sum(logs) + cost * max(1, touched)
 
 

@@ -171,9 +171,12 @@ class TrackCheck:
         drift = slow**2 * (1.0 - math.exp(-2.0 * age_s / SLOW_TIME_S)) + (FAST_SHARE * slow) ** 2
         length = abs(a.way)
         yaw_walk = length**2 * (YAW_NOISE**2 * age_s / 3 + YAW_BIAS_WALK**2 * age_s**3 / 20)
+        # A path that was bent by a wrong yaw rate is shorter too, by the square of the angle: that is across's business.
+        bent_m = residual.imag**2 / length
+        along_m = math.copysign(max(0.0, abs(residual.real) - bent_m), residual.real)
         out = []
         for name, others, r, h, more, unit, scale, quantity in (
-            ("along", WHEELS, residual.real, rotated.real, (SCALE_WANDER * length) ** 2, "m/s", age_s, "mean_speed"),
+            ("along", WHEELS, along_m, rotated.real, (SCALE_WANDER * length) ** 2, "m/s", age_s, "mean_speed"),
             ("across", IMU, residual.imag, rotated.imag, yaw_walk, "rad", length, "heading"),
         ):
             sigma = math.sqrt(float(h @ p @ h) + drift + more)

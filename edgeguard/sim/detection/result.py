@@ -67,7 +67,8 @@ class RowResult(msgspec.Struct, frozen=True):
 
 
 class AttributionResult(msgspec.Struct, frozen=True):
-    """All detected trials with so many observable sources. right, ambiguous, wrong, nobody: counts."""
+    """All detected trials in which so many sources compared what was attacked. right, ambiguous, wrong, nobody:
+    counts. sources "1": only checks of the attacked sensor by itself accused it."""
 
     sources: str
     detected: int

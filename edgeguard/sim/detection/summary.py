@@ -264,10 +264,10 @@ def _joined(groups: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 
 def summarise_attribution(runs: Sequence[Measured]) -> list[AttributionResult]:
-    """Return the attribution of all detected trials, by the number of sources that cross-checks could see."""
+    """Return the attribution of all detected trials, by the number of sources that compared what was attacked."""
     trials = [t for run in runs for each in run.trials.values() for t in each if t.status == "run" and t.attribution]
     found = []
-    for label, least, most in (("3 or more", 3, 99), ("2", 2, 2), ("fewer", 0, 1)):
+    for label, least, most in (("3 or more", 3, 99), ("2", 2, 2), ("1", 0, 1)):
         same = [t for t in trials if least <= t.sources <= most]
         counts = Counter(t.attribution for t in same)
         low, high = wilson(counts["right"], len(same))
@@ -288,8 +288,6 @@ def _judge_attribution(
             return goal, OPEN, False
         met = counts["right"] / detected >= NAMED_GOAL
         return goal, MET if met else MISSED, interval[0] >= NAMED_GOAL if met else interval[1] < NAMED_GOAL
-    if label == "2":
-        if detected == 0:
-            return "never wrong", OPEN, False
-        return "never wrong", MISSED if counts["wrong"] else MET, bool(counts["wrong"])
-    return "", MEASURED, False
+    if detected == 0:
+        return "never wrong", OPEN, False
+    return "never wrong", MISSED if counts["wrong"] else MET, bool(counts["wrong"])

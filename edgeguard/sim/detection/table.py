@@ -77,7 +77,8 @@ def facts(result: RecordingResult) -> list[str]:
 
 def _attributed(one: AttributionResult) -> str:
     counts = f"{one.right} right, {one.ambiguous} ambiguous, {one.wrong} wrong, {one.nobody} nobody of {one.detected}"
-    return f"attribution with {one.sources} sources: {counts}" + (f"; {one.goal}: {one.verdict}" if one.goal else "")
+    who = "its own checks alone" if one.sources == "1" else f"{one.sources} sources that compare what was attacked"
+    return f"attribution with {who}: {counts}" + (f"; {one.goal}: {one.verdict}" if one.goal else "")
 
 
 def shown(result: RecordingResult) -> list[RowResult]:

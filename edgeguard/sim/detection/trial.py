@@ -10,13 +10,15 @@ import msgspec
 
 from edgeguard.clock import NS_PER_S
 from edgeguard.runtime.pipeline import Pipeline
+from edgeguard.sim.detection.comparing import comparing_sources
 from edgeguard.sim.detection.playback import Playback
 from edgeguard.sim.detection.rows import Row
 from edgeguard.sim.detection.scene import Scene
 from edgeguard.types import CheckResult, FrameResult, Level, Tick, TrustState
 
-# After detection a trial goes on so long, to see whom the blame settles on: a name found by elimination waits 0.5 s.
-SETTLE_S = 1.5
+# After detection a trial goes on so long, to see whom the blame settles on: whoever vouches needs the two seconds that
+# its power is about, and a name found by elimination waits 0.5 s.
+SETTLE_S = 3.0
 # Timing and line checks see the moment of a switch-over; what an AUROC asks is whether the content betrays it.
 _STREAM_FAMILIES = ("T", "S")
 MAX_SCORE = 1e6
@@ -28,7 +30,8 @@ class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     status: run; no (the attack was not possible here, `why` says it); void (the sensor was accused already); error.
     delay_s: from the first altered sample's stamp to the tick of detection, None when it was not found in time.
     frames: altered samples up to then, inclusive. damage: until then, or until the end of the watch. attribution:
-    right, ambiguous, wrong, nobody. sources: most sensors that cross-checks could see at once after detection.
+    right, ambiguous, wrong, nobody. sources: most that compared what was attacked at one tick from detection on
+    (`comparing_sources`).
     scores: of the attacked sensor at each tick from the first altered sample on, with the seconds since it.
     found_ns, raised: stamp of the tick of detection, and every check that found it then.
     """
@@ -150,10 +153,7 @@ class _Watch:
             self._look(frame, since_s, altered)
         if self.found_s is None:
             return
-        seen = {
-            s for r in frame.results if len(r.sensors) > 1 and r.level is not Level.NOT_OBSERVABLE for s in r.sensors
-        }
-        self._sources = max(self._sources, len(seen))
+        self._sources = max(self._sources, comparing_sources(frame.results, self._sensor))
         for name, trust in frame.fused.trust.items():
             if trust.state is TrustState.REJECTED and name not in self._before.blamed:
                 self._rejected.add(name)

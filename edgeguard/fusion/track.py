@@ -171,7 +171,7 @@ class TrackCheck:
         drift = slow**2 * (1.0 - math.exp(-2.0 * age_s / SLOW_TIME_S)) + (FAST_SHARE * slow) ** 2
         length = abs(a.way)
         yaw_walk = length**2 * (YAW_NOISE**2 * age_s / 3 + YAW_BIAS_WALK**2 * age_s**3 / 20)
-        # A path that was bent by a wrong yaw rate is shorter too, by the square of the angle: that is across's business.
+        # A path that was bent by a wrong yaw rate is shorter too, by the square of the angle: across judges that.
         bent_m = residual.imag**2 / length
         along_m = math.copysign(max(0.0, abs(residual.real) - bent_m), residual.real)
         out = []

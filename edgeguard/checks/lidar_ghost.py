@@ -20,8 +20,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeguard.checks.lidar_arrivals import SWEEPS, Arrival, arrive
 from edgeguard.checks.lidar_evidence import LidarEvidence, LidarFrame
-from edgeguard.checks.lidar_paths import MARGIN_M, MARGIN_RATIO, V_MAX_M_S, PosedFrame, SweepHistory, possible_motions
+from edgeguard.checks.lidar_paths import (
+    MARGIN_M,
+    MARGIN_RATIO,
+    V_MAX_M_S,
+    PosedFrame,
+    SweepHistory,
+    possible_motions,
+)
 from edgeguard.checks.lidar_sightings import Sighting, Track, sight
 from edgeguard.clock import NS_PER_S
 from edgeguard.kernels.clusters import cluster_points
@@ -56,6 +64,8 @@ class GhostCheck:
         self._evidence = evidence
         self._history = SweepHistory()
         self._tracks: list[Track] = []
+        self._arrivals: list[Arrival] = []
+        self._nowhere: Arrival | None = None
 
     def evaluate(self, synced: SyncedSet) -> CheckResult:
         frame = self._evidence.frame(synced)
@@ -74,17 +84,24 @@ class GhostCheck:
         xyz = frame.xyz.take(upright, axis=0)
         born = self._born(frame, upright, xyz, past)
         if xyz.shape[0] == 0 or np.count_nonzero(born) > MAX_BORN_SHARE * xyz.shape[0]:
-            self._tracks = []
+            self._tracks, self._arrivals = [], []
             return self._result(Level.NOT_OBSERVABLE, 0.0, "most of the scene is new or unexplained")
         self._follow(frame, upright, xyz)
+        self._follow_arrivals(frame, xyz)
         self._find_births(frame, upright, xyz, born, past)
         return self._judge()
 
     def _forget(self) -> None:
         self._history.forget()
-        self._tracks = []
+        self._tracks, self._arrivals = [], []
 
     def _judge(self) -> CheckResult:
+        if self._nowhere is not None:
+            reason = (
+                f"an object of {self._nowhere.points} returns at {self._nowhere.range_m:.1f} m appeared where the "
+                f"sweep before saw through, and no motion brought it there or takes it on"
+            )
+            return self._result(Level.ANOMALY, 2.0 * ALARM_LLR, reason)
         judged = [t for t in self._tracks if len(t.sightings) >= 2 and t.misses == 0]
         if not judged:
             return self._result(Level.OK, 0.0, "")
@@ -139,14 +156,17 @@ class GhostCheck:
             if _share(points, xyz, is_born) >= MIN_BIRTH_SHARE:
                 fresh.append(members)
         for members in sorted(fresh, key=len, reverse=True)[:MAX_BIRTHS]:
+            motions = possible_motions(frame, upright[members], self._history.pose, past)
+            extent_m = _extent(xyz[members])
+            self._arrivals.append(arrive(frame, upright[members], motions, self._history.pose, past[0], extent_m))
             seen = sight(frame, upright[members], self._history.pose, float(is_born[members].mean()))
             if any(np.hypot(*(t.sightings[-1].xy_m - seen.xy_m)) < t.extent_m + 1.0 for t in self._tracks):
                 continue  # already followed
             track = Track(
                 reference=past[0],
-                motions=possible_motions(frame, upright[members], self._history.pose, past),
+                motions=motions,
                 step_ns=frame.stamp_ns - past[0].frame.stamp_ns,
-                extent_m=_extent(xyz[members]),
+                extent_m=extent_m,
             )
             track.sightings.append(seen)
             self._tracks.append(track)
@@ -165,6 +185,11 @@ class GhostCheck:
             for t in self._tracks
             if not t.explained and t.misses <= MAX_MISSES and (t.age <= MAX_AGE or t.llr > ALARM_LLR)
         ]
+
+    def _follow_arrivals(self, frame: LidarFrame, xyz: NDArray[np.float32]) -> None:
+        self._arrivals = [a for a in self._arrivals if a.follow(frame, self._history.pose, xyz)]
+        self._nowhere = next((a for a in self._arrivals if a.impossible), None)
+        self._arrivals = [a for a in self._arrivals if a.stays < SWEEPS]
 
     def _carried(self, track: Track) -> NDArray[np.float64]:
         """Where the last sighting would be now, in the world, had it been carried along with the sensor."""

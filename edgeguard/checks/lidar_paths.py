@@ -23,7 +23,7 @@ MARGIN_M, MARGIN_RATIO = 0.5, 0.02  # ego-motion error, footprint, and 1 deg of 
 STEP_M = 0.4  # between displacements; less than the margin, so that nothing slips between two of them
 ANGLES = 24
 MIN_SHARE = 0.6  # of a body's points that must fit on the path: it may have been partly in view, partly hidden
-SAMPLE = 48
+MOST_SAMPLES = 48
 BODY_M = 0.7  # a cyclist at full speed is new by a third of the body; the rest of it does not stand in its way
 
 
@@ -72,7 +72,10 @@ def displacements(reach_m: float) -> NDArray[np.float64]:
 
 
 def possible_motions(
-    frame: LidarFrame, members: NDArray[np.intp], pose: NDArray[np.float64], past: tuple[PosedFrame, ...]
+    frame: LidarFrame,
+    members: NDArray[np.intp],
+    pose: NDArray[np.float64],
+    past: tuple[PosedFrame, ...],
 ) -> NDArray[np.float64]:
     """Displacements per sweep that could have brought a body where it is.
 
@@ -86,15 +89,11 @@ def possible_motions(
     """
     step_ns = max(frame.stamp_ns - past[0].frame.stamp_ns, 1)
     back = displacements(V_MAX_M_S * step_ns / NS_PER_S)
-    sample = frame.xyz[members[:: max(1, members.size // SAMPLE)]].astype(np.float64)
-    others = ~_around(frame.xyz, members)
-    now = range_image(
-        np.ascontiguousarray(frame.range_m[others]), np.ascontiguousarray(frame.row[others]),
-        np.ascontiguousarray(frame.col[others]),
-    )  # fmt: skip
+    sample = frame.xyz[members[:: max(1, members.size // MOST_SAMPLES)]].astype(np.float64)
+    now = _scenery(frame, members)
     for depth, sweep in enumerate(past):
         steps = (frame.stamp_ns - sweep.frame.stamp_ns) / step_ns
-        places = _moved(sample, back * steps)
+        places = carried(sample, back * steps)
         T = np.linalg.inv(sweep.T_world_sensor) @ pose
         margin_m = MARGIN_M if depth else 0.5 * MARGIN_M
         before, _ = ask_sweep(places, T, sweep.frame.image, margin_m, MARGIN_RATIO)
@@ -109,6 +108,15 @@ def possible_motions(
     return motions
 
 
+def _scenery(frame: LidarFrame, members: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Range image of a sweep without a body and what may be the rest of it. members: indices of its points."""
+    others = ~_around(frame.xyz, members)
+    return range_image(
+        np.ascontiguousarray(frame.range_m[others]), np.ascontiguousarray(frame.row[others]),
+        np.ascontiguousarray(frame.col[others]),
+    )  # fmt: skip
+
+
 def _around(xyz: NDArray[np.float32], members: NDArray[np.intp]) -> NDArray[np.bool_]:
     """Which points lie within `BODY_M` of the box around a body: possibly the rest of it."""
     low, high = np.quantile(xyz[members, :2], (0.02, 0.98), axis=0)
@@ -118,8 +126,8 @@ def _around(xyz: NDArray[np.float32], members: NDArray[np.intp]) -> NDArray[np.b
     return np.asarray(inside, dtype=np.bool_)
 
 
-def _moved(sample: NDArray[np.float64], by: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return the sample at every displacement, (K * S, 3) float32."""
-    places = np.repeat(sample[None], by.shape[0], axis=0)
+def carried(sample: NDArray[np.floating], by: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return a sample (S, 3) at every displacement `by` (K, 2), (K * S, 3) float32 metres."""
+    places = np.repeat(sample[None].astype(np.float64), by.shape[0], axis=0)
     places[:, :, :2] += by[:, None, :]
     return np.ascontiguousarray(places.reshape(-1, 3), dtype=np.float32)

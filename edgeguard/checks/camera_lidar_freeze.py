@@ -7,22 +7,20 @@ saturated or synthetic camera) can repeat honestly and is NOT_OBSERVABLE.
 
 from __future__ import annotations
 
-import hashlib
+import secrets
 from collections import OrderedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.clock import NS_PER_S
+from edgeguard.kernels.payload_hash import differs, payload_hash, payload_keys
 from edgeguard.types import CheckResult, Image, Level, PointCloud, SyncedSet
 
 LOOP_NS = 30 * NS_PER_S  # how far back a replayed loop is recognised
 MAX_HASHES = 4_096  # half a minute at over 100 Hz
 MIN_STEPS = 200  # neighbouring values that differ: fewer means a payload too plain to carry noise
 THRESHOLD = 0.5
-# One in so many rows or points is hashed. A quarter repeats by chance as little as all of it; whoever changes the rest
-# could as well change one bit of a whole hash, and is C3.replay's.
-HASHED_EVERY = 4
 
 
 class PayloadFreezeCheck:
@@ -30,9 +28,11 @@ class PayloadFreezeCheck:
 
     name = "T4.freeze"
 
-    def __init__(self, sensor: str) -> None:
+    def __init__(self, sensor: str, seed: int | None = None) -> None:
+        """Watch a sensor. seed: of the payloads' hash; a secret of this process where none is given."""
         self.sensors: tuple[str, ...] = (sensor,)
-        self._seen: OrderedDict[bytes, int] = OrderedDict()
+        self._keys = payload_keys(secrets.randbits(64) if seed is None else seed)
+        self._seen: OrderedDict[int, int] = OrderedDict()
         self._last_ns: int | None = None
         self._run = 0
 
@@ -45,11 +45,13 @@ class PayloadFreezeCheck:
         if sample.stamp_ns == self._last_ns:
             return self._result(Level.NOT_OBSERVABLE, 0.0, "no new sample at this tick")
         self._last_ns = sample.stamp_ns
-        values: NDArray[np.uint8] | NDArray[np.float32] = sample.pixels if isinstance(sample, Image) else sample.xyz
+        values: NDArray[np.uint8] | NDArray[np.float32] = (
+            np.ascontiguousarray(sample.pixels) if isinstance(sample, Image) else np.ascontiguousarray(sample.xyz)
+        )
         if not _carries_noise(values):
             self._run = 0
             return self._result(Level.NOT_OBSERVABLE, 0.0, "the payload is too plain to tell a repeat")
-        digest = hashlib.blake2b(np.ascontiguousarray(values[::HASHED_EVERY]).data, digest_size=8).digest()
+        digest = payload_hash(values, self._keys)
         before_ns = self._seen.pop(digest, None)
         self._seen[digest] = sample.stamp_ns
         while len(self._seen) > MAX_HASHES:
@@ -68,6 +70,5 @@ class PayloadFreezeCheck:
 
 def _carries_noise(values: NDArray[np.uint8] | NDArray[np.float32]) -> bool:
     """Whether enough neighbouring values differ; a sparse look suffices."""
-    flat = values.reshape(-1)
-    thin = flat[:: max(1, flat.size // 20_000)]
-    return bool(np.count_nonzero(thin[1:] != thin[:-1]) >= min(MIN_STEPS, max(1, thin.size // 4)))
+    stride = max(1, values.size // 20_000)
+    return differs(values, stride, min(MIN_STEPS, max(1, -(-values.size // stride) // 4)))

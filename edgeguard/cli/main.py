@@ -20,6 +20,7 @@ from edgeguard.errors import EXIT_INTERNAL, EXIT_USAGE, EdgeGuardError
 VERBS = {
     "demo": "pack, protect and run the example model on a simulated road under attack",
     "replay": "run the pipeline over a recording of real sensors",
+    "watch": "show a rig in the terminal while it runs: verdict, trust, rates, drops, worst checks",
     "sim": "run attack and fault scenarios against the real pipeline, for people and for CI",
     "calibrate": "learn from a clean recording what this rig's checks are held against",
     "bench": "inject attacks into recordings and measure detection; count false alarms of a clean day",

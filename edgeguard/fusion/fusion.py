@@ -11,6 +11,7 @@ from edgeguard.clock import NS_PER_S
 from edgeguard.fusion.decision import Attribution, Attributor
 from edgeguard.fusion.deskew import deskew
 from edgeguard.fusion.ego import EgoFilter
+from edgeguard.fusion.object_checks import ObjectChecks
 from edgeguard.fusion.objects import ObjectFusion, find_clusters
 from edgeguard.fusion.track import TrackCheck
 from edgeguard.fusion.trust import TrustLedger
@@ -77,6 +78,9 @@ class Fusion:
         self._track = TrackCheck(self._sensors)
         self._long: tuple[CheckResult, ...] = ()
         self._objects = ObjectFusion(calibration)
+        both = CAMERA in self._sensors and LIDAR in self._sensors
+        self._bodies = ObjectChecks(calibration) if both else None
+        self._found: tuple[CheckResult, ...] = ()
         self._confirmed_ns: int | None = None
         self._moved = (0.0, 0.0, 0.0)
         self.attribution = Attribution()
@@ -84,10 +88,11 @@ class Fusion:
     def update(self, synced: SyncedSet, results: Sequence[CheckResult]) -> FusedState:
         """Take one tick. `attribution` keeps the reasoning of the last one.
 
-        The long-window checks look at the state after the tick, so what they find counts from the next tick on.
+        The long-window checks look at the state after the tick, and those that need boxes wait for the model, so what
+        they find counts from the next tick on.
         """
         rejected = frozenset(s for s in self._sensors if self._trust.state(s) is TrustState.REJECTED)
-        evidence = (*results, *self._long)
+        evidence = (*results, *self._long, *self._found)
         self.attribution = self._attributor.update(synced.stamp_ns, evidence, rejected)
         trust = self._trust.update(synced.stamp_ns, self.attribution, self._withheld(synced))
         trusted = frozenset(s for s, t in trust.items() if t.state is TrustState.TRUSTED)
@@ -106,13 +111,16 @@ class Fusion:
         )
 
     def confirm(self, synced: SyncedSet, fused: FusedState, detections: Sequence[Detection] | None) -> FusedState:
-        """The state with its objects: call after inference, once per tick.
+        """The state with its objects and with what the checks on boxes found: call after inference, once per tick.
 
         detections: the model's boxes on this tick's frame; None when it was not asked.
         """
         if synced.tick.discontinuity:
             self._objects.reset()
             self._confirmed_ns = None
+            if self._bodies is not None:
+                self._bodies.reset()
+        fused = self._check_bodies(synced, fused, detections)
         frame = None
         if self._evidence is not None and self._trust.state(LIDAR) is TrustState.TRUSTED:
             frame = self._evidence.frame(synced)
@@ -127,6 +135,16 @@ class Fusion:
         density = RETURNS_PER_SR if frame is None else len(frame.xyz) / LIDAR_SR
         objects = self._objects.update(dt_s, detections, clusters, moved=moved, returns_per_sr=density)
         return replace(fused, objects=objects)
+
+    def _check_bodies(self, synced: SyncedSet, fused: FusedState, detections: Sequence[Detection] | None) -> FusedState:
+        """The state with what C5.body and X3.object say. A suspect sensor is still asked: it must be able to clear
+        itself; a rejected lidar is not, and a rejected camera's frame the model never saw."""
+        if self._bodies is None:
+            return fused
+        rejected = self._trust.state(LIDAR) is TrustState.REJECTED
+        frame = None if rejected or self._evidence is None else self._evidence.frame(synced)
+        self._found = self._bodies.update(synced, frame, detections)
+        return replace(fused, results=(*fused.results, *self._found))
 
     def _remember_motion(self, ego: EgoState | None) -> None:
         """Add the tick's motion to what the objects have not been told yet."""

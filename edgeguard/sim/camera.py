@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 from edgeguard.clock import NS_PER_S
 from edgeguard.sim.actors import LABELS
 from edgeguard.sim.deviates import DEVIATES
-from edgeguard.sim.kernels.blur import image_flow
+from edgeguard.sim.kernels.blur import image_flow, smear
 from edgeguard.sim.kernels.bounds import pinhole_bounds
 from edgeguard.sim.kernels.cast import cast, cast_shadows
 from edgeguard.sim.kernels.light import SUN
 from edgeguard.sim.kernels.shade import expose, shade
 from edgeguard.sim.lighting import exposure, lighting
 from edgeguard.sim.lines import Aim, Planes, aim, cast_ground
-from edgeguard.sim.optics import bloom, distorted, motion_blur, rain_streaks, undistorted
+from edgeguard.sim.optics import bloom, distorted, rain_streaks, undistorted
 from edgeguard.sim.primitives import BUILDING, KERB, Primitives, corners
+from edgeguard.sim.scratch import Scratch
 from edgeguard.sim.windows import front_to_back, shadow_corners, to_pixels, windows_of
 from edgeguard.sim.world import World
 from edgeguard.types import CAMERA, Image
@@ -30,6 +31,8 @@ READ_NOISE_DN = 1.4  # assumed, as is the next: a machine-vision sensor by day, 
 SHOT_NOISE_DN = 0.022  # variance per digital number: sd 2.1 at 200
 VIGNETTE = 0.16
 LENS_BLUR_PX = 0.55
+
+_SCRATCH = Scratch()
 
 Box = tuple[str, tuple[float, float, float, float], float, float]
 
@@ -103,7 +106,7 @@ def view(
     owner = np.full(len(seen.scene.codes) + 2, -1, dtype=np.int32)
     owner[:-2] = seen.scene.codes[:, 2]  # the last two serve hit = -1 (ground) and -2 (sky)
     object_id = owner[seen.hit]
-    return CameraView(image, seen.depth, object_id, _boxes(world, object_id, seen.depth, seen.alone))
+    return CameraView(image, seen.depth.copy(), object_id, _boxes(world, object_id, seen.depth, seen.alone))
 
 
 def _row_times_s(camera: CameraModel) -> NDArray[np.float64] | None:
@@ -127,7 +130,9 @@ class _Exposure:
 
 def _observe(world: World, time_s: float, camera: CameraModel, noise_seed: int | None) -> tuple[Image, _Exposure]:
     world.ego(time_s)  # refuses times outside the drive
-    aimed = aim(world, time_s, camera.mount_m, _rays(camera), _row_times_s(camera))
+    size = (camera.height_px, camera.width_px)
+    turned = (_SCRATCH.f4("x", size), _SCRATCH.f4("y", size), _SCRATCH.f4("z", size))
+    aimed = aim(world, time_s, camera.mount_m, _rays(camera), _row_times_s(camera), turned)
     scene = world.primitives(time_s, REACH_M).seen_from(*aimed.frame, REACH_M)
     seen = _cast(world, time_s, scene, aimed, camera)
     stamp_ns = round(time_s * NS_PER_S)
@@ -192,7 +197,7 @@ def _windows(
 
 def _cast(world: World, time_s: float, scene: Primitives, aimed: Aim, camera: CameraModel) -> _Exposure:
     shape = (camera.height_px, camera.width_px)
-    depth, hit, mark = np.empty(shape, np.float32), np.empty(shape, np.int32), np.empty(shape, np.int32)
+    depth, hit, mark = _SCRATCH.f4("depth", shape), _SCRATCH.i4("hit", shape), _SCRATCH.i4("mark", shape)
     alone = np.zeros(int(scene.codes[:, 2].max(initial=-1)) + 1, dtype=np.int64)
     points, velocity = corners(scene.values), scene.velocities()
     nearest = np.maximum(points[..., 0].min(axis=1) - (0.0 if aimed.rotations is None else 1.0), 0.0)
@@ -206,7 +211,8 @@ def _expose(world: World, seen: _Exposure, camera: CameraModel, key: tuple[int, 
     scene, rays, frame = seen.scene, seen.aim.rays, seen.aim.frame
     height = camera.mount_m[2]
     lit = lighting(world, frame)
-    shadow = np.zeros(seen.depth.shape, dtype=np.uint8)
+    shadow = _SCRATCH.u1("shadow", seen.depth.shape)
+    shadow[:] = 0
     if lit.numbers[SUN] > 0.05:
         # Facades shade half the street for long stretches: left out, as in a street under a high sun.
         casters = np.flatnonzero((scene.codes[:, 1] != BUILDING) & (scene.codes[:, 1] != KERB))
@@ -214,7 +220,7 @@ def _expose(world: World, seen: _Exposure, camera: CameraModel, key: tuple[int, 
         windows = _windows(points, scene.velocities()[casters], seen.aim, camera)
         windows[:, 0] = casters[windows[:, 0]]
         cast_shadows(*rays, seen.depth, seen.hit, scene.values, scene.codes, windows, *lit.sun, shadow)
-    light = np.empty((*seen.depth.shape, 3), dtype=np.float32)
+    light = _SCRATCH.f4("light", (3, *seen.depth.shape))
     shade(
         *rays,
         seen.aim.starts,
@@ -237,17 +243,17 @@ def _expose(world: World, seen: _Exposure, camera: CameraModel, key: tuple[int, 
     mixed = np.random.SeedSequence([key[0], key[1], 0xCA])
     light = _lens(world, seen, camera, light, mixed)
     gain = exposure(world, seen.time_s)
-    pixels = np.empty(light.shape, dtype=np.uint8)
+    planes = _SCRATCH.u1("planes", light.shape)
     number = int(mixed.generate_state(1)[0])
     read, shot = READ_NOISE_DN * max(gain, 1.0), SHOT_NOISE_DN * max(gain, 1.0)
-    expose(light, world.exposure * gain, VIGNETTE, read, shot, number, DEVIATES, pixels)
-    return pixels
+    expose(light, LENS_BLUR_PX, world.exposure * gain, VIGNETTE, read, shot, number, DEVIATES, planes)
+    return np.asarray(cv2.merge(list(planes)), dtype=np.uint8)
 
 
 def _lens(
     world: World, seen: _Exposure, camera: CameraModel, light: NDArray[np.float32], key: np.random.SeedSequence
 ) -> NDArray[np.float32]:
-    """Return the picture behind lens and shutter."""
+    """Return the three planes of the picture after rain, shutter and glare."""
     conditions = world.conditions
     if conditions.rain_mm_h > 0.0:
         exposure_s = camera.exposure_s or 0.008
@@ -256,13 +262,13 @@ def _lens(
         ego = world.ego(seen.time_s)
         speed = np.array([ego.speed_m_s, ego.yaw_rate_rad_s * camera.mount_m[0], 0.0])
         turning = np.array([ego.roll_rate_rad_s, ego.pitch_rate_rad_s, ego.yaw_rate_rad_s])
-        flow = np.empty(seen.depth.shape, np.float32), np.empty(seen.depth.shape, np.float32)
+        flow = _SCRATCH.f4("flow_u", seen.depth.shape), _SCRATCH.f4("flow_v", seen.depth.shape)
         image_flow(
             seen.depth, seen.hit, seen.scene.velocities(), speed, turning, camera.focal_px, camera.cx_px, camera.cy_px,
             camera.exposure_s, *flow,
         )  # fmt: skip
-        light = motion_blur(light, *flow)
-    light = np.ascontiguousarray(cv2.GaussianBlur(light, (3, 3), LENS_BLUR_PX), dtype=np.float32)
+        sharp, light = light, _SCRATCH.f4("blurred", light.shape)
+        smear(sharp, *flow, light)
     if conditions.night or conditions.low_sun or conditions.tunnel:
         bloom(light, 0.16)
     return light

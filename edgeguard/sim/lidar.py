@@ -20,12 +20,14 @@ from edgeguard.sim.kernels import echo
 from edgeguard.sim.kernels.cast import cast
 from edgeguard.sim.lines import Aim, Planes, aim, cast_ground
 from edgeguard.sim.primitives import Primitives
+from edgeguard.sim.scratch import Scratch
 from edgeguard.sim.weather import Conditions
 from edgeguard.sim.windows import front_to_back, spinning_windows
 from edgeguard.sim.world import World
 from edgeguard.types import LIDAR, PointCloud
 
 GROUND_REFLECTANCE = 0.22  # assumed for dry asphalt
+_SCRATCH = Scratch()
 _NOTHING = np.empty((0, 0), dtype=np.float32)
 _NO_MARKS = np.empty((0, 0), dtype=np.int32)
 
@@ -97,18 +99,19 @@ def view(world: World, time_s: float, lidar: LidarModel = DEFAULT_LIDAR, *, nois
     world.ego(time_s)  # refuses times outside the drive
     stamp_ns = round(time_s * NS_PER_S)
     beams, offsets_s, fired = _beams(lidar)
-    aimed = aim(world, time_s, lidar.mount_m, beams, offsets_s if lidar.turning else None)
+    turned = (_SCRATCH.f4("x", fired.shape), _SCRATCH.f4("y", fired.shape), _SCRATCH.f4("z", fired.shape))
+    aimed = aim(world, time_s, lidar.mount_m, beams, offsets_s if lidar.turning else None, turned)
     scene = world.primitives(time_s, lidar.max_range_m + 10.0).seen_from(*aimed.frame, lidar.max_range_m)
     distance, hit = _cast(world, scene, aimed, lidar)
     shape = distance.shape
     second, behind = _NOTHING, _NOTHING
     if lidar.beam_rad > 0.0:
-        second, behind = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        second, behind = _SCRATCH.f4("second", shape), _SCRATCH.f4("behind", shape)
         echo.split(
             *aimed.rays, aimed.starts, distance, hit, scene.values, scene.velocities(), scene.codes, lidar.beam_rad,
             lidar.pulse_m, second, behind,
         )  # fmt: skip
-    reflectance, cosine = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    reflectance, cosine = _SCRATCH.f4("reflectance", shape), _SCRATCH.f4("cosine", shape)
     velocity = scene.velocities()
     echo.reflect(
         *aimed.rays, aimed.starts, distance, hit, scene.values, velocity, scene.codes, GROUND_REFLECTANCE, reflectance,
@@ -116,26 +119,32 @@ def view(world: World, time_s: float, lidar: LidarModel = DEFAULT_LIDAR, *, nois
     )  # fmt: skip
     seed = world.seed if noise_seed is None else noise_seed
     key = int(np.random.SeedSequence([seed, stamp_ns, 0x11DA]).generate_state(1)[0])
-    size = distance.size * (2 if lidar.dual_return else 1)
+    owners = np.ascontiguousarray(scene.codes[:, 2].astype(np.int32))
+    said, shine, true = (_SCRATCH.f4(name, shape) for name in ("said", "shine", "true"))
+    late = _SCRATCH.f4("late", second.shape)
+    tally = np.empty(shape[1] + 1, np.int64)
+    echo.listen(
+        distance, second, behind, reflectance, cosine, _constants(lidar, world.conditions), key, DEVIATES, said, shine,
+        true, late, tally,
+    )  # fmt: skip
+    size = int(tally[-1])
     xyz, intensity = np.empty((size, 3), np.float32), np.empty(size, np.float32)
     ring, offset = np.empty(size, np.int16), np.empty(size, np.int32)
     owner, true_range = np.empty(size, np.int32), np.empty(size, np.float32)
-    owners = np.ascontiguousarray(scene.codes[:, 2].astype(np.int32))
-    numbers = _constants(lidar, world.conditions)
-    count = echo.listen(
-        *beams, distance, second, behind, reflectance, cosine, hit, owners, fired, numbers, key, DEVIATES, xyz,
-        intensity, ring, offset, owner, true_range,
+    echo.tell(
+        *beams, said, shine, true, late, behind, hit, owners, fired, tally, xyz, intensity, ring, offset, owner,
+        true_range,
     )  # fmt: skip
     cloud = PointCloud(
-        xyz=xyz[:count].copy(),
-        intensity=intensity[:count].copy(),
+        xyz=xyz,
+        intensity=intensity,
         stamp_ns=stamp_ns,
         sensor=LIDAR,
-        ring=ring[:count].copy(),
-        time_offset_ns=offset[:count].copy(),
+        ring=ring,
+        time_offset_ns=offset,
         device_stamp_ns=stamp_ns,
     )
-    return LidarView(cloud, owner[:count].copy(), true_range[:count].copy())
+    return LidarView(cloud, owner, true_range)
 
 
 @lru_cache(maxsize=4)
@@ -178,7 +187,7 @@ def _cast(
     world: World, scene: Primitives, aimed: Aim, lidar: LidarModel
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     shape = (lidar.columns, len(lidar.elevations_deg))
-    distance, hit = np.empty(shape, np.float32), np.empty(shape, np.int32)
+    distance, hit = _SCRATCH.f4("distance", shape), _SCRATCH.i4("hit", shape)
     motion, period_s = (0.0, 0.0, 0.0, 0.0), 0.0
     if lidar.turning:
         assert aimed.rotations is not None  # noqa: S101 - a turning sensor's lines always have them

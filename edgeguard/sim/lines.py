@@ -59,10 +59,12 @@ def aim(
     mount_m: tuple[float, float, float],
     rays: Planes,
     offsets_s: NDArray[np.float64] | None = None,
+    out: Planes | None = None,
 ) -> Aim:
     """Return a sensor's rays (three planes in its own frame) as they leave the moving vehicle.
 
     offsets_s: (L,) when each line is taken, against `time_s`; None: all at once. Times outside the drive are cut.
+    out: planes to use where the rays have to be turned; None: new ones.
     """
     ego = world.ego(time_s)
     frame = sensor_pose(ego, mount_m)
@@ -72,7 +74,7 @@ def aim(
         if ego.roll_rad == 0.0 and ego.pitch_rad == 0.0:
             return Aim(rays, starts, frame, None)
         rotations = np.broadcast_to(attitude(ego), (lines, 3, 3))
-        return Aim(_turned(rays, rotations), starts, frame, np.ascontiguousarray(rotations))
+        return Aim(_turned(rays, rotations, out), starts, frame, np.ascontiguousarray(rotations))
     knots = np.linspace(float(offsets_s.min()), float(offsets_s.max()), _KNOTS)
     places, turns = np.empty((_KNOTS, 3)), np.empty((_KNOTS, 9))
     c, s = cos(frame[3]), sin(frame[3])
@@ -82,11 +84,14 @@ def aim(
         x, y = x - frame[0], y - frame[1]
         places[k] = c * x + s * y, c * y - s * x, z - frame[2]
         turns[k] = attitude(then, yaw - frame[3]).ravel()
-    for axis in range(3):
-        starts[:, axis] = np.interp(offsets_s, knots, places[:, axis])
-    starts[:, 3] = offsets_s
-    rotations = np.stack([np.interp(offsets_s, knots, turns[:, k]) for k in range(9)], axis=1).reshape(lines, 3, 3)
-    return Aim(_turned(rays, rotations), starts, frame, rotations)
+    place = (offsets_s - knots[0]) * ((_KNOTS - 1) / max(float(knots[-1] - knots[0]), 1e-12))
+    knot = np.minimum(place.astype(np.int64), _KNOTS - 2)
+    share = (place - knot)[:, None]
+    path = np.concatenate([places, turns], axis=1)
+    between = path[knot] + share * (path[1:] - path[:-1])[knot]
+    starts[:, :3], starts[:, 3] = between[:, :3], offsets_s
+    rotations = np.ascontiguousarray(between[:, 3:]).reshape(lines, 3, 3)
+    return Aim(_turned(rays, rotations, out), starts, frame, rotations)
 
 
 def cast_ground(
@@ -109,7 +114,7 @@ def cast_ground(
     cast_hills(*aimed.rays, aimed.starts, heights, float(axis[0]), float(axis[0]), _CELL_M, distance, hit)
 
 
-def _turned(rays: Planes, rotations: NDArray[np.float64]) -> Planes:
-    out = (np.empty_like(rays[0]), np.empty_like(rays[1]), np.empty_like(rays[2]))
+def _turned(rays: Planes, rotations: NDArray[np.float64], out: Planes | None) -> Planes:
+    out = out or (np.empty_like(rays[0]), np.empty_like(rays[1]), np.empty_like(rays[2]))
     turn(*rays, np.ascontiguousarray(rotations), *out)
     return out

@@ -6,8 +6,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeguard.sim.kernels.blur import smear
-
 Floats = NDArray[np.float64]
 Light = NDArray[np.float32]
 
@@ -36,20 +34,21 @@ def distorted(x: Floats, y: Floats, coefficients: tuple[float, ...]) -> tuple[Fl
 
 
 def bloom(light: Light, strength: float) -> None:
-    """Add the veil that what is brighter than full scale spreads over the picture, in place."""
-    height, width = light.shape[:2]
-    over = np.maximum(cv2.resize(light, (width // 8, height // 8), interpolation=cv2.INTER_AREA) - 250.0, 0.0)
-    over = np.minimum(over, 2500.0)
-    veil = cv2.GaussianBlur(over, (0, 0), 2.0) * 0.5 + cv2.GaussianBlur(over, (0, 0), 9.0) * 0.5
-    light += strength * cv2.resize(veil, (width, height), interpolation=cv2.INTER_LINEAR)
+    """Add the veil that what is brighter than full scale spreads over the picture, three planes, in place."""
+    height, width = light.shape[1:]
+    for plane in light:
+        over = np.maximum(cv2.resize(plane, (width // 8, height // 8), interpolation=cv2.INTER_AREA) - 250.0, 0.0)
+        over = np.minimum(over, 2500.0)
+        veil = cv2.GaussianBlur(over, (0, 0), 2.0) * 0.5 + cv2.GaussianBlur(over, (0, 0), 9.0) * 0.5
+        plane[:] += strength * cv2.resize(veil, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def rain_streaks(light: Light, rain_mm_h: float, exposure_s: float, focal_px: float, rng: np.random.Generator) -> None:
-    """Draw drops that fall through the picture while the shutter is open, in place.
+    """Draw drops that fall through the picture while the shutter is open, in place in its three planes.
 
     Drops fall at 6 to 9 m/s (Gunn and Kinzer 1949); the near ones are long streaks, the far ones join the haze.
     """
-    height, width = light.shape[:2]
+    height, width = light.shape[1:]
     count = int(12.0 * rain_mm_h * width * height / (640 * 480))
     depth = 1.2 + 9.0 * rng.random(count) ** 0.6
     x, y = rng.uniform(0, width, count), rng.uniform(-40, height, count)
@@ -59,12 +58,5 @@ def rain_streaks(light: Light, rain_mm_h: float, exposure_s: float, focal_px: fl
     for at_x, at_y, long, lean, far in zip(x, y, length, slant, depth, strict=True):
         end = (round(at_x + lean * long), round(at_y + long))
         cv2.line(layer, (round(at_x), round(at_y)), end, min(0.30 / far, 0.2), 1, cv2.LINE_AA)
-    sky = float(np.percentile(light[: height // 3], 80))
-    light += layer[..., None] * (sky - light)
-
-
-def motion_blur(light: Light, flow_u: NDArray[np.float32], flow_v: NDArray[np.float32]) -> Light:
-    """Return the picture smeared along each pixel's way (pixels) during the exposure."""
-    out = np.empty_like(light)
-    smear(light, flow_u, flow_v, out)
-    return out
+    sky = float(np.percentile(light[:, : height // 3], 80))
+    light += layer * (sky - light)

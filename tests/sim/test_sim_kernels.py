@@ -165,11 +165,11 @@ def test_the_hash_equals_its_twin_in_unsigned_arithmetic() -> None:
 
 
 def test_exposure_equals_its_twin() -> None:
-    """Gain, vignetting and noise agree with NumPy but for pixels on a rounding edge."""
-    light = np.random.default_rng(1).uniform(-5, 300, size=(40, 64, 3)).astype(np.float32)
+    """Blur, gain, vignetting and noise agree with NumPy but for pixels on a rounding edge."""
+    light = np.random.default_rng(1).uniform(-5, 300, size=(3, 40, 64)).astype(np.float32)
     out = np.empty(light.shape, np.uint8)
-    expose(light, 1.1, 0.16, 1.4, 0.022, 12345, DEVIATES, out)
-    expected = reference.expose(light, 1.1, 0.16, 1.4, 0.022, 12345, DEVIATES)
+    expose(light, 0.55, 1.1, 0.16, 1.4, 0.022, 12345, DEVIATES, out)
+    expected = reference.expose(light, 0.55, 1.1, 0.16, 1.4, 0.022, 12345, DEVIATES)
     difference = np.abs(out.astype(int) - expected)
     assert difference.max() <= 1
     assert np.mean(difference > 0) < 1e-3
@@ -229,15 +229,15 @@ def test_lane_paint_is_where_the_road_says() -> None:
 
 def test_sensor_noise_has_the_stated_mean_and_variance() -> None:
     """Flat grey light comes out with its own mean and read + shot variance, in each channel."""
-    light = np.full((384, 640, 3), 120.0, dtype=np.float32)
+    light = np.full((3, 384, 640), 120.0, dtype=np.float32)
     out = np.empty(light.shape, np.uint8)
-    expose(light, 1.0, 0.0, 1.4, 0.022, 77, DEVIATES, out)
+    expose(light, 0.55, 1.0, 0.0, 1.4, 0.022, 77, DEVIATES, out)
     expected = 1.4**2 + 0.022 * 120.0 + 1 / 12  # rounding adds a twelfth
     for channel in range(3):
-        values = out[..., channel].astype(float)
+        values = out[channel].astype(float)
         assert abs(values.mean() - 120.0) < 0.05
         assert abs(values.var() / expected - 1.0) < 0.03
-    rows = out[..., 0].astype(float)
+    rows = out[0].astype(float)
     assert abs(np.corrcoef(rows[:, :-1].ravel(), rows[:, 1:].ravel())[0, 1]) < 0.01
     assert DEFAULT_CAMERA.width_px == 640
 

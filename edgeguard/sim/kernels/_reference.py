@@ -150,6 +150,7 @@ def normals(values: Floats, codes: NDArray[np.int64], hit: NDArray[np.int64], po
 
 def expose(
     light: NDArray[np.float32],
+    blur_px: float,
     gain: float,
     vignette: float,
     read_dn: float,
@@ -157,15 +158,19 @@ def expose(
     key: int,
     deviates: NDArray[np.float32],
 ) -> NDArray[np.uint8]:
-    """Twin of the sensor's gain, vignetting and noise."""
-    rows, columns = light.shape[:2]
+    """Twin of the lens' blur and the sensor's gain, vignetting and noise."""
+    rows, columns = light.shape[1:]
     i, j = np.mgrid[0:rows, 0:columns]
     cy, cx = (rows - 1) / 2, (columns - 1) / 2
     fall = gain * (1.0 - vignette * ((i - cy) ** 2 + (j - cx) ** 2) / (cy**2 + cx**2))
-    signal = light.astype(np.float64) * fall[..., None]
+    tap = np.exp(-0.5 / blur_px**2) if blur_px > 0 else 0.0
+    edged = np.pad(light.astype(np.float64), ((0, 0), (1, 1), (1, 1)), mode="reflect")
+    across = edged[:, :, 1:-1] + tap * (edged[:, :, :-2] + edged[:, :, 2:])
+    soft = (across[:, 1:-1] + tap * (across[:, :-2] + across[:, 2:])) / (1 + 2 * tap) ** 2
+    signal = soft * fall
     row = np.arange(rows, dtype=np.int64)
     first = hash3(row, np.full(rows, key, dtype=np.int64), np.full(rows, 0x5EED, dtype=np.int64)).astype(np.int64)
     first %= len(deviates) - 3 * columns
-    unit = deviates[first[:, None] + np.arange(3 * columns)].reshape(light.shape)
+    unit = np.moveaxis(deviates[first[:, None] + np.arange(3 * columns)].reshape(rows, 3, columns), 1, 0)
     noise = unit * np.sqrt(read_dn**2 + shot_dn * np.maximum(signal, 0.0))
     return np.asarray(np.clip(signal + noise + 0.5, 0, 255).astype(np.uint8))

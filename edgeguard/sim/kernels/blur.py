@@ -5,24 +5,41 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from edgeguard.sim.kernels.cast import GRID_F4, GRID_I4, PICTURE, TABLE
+from edgeguard.sim.kernels.cast import GRID_F4, GRID_I4, LINE_F4, PICTURE, TABLE
+
+
+@njit(f"void(int64, float32, {LINE_F4}, {LINE_F4}, int64, uint32[::1])", cache=True, nogil=True, error_model="numpy")
+def _places(row: int, share: float, flow_u: np.ndarray, flow_v: np.ndarray, rows: int, out: np.ndarray) -> None:
+    """Fill which pixel of the picture lies a share of its flow away from each pixel of a row."""
+    columns = len(out)
+    low, right, down = np.float32(0.0), np.float32(columns - 1), np.float32(rows - 1)
+    here, half = np.float32(row) + np.float32(0.5), np.float32(0.5)
+    for j in range(columns):
+        y = min(max(here + share * flow_v[j], low), down)
+        x = min(max(np.float32(np.int32(j)) + half + share * flow_u[j], low), right)
+        out[j] = np.uint32(np.int32(y) * np.int32(columns) + np.int32(x))
+
+
+@njit(f"void({LINE_F4}, uint32[:,::1], {LINE_F4})", cache=True, nogil=True, error_model="numpy")
+def _mean_of(source: np.ndarray, places: np.ndarray, out: np.ndarray) -> None:
+    """Fill the mean of five places of a plane."""
+    a, b, c, d, e = places[0], places[1], places[2], places[3], places[4]
+    for j in range(len(out)):
+        total = source[np.uint64(a[j])] + source[np.uint64(b[j])] + source[np.uint64(c[j])]
+        out[j] = np.float32(0.2) * (total + source[np.uint64(d[j])] + source[np.uint64(e[j])])
 
 
 @njit(f"void({PICTURE}, {GRID_F4}, {GRID_F4}, {PICTURE})", cache=True, nogil=True, error_model="numpy")
 def smear(light: np.ndarray, flow_u: np.ndarray, flow_v: np.ndarray, out: np.ndarray) -> None:
-    """Fill `out` with the mean of `light` at -1/2, -1/4, 0, 1/4, 1/2 of each pixel's flow (nearest pixels)."""
-    rows, columns = light.shape[0], light.shape[1]
+    """Fill `out` (3, H, W) with the mean of `light` at -1/2, -1/4, 0, 1/4, 1/2 of each pixel's flow, unblended."""
+    rows, columns = light.shape[1], light.shape[2]
+    source = light.reshape((3, rows * columns))
+    places = np.empty((5, columns), np.uint32)
     for i in range(rows):
-        for j in range(columns):
-            blue, green, red = 0.0, 0.0, 0.0
-            for k in range(-2, 3):
-                y = int(i + 0.25 * k * flow_v[i, j] + 0.5)
-                x = int(j + 0.25 * k * flow_u[i, j] + 0.5)
-                y, x = min(max(y, 0), rows - 1), min(max(x, 0), columns - 1)
-                blue += light[y, x, 0]
-                green += light[y, x, 1]
-                red += light[y, x, 2]
-            out[i, j, 0], out[i, j, 1], out[i, j, 2] = 0.2 * blue, 0.2 * green, 0.2 * red
+        for k in range(5):
+            _places(i, np.float32(0.25 * (k - 2)), flow_u[i], flow_v[i], rows, places[k])
+        for c in range(3):
+            _mean_of(source[c], places, out[c, i])
 
 
 @njit(

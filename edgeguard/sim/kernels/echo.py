@@ -7,13 +7,15 @@ from math import exp, sqrt
 import numpy as np
 from numba import njit
 
-from edgeguard.sim.kernels.cast import CODES, GRID_F4, GRID_I4, LINE_F4, TABLE, hash3, intersect, surface
+from edgeguard.sim.kernels.cast import CODES, FAR, GRID_F4, GRID_I4, LINE_F4, TABLE, ZERO, intersect, surface
+from edgeguard.sim.kernels.chance import GOLDEN, F, decay, line_key, scramble, share_of
 from edgeguard.sim.primitives import BOX
 
 # Places in the vector that describes a lidar and its air.
 (GROUND, HALF_POWER, STEEPNESS, STRAY_LOSS, SIGMA, SIGMA_WEAK, BEAM, MAX_RANGE, EXTINCTION, BACKSCATTER, SCATTER_M,
  INTENSITY_NOISE, QUANTUM, DUAL) = range(14)  # fmt: skip
 PLACES = 14
+RINGS = 16
 
 
 @njit(
@@ -160,37 +162,67 @@ def log_share(share: float) -> float:
 
 
 @njit(
-    f"int64({GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_F4},"
-    f" {GRID_I4}, int32[::1],"
-    f" int32[:,::1], float64[::1], int64, {LINE_F4}, {GRID_F4}, {LINE_F4}, int16[::1], int32[::1],"
-    f" int32[::1], {LINE_F4})",
+    f"void(uint32, float64[::1], {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def _drops(
+    first: int,
+    model: np.ndarray,
+    near: np.ndarray,
+    says: np.ndarray,
+    shines: np.ndarray,
+    truth: np.ndarray,
+) -> None:
+    """Let raindrops and fog answer: the nearer the likelier to be heard above the threshold."""
+    for j in range(len(says)):
+        word = first + np.uint32(j) * GOLDEN
+        if share_of(scramble(word + np.uint32(2))) < model[BACKSCATTER]:
+            gap = -log_share(share_of(scramble(word + np.uint32(3)))) * model[SCATTER_M]
+            if 0.8 < gap < near[j]:
+                says[j], truth[j] = gap, np.inf
+                shines[j] = 0.02 + 0.05 * share_of(scramble(word + np.uint32(4)))
+
+
+@njit(
+    f"void({LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})", cache=True, nogil=True, error_model="numpy"
+)  # fmt: skip
+def _louder(second: np.ndarray, share: np.ndarray, near: np.ndarray, weight: np.ndarray, behind: np.ndarray) -> None:
+    """Where a spot lies on two surfaces, sort them: the louder speaks (`near`, `weight`), `behind` is the other."""
+    for j in range(len(near)):
+        weight[j], behind[j] = 1.0, np.inf
+        if second[j] < np.inf:
+            t, far, part = near[j], second[j], share[j]
+            if part * t * t > (F(1.0) - part) * far * far:
+                near[j], behind[j], weight[j] = far, t, part
+            else:
+                behind[j], weight[j] = far, F(1.0) - part
+
+
+@njit(
+    f"void({GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_F4}, float64[::1], int64, {LINE_F4}, {GRID_F4}, {GRID_F4},"
+    f" {GRID_F4}, {GRID_F4}, int64[::1])",
     cache=True,
     nogil=True,
     error_model="numpy",
 )
 def listen(
-    sx: np.ndarray,
-    sy: np.ndarray,
-    sz: np.ndarray,
     distance: np.ndarray,
     second: np.ndarray,
     share_behind: np.ndarray,
     reflectance: np.ndarray,
     cosine: np.ndarray,
-    hit: np.ndarray,
-    owners: np.ndarray,
-    fired: np.ndarray,
     model: np.ndarray,
     key: int,
     deviates: np.ndarray,
-    xyz: np.ndarray,
-    intensity: np.ndarray,
-    ring: np.ndarray,
-    offset: np.ndarray,
-    owner: np.ndarray,
-    true_range: np.ndarray,
-) -> int:
-    """Draw which pulses come back, and write what they say, ring by ring; return how many.
+    said: np.ndarray,
+    shine: np.ndarray,
+    true: np.ndarray,
+    late: np.ndarray,
+    tally: np.ndarray,
+) -> None:
+    """Draw which pulses come back, and what they say.
 
     Which pulses return is a logistic curve of received power around the half-power point. Street surfaces are rougher
     than Lambert's: their echo falls with the square root of the cosine (the flattening that Oren and Nayar 1994
@@ -198,87 +230,143 @@ def listen(
     over a slanted surface. Rain and fog dim the echo both ways, and now and then answer themselves.
 
     Args:
-        sx, sy, sz: (L, B) beams in the sensor's own frame. distance, reflectance, cosine, hit: (L, B) of the scene.
-        owners: (P,) object number of each primitive. fired: (L, B) int32, nanoseconds against the stamp.
-        second, share_behind: of `split`, or (0, 0) where beams have no width. With DUAL the quieter of two echoes is
-            written too, right after the louder one.
-        model: see the places above. key: of the noise; a beam's draws hang on (key, line, beam) alone. deviates:
-            a power of two of standard normal ones.
-        xyz .. true_range: (L * B, ...) out; `true_range` is the surface's, and infinite for rain and fog.
+        distance, reflectance, cosine: (L, B) of the scene. second, share_behind: of `split`, or (0, 0) where beams
+            have no width. With DUAL the quieter of two echoes is told too.
+        model: see the places above. key: of the noise; a beam's draws hang on (key, line, beam) alone. deviates: a
+            table of standard normal ones, longer than a line.
+        said: (L, B) out: measured range, 0 where nothing is heard. shine: (L, B) out: intensity before it is cut to
+            0..1. true: (L, B) out: the surface's range, infinite for rain and fog. late: (L, B) out: the quieter
+            echo's range, 0 where there is none; or (0, 0) where beams have no width.
+        tally: (B + 1,) out: how many echoes the rings before ring j have together.
     """
     lines, rays = distance.shape
-    width = len(second) > 0
-    said, shine = np.empty((lines, rays), dtype=np.float32), np.empty((lines, rays), dtype=np.float32)
-    true, late = np.empty((lines, rays), dtype=np.float32), np.zeros((lines, rays), dtype=np.float32)
-    tally = np.zeros(rays + 1, dtype=np.int64)
-    for i in range(lines):  # line by line, as memory lies; the order of the output is made below
-        for j in range(rays):
-            t = float(distance[i, j])
-            said[i, j] = 0.0
-            if t > model[MAX_RANGE] and model[BACKSCATTER] == 0.0:
-                continue
-            draw = hash3(i, j, key)
-            other = hash3(draw & 0xFFFFFF, i, key + 1)
-            share = (draw >> 8) / 16777216.0
-            behind, behind_share = np.inf, 0.0
-            if width and second[i, j] < np.inf:
-                behind, behind_share = float(second[i, j]), float(share_behind[i, j])
-                if behind_share / (behind * behind) > (1.0 - behind_share) / (t * t):  # the louder echo speaks
-                    t, behind, behind_share = behind, t, 1.0 - behind_share
-            if model[BACKSCATTER] > 0.0:
-                # Drops answer from where they are: the nearer the likelier to be heard above the threshold.
-                gap = -log_share(other / 4294967296.0) * model[SCATTER_M]
-                lone = (hash3(other & 0xFFFFFF, j, key + 2) >> 8) / 16777216.0
-                if gap < t and gap > 0.8 and lone < model[BACKSCATTER]:
-                    said[i, j], shine[i, j], true[i, j] = gap, 0.02 + 0.05 * share, np.inf
-                    tally[j + 1] += 1
-                    continue
-            if t > model[MAX_RANGE]:
-                continue
-            slant = float(cosine[i, j])
-            power = (1.0 - behind_share) * reflectance[i, j] * sqrt(slant) / (t * t)
-            if model[EXTINCTION] > 0.0:
-                power *= exp(-2.0 * model[EXTINCTION] * t)
-            ratio = max(power / model[HALF_POWER], 1e-6)
-            fourth = ratio * ratio * ratio * ratio if model[STEEPNESS] == 4.0 else ratio ** model[STEEPNESS]
-            if share * (1.0 + fourth) >= (1.0 - model[STRAY_LOSS]) * fourth:
-                continue
-            variance = model[SIGMA] * model[SIGMA] + model[SIGMA_WEAK] * model[SIGMA_WEAK] / ratio
-            if model[BEAM] > 0.0:
-                slope = sqrt(max(1.0 - slant * slant, 0.0)) / max(slant, 0.05)
-                smear = min(t * model[BEAM] * slope * 0.2887, 0.5)  # a uniform spot over a slanted surface
-                variance += smear * smear
-            measured = t + deviates[other & (len(deviates) - 1)] * sqrt(variance)
-            if model[QUANTUM] > 0.0:
-                measured = model[QUANTUM] * np.floor(measured / model[QUANTUM] + 0.5)
-            tint = deviates[(other >> 10) & (len(deviates) - 1)]
-            said[i, j], true[i, j] = measured, t
-            shine[i, j] = reflectance[i, j] * slant * (1.0 + model[INTENSITY_NOISE] * tint)
-            tally[j + 1] += 1
-            if model[DUAL] > 0.0 and behind <= model[MAX_RANGE]:
-                power = behind_share * 0.3 * exp(-2.0 * model[EXTINCTION] * behind) / (behind * behind)
-                fourth = (power / model[HALF_POWER]) ** model[STEEPNESS]
-                if (other >> 8) / 16777216.0 < fourth / (1.0 + fourth):
-                    late[i, j] = behind + deviates[(other >> 5) & (len(deviates) - 1)] * model[SIGMA]
-                    tally[j + 1] += 1
-    for j in range(rays):
-        tally[j + 1] += tally[j]
+    width, dual = len(second) > 0, model[DUAL] > 0.0
+    furthest, half_power = F(model[MAX_RANGE]), F(1.0 / model[HALF_POWER])
+    sigma2, weak2 = F(model[SIGMA] * model[SIGMA]), F(model[SIGMA_WEAK] * model[SIGMA_WEAK])
+    spot, told, tinge = F(0.2887 * model[BEAM]), F(1.0 - model[STRAY_LOSS]), F(model[INTENSITY_NOISE])
+    dim, quantum = F(2.0 * model[EXTINCTION]), F(model[QUANTUM])
+    near, weight, odds = np.empty(rays, np.float32), np.ones(rays, np.float32), np.empty(rays, np.float32)
+    behind, power = np.full(rays, np.inf, np.float32), np.empty(rays, np.float32)
+    count = np.zeros(rays, np.int32)
+    places = len(deviates) - rays
     for i in range(lines):
+        first = line_key(key, i)
+        at, tint_at = line_key(key + 1, i) % places, line_key(key + 2, i) % places
+        noise, tint = deviates[at : at + rays], deviates[tint_at : tint_at + rays]
+        reach, rho, slants = distance[i], reflectance[i], cosine[i]
+        says, shines, truth = said[i], shine[i], true[i]
         for j in range(rays):
-            measured = said[i, j]
-            if measured == 0.0:
-                continue
-            at = tally[j]
-            xyz[at, 0], xyz[at, 1], xyz[at, 2] = sx[i, j] * measured, sy[i, j] * measured, sz[i, j] * measured
-            intensity[at] = min(max(shine[i, j], 0.0), 1.0)
-            ring[at], offset[at], true_range[at] = j, fired[i, j], true[i, j]
-            owner[at] = owners[hit[i, j]] if hit[i, j] >= 0 and true[i, j] < np.inf else -1
-            tally[j] = at + 1
-            far = late[i, j]
-            if far > 0.0:
-                at += 1
-                xyz[at, 0], xyz[at, 1], xyz[at, 2] = sx[i, j] * far, sy[i, j] * far, sz[i, j] * far
-                intensity[at], ring[at], offset[at] = 0.3 * share_behind[i, j], j, fired[i, j]
-                owner[at], true_range[at] = -1, far
-                tally[j] = at + 1
-    return int(tally[rays - 1])
+            near[j] = reach[j]
+        if width:
+            _louder(second[i], share_behind[i], near, weight, behind)
+        for j in range(rays):
+            power[j] = weight[j] * rho[j] * np.sqrt(slants[j]) / (near[j] * near[j]) * half_power
+        if dim > ZERO:
+            for j in range(rays):
+                power[j] *= decay(dim * near[j])
+        for j in range(rays):
+            power[j] = min(max(power[j], F(1e-6)), F(1e6))
+            square = power[j] * power[j]
+            odds[j] = square * square
+        if model[STEEPNESS] != 4.0:
+            for j in range(rays):
+                odds[j] = power[j] ** model[STEEPNESS]
+        for j in range(rays):
+            share, t, slant = share_of(scramble(first + np.uint32(j) * GOLDEN)), near[j], slants[j]
+            slope = np.sqrt(max(F(1.0) - slant * slant, ZERO)) / max(slant, F(0.05))
+            smear = min(t * spot * slope, F(0.5))  # a uniform spot over a slanted surface
+            measured = t + noise[j] * np.sqrt(sigma2 + weak2 / power[j] + smear * smear)
+            heard = (share * (F(1.0) + odds[j]) < told * odds[j]) & (t <= furthest)
+            says[j] = measured if heard else ZERO
+            shines[j] = rho[j] * slant * (F(1.0) + tinge * tint[j])
+            truth[j] = t
+        if quantum > ZERO:
+            for j in range(rays):
+                says[j] = quantum * np.floor(says[j] / quantum + F(0.5))
+        if model[BACKSCATTER] > 0.0:
+            _drops(first, model, near, says, shines, truth)
+        for j in range(rays):
+            count[j] += np.int32(1 if says[j] > ZERO else 0)
+        if width:
+            quieter = late[i]
+            for j in range(rays):
+                quieter[j] = ZERO
+                far = float(behind[j])
+                if not dual or far > model[MAX_RANGE] or says[j] <= ZERO or truth[j] == np.inf:
+                    continue
+                faint = (1.0 - weight[j]) * 0.3 * exp(-2.0 * model[EXTINCTION] * far) / (far * far)
+                chance = (faint / model[HALF_POWER]) ** model[STEEPNESS]
+                other = scramble(first + np.uint32(j) * GOLDEN + np.uint32(1))
+                if share_of(other) * (1.0 + chance) < chance:
+                    quieter[j] = far + tint[j] * model[SIGMA]
+                    count[j] += 1
+    tally[0] = 0
+    for j in range(rays):
+        tally[j + 1] = tally[j] + count[j]
+
+
+@njit(
+    f"void({GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_F4}, {GRID_I4},"
+    f" int32[::1], {GRID_I4}, int64[::1], {GRID_F4}, {LINE_F4}, int16[::1], int32[::1], int32[::1], {LINE_F4})",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def tell(
+    sx: np.ndarray,
+    sy: np.ndarray,
+    sz: np.ndarray,
+    said: np.ndarray,
+    shine: np.ndarray,
+    true: np.ndarray,
+    late: np.ndarray,
+    share_behind: np.ndarray,
+    hit: np.ndarray,
+    owners: np.ndarray,
+    fired: np.ndarray,
+    tally: np.ndarray,
+    xyz: np.ndarray,
+    intensity: np.ndarray,
+    ring: np.ndarray,
+    offset: np.ndarray,
+    owner: np.ndarray,
+    true_range: np.ndarray,
+) -> None:
+    """Write what `listen` heard ring by ring, a second echo right after its first.
+
+    Args:
+        sx, sy, sz: (L, B) beams in the sensor's own frame. said, shine, true, late, share_behind, tally: of `listen`.
+        hit: (L, B) primitives. owners: (P,) object number of each. fired: (L, B) nanoseconds against the stamp.
+        xyz, intensity, ring, offset, owner, true_range: (tally[-1], ...) out.
+    """
+    lines, rays = said.shape
+    pairs = len(late) > 0
+    following = np.empty(RINGS, np.uint64)  # unsigned: a signed index is tested for counting from the end
+    for begin in range(0, rays, RINGS):  # so few rings at a time that what is written stays in the nearest cache
+        end = min(begin + RINGS, rays)
+        for k in range(np.uint64(end - begin)):
+            following[k] = tally[begin + np.int64(k)]
+        for i in range(lines):
+            x, y, z, when = sx[i, begin:end], sy[i, begin:end], sz[i, begin:end], fired[i, begin:end]
+            says, shines, truth, struck = said[i, begin:end], shine[i, begin:end], true[i, begin:end], hit[i, begin:end]
+            for k in range(np.uint64(end - begin)):
+                measured = says[k]
+                if measured <= ZERO:
+                    continue
+                at, whose = following[k], struck[k]
+                xyz[at, 0], xyz[at, 1], xyz[at, 2] = x[k] * measured, y[k] * measured, z[k] * measured
+                intensity[at] = min(max(shines[k], ZERO), F(1.0))
+                offset[at], true_range[at] = when[k], truth[k]
+                known = (whose >= 0) & (truth[k] < FAR)
+                owner[at] = owners[np.uint64(whose)] if known else np.int32(-1)
+                at += np.uint64(1)
+                if pairs:
+                    far = late[i, begin + np.int64(k)]
+                    if far > ZERO:
+                        xyz[at, 0], xyz[at, 1], xyz[at, 2] = x[k] * far, y[k] * far, z[k] * far
+                        intensity[at] = F(0.3) * share_behind[i, begin + np.int64(k)]
+                        offset[at], owner[at], true_range[at] = when[k], -1, far
+                        at += np.uint64(1)
+                following[k] = at
+    for j in range(rays):
+        ring[tally[j] : tally[j + 1]] = j

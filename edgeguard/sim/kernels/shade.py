@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from math import exp, sqrt
+from math import exp
 
 import numpy as np
 from numba import njit
 
-from edgeguard.sim.kernels.cast import CODES, GRID_F4, GRID_I4, GRID_U1, PICTURE, TABLE, hash3, surface
+from edgeguard.sim.kernels.cast import CODES, GRID_F4, GRID_I4, GRID_U1, PICTURE, TABLE, hash3
+from edgeguard.sim.kernels.chance import decay
 from edgeguard.sim.kernels.light import (
     AIR_B,
     AIR_G,
@@ -26,15 +27,15 @@ from edgeguard.sim.kernels.light import (
     SUN_DISC,
     WET,
 )
-from edgeguard.sim.kernels.textures import LINE_F4, asphalt, grass, leaves, paving, sky, thing_colour, wall
+from edgeguard.sim.kernels.textures import LINE_F4, LINE_U1, F, asphalt, grass, leaves, paving, sky, wall
+from edgeguard.sim.kernels.things import thing
 from edgeguard.sim.primitives import BUILDING, FOLIAGE
 from edgeguard.sim.road import STEP_M
 
-ANCHOR = 32  # pixels between the places where haze, lamps and road coordinates are found; linear in between
+ANCHOR = 32  # pixels between the places where road coordinates are found; straight in between
+LANES = 16  # runs are lengthened to whole vectors, or their ends would be worked on pixel by pixel
 ASPHALT_M, PAVING_M = 6.0, 9.6  # half the width of the carriageway, and out to where grass begins
 _REPEAT_M = 128.0  # every texture of the ground repeats at least this often
-
-LINE_BGR = "float32[:,::1]"
 
 
 @njit(f"UniTuple(float64, 2)({PICTURE}, float64[::1], float64, float64)", cache=True, nogil=True, error_model="numpy")
@@ -73,69 +74,191 @@ def headlight(light: np.ndarray, x: float, y: float, z: float, facing: float) ->
 
 @njit(f"UniTuple(float64, 2)({TABLE}, float64, float64, float64, float64)", cache=True, nogil=True, error_model="numpy")
 def along_road(table: np.ndarray, start_m: float, x: float, y: float, arc: float) -> tuple[float, float]:
-    """Arc length and offset of world (x, y), by three steps of Newton from `arc`."""
+    """Arc length and offset of world (x, y), by up to three steps of Newton from `arc`."""
     last, d = table.shape[0] - 2, 0.0
     for _ in range(3):
         node = min(max(int((arc - start_m) / STEP_M), 0), last)
         f = arc - start_m - node * STEP_M
         tx, ty = table[node, 2], table[node, 3]
         rx, ry = x - table[node, 0], y - table[node, 1]
-        arc += rx * tx + ry * ty - f
         d = ry * tx - rx * ty
+        step = rx * tx + ry * ty - f
+        arc += step
+        if abs(step) < 1e-6:
+            break
     return arc, d
 
 
 @njit(
-    f"void({TABLE}, float64, float64[::1], float64, float64, float64, float64[::1])",
+    f"void({TABLE}, float64, float64[::1], float64, float64, float64, float64, float64, float64[::1])",
     cache=True,
     nogil=True,
     error_model="numpy",
 )
 def _locate(
-    table: np.ndarray, start_m: float, pose: np.ndarray, x: float, y: float, guess: float, out: np.ndarray
+    table: np.ndarray,
+    start_m: float,
+    pose: np.ndarray,
+    cosine: float,
+    sine: float,
+    x: float,
+    y: float,
+    guess: float,
+    out: np.ndarray,
 ) -> None:
-    """Fill world x, y, arc length and offset of (x, y) in the rays' frame."""
-    c, s = np.cos(pose[3]), np.sin(pose[3])
-    out[0], out[1] = pose[0] + c * x - s * y, pose[1] + s * x + c * y
+    """Fill world x, y, arc length and offset of (x, y) in the rays' frame, whose heading has these cosine and sine."""
+    out[0], out[1] = pose[0] + cosine * x - sine * y, pose[1] + sine * x + cosine * y
     out[2], out[3] = along_road(table, start_m, out[0], out[1], guess)
 
 
-@njit(f"void({LINE_F4}, float64, float64)", cache=True, nogil=True, error_model="numpy")
-def _lerp(line: np.ndarray, first: float, step: float) -> None:
-    """Fill a line with first, first + step and so on."""
-    base, slope = np.float32(first), np.float32(step)
-    for k in range(len(line)):
-        line[k] = base + np.float32(k) * slope
+@njit(f"void({LINE_F4}, {LINE_F4})", cache=True, nogil=True, error_model="numpy")
+def _copy(source: np.ndarray, out: np.ndarray) -> None:
+    """Copy a line; an assignment of slices is done place by place."""
+    for k in range(len(source)):
+        out[k] = source[k]
 
 
-@njit("float64(float64, float64)", cache=True, nogil=True, error_model="numpy")
-def _stretch(depth_m: float, height_m: float) -> float:
-    """Depth, lengthened as a pixel is on ground seen at a flat angle."""
-    flat = 0.35 * depth_m / height_m
-    return depth_m * (flat if flat > 1.0 else 1.0)
+@njit(f"void({LINE_U1}, {LINE_U1})", cache=True, nogil=True, error_model="numpy")
+def _copy_marks(source: np.ndarray, out: np.ndarray) -> None:
+    """As `_copy`."""
+    for k in range(len(source)):
+        out[k] = source[k]
+
+
+@njit(f"void(int64, int64, {LINE_F4}, float64, float64)", cache=True, nogil=True, error_model="numpy")
+def _lerp(begin: int, end: int, line: np.ndarray, first: float, step: float) -> None:
+    """Fill a line from `begin` on with first, first + step and so on."""
+    base, slope = F(first - begin * step), F(step)
+    for k in range(np.uint64(begin), np.uint64(end)):
+        line[k] = base + F(np.int32(k)) * slope
 
 
 @njit(
-    f"void(float64, float64, float64, float64, float64[::1], float64[::1], {LINE_F4})",
+    f"float64(int64, int64, int64, {TABLE}, float64, float64[::1], float64, float64, float64, float64, float64,"
+    f" {LINE_F4}, {LINE_F4}, {LINE_F4}, float64, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, float64[::1],"
+    " float64[::1])",
     cache=True,
     nogil=True,
     error_model="numpy",
 )
-def _brighten(x: float, y: float, z: float, up: float, sun: np.ndarray, light: np.ndarray, out: np.ndarray) -> None:
-    """Add fog and the sun to a pixel of sky."""
-    if light[FOG] > 0.0:
-        veil = exp(-up * light[FOG])
-        out[0] += veil * (light[AIR_B] - out[0])
-        out[1] += veil * (light[AIR_G] - out[1])
-        out[2] += veil * (light[AIR_R] - out[2])
-    if light[SUN_DISC] > 0.0:
-        near = (x * sun[0] + y * sun[1] + z * sun[2]) / sqrt(x * x + y * y + z * z)
-        if near > 0.0:
+def _survey(
+    begin: int,
+    count: int,
+    end: int,
+    table: np.ndarray,
+    start_m: float,
+    pose: np.ndarray,
+    cosine: float,
+    sine: float,
+    scale: float,
+    sx: float,
+    sy: float,
+    dx: np.ndarray,
+    dy: np.ndarray,
+    reach: np.ndarray,
+    guess: float,
+    wx: np.ndarray,
+    wy: np.ndarray,
+    arc: np.ndarray,
+    offset: np.ndarray,
+    foot: np.ndarray,
+    here: np.ndarray,
+    there: np.ndarray,
+) -> float:
+    """Fill world coordinates (less whole repeats), road coordinates and pixel lengths of a run on the ground.
+
+    They are found every ANCHOR pixels of begin..count and are straight in between, and after up to `end`. Returns the
+    arc length of the run's last pixel. here, there: (4,) scratch.
+    """
+    x, y = sx + reach[begin] * dx[begin], sy + reach[begin] * dy[begin]
+    _locate(table, start_m, pose, cosine, sine, x, y, guess, here)
+    shift_x, shift_y = _REPEAT_M * np.floor(here[0] / _REPEAT_M), _REPEAT_M * np.floor(here[1] / _REPEAT_M)
+    flat, width, one = F(0.35 / pose[2]), F(scale), F(1.0)
+    for k in range(np.uint64(begin), np.uint64(end)):  # a pixel is long on ground seen at a flat angle
+        foot[k] = reach[k] * width * max(reach[k] * flat, one)
+    while True:
+        stop = min(begin + ANCHOR, count - 1)
+        until = end if stop == count - 1 else stop
+        x, y = sx + reach[stop] * dx[stop], sy + reach[stop] * dy[stop]
+        _locate(table, start_m, pose, cosine, sine, x, y, here[2], there)
+        step = 1.0 / max(stop - begin, 1)
+        _lerp(begin, until, wx, here[0] - shift_x, (there[0] - here[0]) * step)
+        _lerp(begin, until, wy, here[1] - shift_y, (there[1] - here[1]) * step)
+        _lerp(begin, until, arc, here[2], (there[2] - here[2]) * step)
+        _lerp(begin, until, offset, here[3], (there[3] - here[3]) * step)
+        begin = stop
+        here[0], here[1], here[2], here[3] = there[0], there[1], there[2], there[3]
+        if begin >= count - 1:
+            return float(there[2])
+
+
+@njit("int64(float32)", cache=True, nogil=True, error_model="numpy")
+def _zone(offset: float) -> int:
+    """Return 0 on asphalt, 1 on the pavement, 2 beyond."""
+    side = abs(offset)
+    return 0 if side < ASPHALT_M else (1 if side < PAVING_M else 2)
+
+
+@njit(f"int64({LINE_F4}, int64, int64, int64)", cache=True, nogil=True, error_model="numpy")
+def _end_of_zone(offset: np.ndarray, begin: int, end: int, zone: int) -> int:
+    """Return where the zone that a run begins in is left, at most `end`."""
+    low = F(0.0) if zone == 0 else (F(ASPHALT_M) if zone == 1 else F(PAVING_M))
+    high = F(ASPHALT_M) if zone == 0 else (F(PAVING_M) if zone == 1 else F(np.inf))
+    for k in range(np.uint64(begin), np.uint64(end)):
+        side = abs(offset[k])
+        if not (low <= side < high):
+            return np.int64(k)  # type: ignore[return-value]
+    return end
+
+
+@njit(
+    f"void({LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, float32, {LINE_F4})", cache=True, nogil=True, error_model="numpy"
+)
+def _clear(x: np.ndarray, y: np.ndarray, z: np.ndarray, t: np.ndarray, haze: float, out: np.ndarray) -> None:
+    """Fill which share of a line's contrast is left behind the air; `haze` is the loss per metre."""
+    for k in range(len(t)):
+        out[k] = decay(t[k] * np.sqrt(x[k] * x[k] + y[k] * y[k] + z[k] * z[k]) * haze)
+
+
+@njit(
+    f"void(int64, int64, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, float64[::1], float64[::1], {LINE_F4}, {LINE_F4},"
+    f" {LINE_F4})",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def _brighten(
+    begin: int,
+    end: int,
+    x: np.ndarray,
+    y: np.ndarray,
+    z: np.ndarray,
+    up: np.ndarray,
+    sun: np.ndarray,
+    light: np.ndarray,
+    blue: np.ndarray,
+    green: np.ndarray,
+    red: np.ndarray,
+) -> None:
+    """Add fog and the sun to a run of sky."""
+    fog, disc, none = F(light[FOG]), F(light[SUN_DISC]), F(0.0)
+    air_b, air_g, air_r = F(light[AIR_B]), F(light[AIR_G]), F(light[AIR_R])
+    sun_x, sun_y, sun_z = F(sun[0]), F(sun[1]), F(sun[2])
+    if fog > none:
+        for k in range(np.uint64(begin), np.uint64(end)):
+            veil = decay(up[k] * fog)
+            blue[k] += veil * (air_b - blue[k])
+            green[k] += veil * (air_g - green[k])
+            red[k] += veil * (air_r - red[k])
+    if disc > none:
+        for k in range(np.uint64(begin), np.uint64(end)):
+            near = (x[k] * sun_x + y[k] * sun_y + z[k] * sun_z) / np.sqrt(x[k] * x[k] + y[k] * y[k] + z[k] * z[k])
             # The disc is a quarter of a degree in radius; the air around it scatters forward.
-            glow = light[SUN_DISC] * (0.035 / (1.002 - near) + (60.0 if near > 0.99999 else 0.0))
-            out[0] += 24.0 * glow
-            out[1] += 31.0 * glow
-            out[2] += 34.0 * glow
+            glow = F(0.035) / (F(1.002) - near) + (F(60.0) if near > F(0.99999) else none)
+            glow = disc * glow if near > none else none
+            blue[k] += F(24.0) * glow
+            green[k] += F(31.0) * glow
+            red[k] += F(34.0) * glow
 
 
 @njit(
@@ -175,74 +298,11 @@ def _shine(
                 lit[k] += 5.0 * glow
 
 
-@njit(
-    f"void({LINE_F4}, {LINE_F4}, float32, float32, float32, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_BGR})",
-    cache=True,
-    nogil=True,
-    error_model="numpy",
-)
-def _through_air(
-    lit: np.ndarray,
-    clear: np.ndarray,
-    air_b: float,
-    air_g: float,
-    air_r: float,
-    blue: np.ndarray,
-    green: np.ndarray,
-    red: np.ndarray,
-    out: np.ndarray,
-) -> None:
-    """Light a run of colours and put the air in front of it."""
-    for k in range(len(lit)):
-        shine, veil = lit[k] * clear[k], np.float32(1.0) - clear[k]
-        out[k, 0] = blue[k] * shine + air_b * veil
-        out[k, 1] = green[k] * shine + air_g * veil
-        out[k, 2] = red[k] * shine + air_r * veil
-
-
-@njit(
-    f"void(float64[::1], int64, int64, int64, float64, float64, float64, float64[::1], float64,"
-    f" float64, float64, float64,"
-    f" {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})",
-    cache=True,
-    nogil=True,
-    error_model="numpy",
-)
-def _thing(
-    p: np.ndarray,
-    kind: int,
-    material: int,
-    index: int,
-    px: float,
-    py: float,
-    pz: float,
-    sun: np.ndarray,
-    ambient: float,
-    strength: float,
-    ground_z: float,
-    focal_px: float,
-    rx: np.ndarray,
-    ry: np.ndarray,
-    rz: np.ndarray,
-    depth: np.ndarray,
-    blue: np.ndarray,
-    green: np.ndarray,
-    red: np.ndarray,
-    lit: np.ndarray,
-    emit: np.ndarray,
-    towards: np.ndarray,
-) -> None:
-    """Colours of a run of any solid but walls and crowns; arguments as in `textures.wall`, px, py, pz from its base."""
-    for k in range(len(depth)):
-        t = float(depth[k])
-        ux, uy, z = px + t * rx[k], py + t * ry[k], pz + t * rz[k]
-        face, nx, ny, nz = surface(p, kind, ux + p[0], uy + p[1], z + p[2])
-        red[k], green[k], blue[k], emit[k] = thing_colour(p, kind, material, ux, uy, z, face, t / focal_px, index)
-        facing = nx * sun[0] + ny * sun[1] + nz * sun[2]
-        towards[k] = -(nx * rx[k] + ny * ry[k] + nz * rz[k])
-        rise = (z + p[2] - ground_z) / 0.7
-        dim = 0.78 + 0.22 * (rise if rise < 1.0 else 1.0)
-        lit[k] = (ambient * (1.0 + 0.12 * facing) + strength * (facing if facing > 0.0 else 0.0)) * dim
+@njit(f"void({LINE_F4}, {LINE_F4}, float32, {LINE_F4}, {LINE_F4})", cache=True, nogil=True, error_model="numpy")
+def _through_air(lit: np.ndarray, clear: np.ndarray, air: float, colour: np.ndarray, out: np.ndarray) -> None:
+    """Light a line of one colour and put the air in front of it."""
+    for k in range(len(out)):
+        out[k] = air + clear[k] * (colour[k] * lit[k] - air)
 
 
 @njit(
@@ -273,7 +333,7 @@ def shade(
     lamps: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """Fill `out` (H, W, 3) float32 BGR, about 0..255, with the light that reaches each pixel.
+    """Fill `out` (3, H, W) float32, planes blue, green, red, about 0..255, with the light that reaches each pixel.
 
     Args:
         rx, ry, rz, starts, depth, hit: as in and out of `cast`; rays have 1 along the optical axis. shadow: of
@@ -285,151 +345,148 @@ def shade(
         light: what shines and what dims, see `edgeguard.sim.kernels.light`. lamps: (N, N, 2) map of daylight and
             lamps, or (0, 0, 2).
 
-    A row is cut into runs of one surface. What changes slowly (haze, lamps, road coordinates) is found every ANCHOR
-    pixels and interpolated; what is left is arithmetic on lines, eight pixels at a time.
+    A row is cut into runs of one surface. Road coordinates change slowly: they are found every ANCHOR pixels. What is
+    left is arithmetic on lines, whole vectors of pixels at a time.
     """
     rows, columns = depth.shape
-    cosine, sine = np.cos(pose[3]), np.sin(pose[3])
+    width, full = columns + LANES, np.uint64(columns)
+    cosine, sine, ground_z = np.cos(pose[3]), np.sin(pose[3]), -pose[2]
     mapped, night = lamps.shape[0] > 0, light[HEADLIGHT] > 0.0
-    ambient, strength, wet = np.float32(light[AMBIENT]), np.float32(light[SUN]), light[WET]
-    on_ground = np.float32(light[SUN] * sun[2])
-    air_b, air_g, air_r = np.float32(light[AIR_B]), np.float32(light[AIR_G]), np.float32(light[AIR_R])
-    lit, emit, towards = np.empty(columns, np.float32), np.zeros(columns, np.float32), np.empty(columns, np.float32)
-    blue, green, red = np.empty(columns, np.float32), np.empty(columns, np.float32), np.empty(columns, np.float32)
-    clear, foot = np.empty(columns, np.float32), np.empty(columns, np.float32)
-    wx, wy = np.empty(columns, np.float32), np.empty(columns, np.float32)
-    arc, offset = np.empty(columns, np.float32), np.empty(columns, np.float32)
+    ambient, strength, wet = F(light[AMBIENT]), F(light[SUN]), light[WET]
+    on_ground, haze, scale = F(light[SUN] * sun[2]), F(1.0 / light[HAZE]), F(1.0 / focal_px)
+    air_b, air_g, air_r = F(light[AIR_B]), F(light[AIR_G]), F(light[AIR_R])
+    lines = np.ones((20, width), np.float32)
+    dx, dy, dz, reach, clear = lines[0], lines[1], lines[2], lines[3], lines[4]
+    blue, green, red, lit, emit, towards = lines[5], lines[6], lines[7], lines[8], lines[9], lines[10]
+    wx, wy, arc, offset, foot = lines[11], lines[12], lines[13], lines[14], lines[15]
+    at_x, at_y, at_z, up = lines[16], lines[17], lines[18], lines[19]
+    face, shaded = np.zeros(width, np.int32), np.zeros(width, np.uint8)
     here, there = np.empty(4), np.empty(4)
     arc0 = first_s_m
     for i in range(rows - 1, -1, -1):  # upwards: arc length grows smoothly, so the search starts close
-        j = 0
-        sx, sy, sz, tau = starts[i, 0], starts[i, 1], starts[i, 2], starts[i, 3]
-        dx, dy, dz, reach, what, row = rx[i], ry[i], rz[i], depth[i], hit[i], out[i]
-        guess = arc0
-        while j < columns:
-            index = what[j]
-            end = j + 1
-            while end < columns and what[end] == index:
-                end += 1
-            a, b = j, end
-            j = end
+        sx, sy, sz, tau, what = starts[i, 0], starts[i, 1], starts[i, 2], starts[i, 3], hit[i]
+        _copy(rx[i], dx)
+        _copy(ry[i], dy)
+        _copy(rz[i], dz)
+        _copy(depth[i], reach)
+        _copy_marks(shadow[i], shaded)
+        _clear(rx[i], ry[i], rz[i], depth[i], haze, clear)
+        b, guess = np.uint64(0), arc0
+        while b < full:
+            first, index = b, what[b]
+            b += np.uint64(1)
+            while b < full and what[b] == index:
+                b += np.uint64(1)
+            # Lines are worked on in whole vectors: what is written past the run's end is overwritten by the next run.
+            a, z = np.int64(first), np.int64(b)
+            e = a + ((z - a + LANES - 1) // LANES) * LANES
             if index == -2:
-                sky(
-                    dx[a:b],
-                    dy[a:b],
-                    dz[a:b],
-                    cosine,
-                    sine,
-                    light[OVERCAST],
-                    light[SKY],
-                    clear[a:b],
-                    blue[a:b],
-                    green[a:b],
-                    red[a:b],
-                )
-                for k in range(a, b):
-                    row[k, 0], row[k, 1], row[k, 2] = blue[k], green[k], red[k]
+                sky(a, e, dx, dy, dz, cosine, sine, light[OVERCAST], light[SKY], up, blue, green, red)
                 if light[FOG] > 0.0 or light[SUN_DISC] > 0.0:
-                    for k in range(a, b):
-                        _brighten(dx[k], dy[k], dz[k], clear[k], sun, light, row[k])
+                    _brighten(a, e, dx, dy, dz, up, sun, light, blue, green, red)
+                for k in range(first, b):
+                    lit[k], clear[k] = F(1.0), F(1.0)
                 continue
-            begin = a
-            while True:
-                stop = min(begin + ANCHOR, b - 1)
-                t0, t1 = float(reach[begin]), float(reach[stop])
-                n0 = sqrt(dx[begin] * dx[begin] + dy[begin] * dy[begin] + dz[begin] * dz[begin])
-                n1 = sqrt(dx[stop] * dx[stop] + dy[stop] * dy[stop] + dz[stop] * dz[stop])
-                c0, c1 = exp(-t0 * n0 / light[HAZE]), exp(-t1 * n1 / light[HAZE])
-                step = 1.0 / max(stop - begin, 1)
-                slope = np.float32((c1 - c0) * step)
-                base = np.float32(c0)
-                part = clear[begin : stop + 1]
-                for k in range(len(part)):
-                    part[k] = base + np.float32(k) * slope
-                if index == -1:
-                    _locate(table, table_start_m, pose, sx + t0 * dx[begin], sy + t0 * dy[begin], guess, here)
-                    _locate(table, table_start_m, pose, sx + t1 * dx[stop], sy + t1 * dy[stop], here[2], there)
-                    guess = there[2]
-                    if begin == 0:
-                        arc0 = here[2]
-                    shift_x = _REPEAT_M * np.floor(here[0] / _REPEAT_M)
-                    shift_y = _REPEAT_M * np.floor(here[1] / _REPEAT_M)
-                    _lerp(wx[begin : stop + 1], here[0] - shift_x, (there[0] - here[0]) * step)
-                    _lerp(wy[begin : stop + 1], here[1] - shift_y, (there[1] - here[1]) * step)
-                    _lerp(arc[begin : stop + 1], here[2], (there[2] - here[2]) * step)
-                    _lerp(offset[begin : stop + 1], here[3], (there[3] - here[3]) * step)
-                    _lerp(foot[begin : stop + 1], _stretch(t0, pose[2]) / focal_px,
-                          (_stretch(t1, pose[2]) - _stretch(t0, pose[2])) / focal_px * step)  # fmt: skip
-                begin = stop
-                if begin >= b - 1:
-                    break
-            flat = index == -1
-            wall_run = False
-            if flat:
-                k = a
-                while k < b:
-                    side = abs(offset[k])
-                    zone = 0 if side < ASPHALT_M else (1 if side < PAVING_M else 2)
-                    e = k + 1
-                    while e < b:
-                        side = abs(offset[e])
-                        if zone != (0 if side < ASPHALT_M else (1 if side < PAVING_M else 2)):
-                            break
-                        e += 1
+            if index == -1:
+                guess = _survey(a, z, e, table, table_start_m, pose, cosine, sine, scale, sx, sy, dx, dy, reach, guess,
+                                wx, wy, arc, offset, foot, here, there)  # fmt: skip
+                if a == 0:
+                    arc0 = np.float64(arc[0])
+                while a < z:
+                    zone = _zone(offset[a])
+                    stop = _end_of_zone(offset, a, z, zone)
+                    e = a + ((stop - a + LANES - 1) // LANES) * LANES
+                    damp = F(1.0 - 0.15 * (3 - zone) * wet)
                     if zone == 0:
-                        asphalt(wx[k:e], wy[k:e], arc[k:e], offset[k:e], foot[k:e], ambient, shadow[i, k:e],
-                                on_ground, blue[k:e], green[k:e], red[k:e], lit[k:e])  # fmt: skip
+                        asphalt(a, e, wx, wy, arc, offset, foot, ambient * damp, shaded, on_ground * damp, blue, green,
+                                red, lit)  # fmt: skip
                     elif zone == 1:
-                        paving(wx[k:e], wy[k:e], arc[k:e], offset[k:e], foot[k:e], ambient, shadow[i, k:e],
-                               on_ground, blue[k:e], green[k:e], red[k:e], lit[k:e])  # fmt: skip
+                        paving(a, e, wx, wy, arc, offset, foot, ambient * damp, shaded, on_ground * damp, blue, green,
+                               red, lit)  # fmt: skip
                     else:
-                        grass(wx[k:e], wy[k:e], foot[k:e], ambient, shadow[i, k:e],
-                              on_ground, blue[k:e], green[k:e], red[k:e], lit[k:e])  # fmt: skip
-                    if wet > 0.0:
-                        dark = np.float32(1.0 - 0.15 * (3 - zone) * wet)
-                        part = lit[k:e]
-                        for m in range(len(part)):
-                            part[m] *= dark
-                    k = e
+                        grass(a, e, wx, wy, foot, ambient * damp, shaded, on_ground * damp, blue, green, red, lit)
+                    a = stop
                 if night:
-                    emit[a:b] = 0.0
-                    towards[a:b] = 0.3  # the ground's facets stand up to a grazing beam
+                    for k in range(first, b):
+                        emit[k], towards[k] = F(0.0), F(0.3)  # the ground's facets stand up to a grazing beam
             else:
                 p, material = values[index], codes[index, 1]
                 px = sx - p[0] - velocity[index, 0] * tau
                 py = sy - p[1] - velocity[index, 1] * tau
                 pz = sz - p[2]
-                ground_z = -pose[2]
-                wall_run = material == BUILDING
-                if wall_run:
-                    wall(p, px, py, pz, ground_z, focal_px, sun, ambient, strength, dx[a:b], dy[a:b], dz[a:b],
-                         reach[a:b], blue[a:b], green[a:b], red[a:b], lit[a:b], emit[a:b], towards[a:b])  # fmt: skip
+                if material == BUILDING:
+                    wall(a, e, p, px, py, pz, ground_z, focal_px, sun, ambient, strength, dx, dy, dz, reach, blue,
+                         green, red, lit, emit, towards)  # fmt: skip
                 elif material == FOLIAGE:
-                    leaves(p, px, py, pz, ground_z, sun, ambient, strength, dx[a:b], dy[a:b], dz[a:b],
-                           reach[a:b], blue[a:b], green[a:b], red[a:b], lit[a:b], emit[a:b], towards[a:b])  # fmt: skip
+                    leaves(a, e, p, px, py, pz, ground_z, sun, ambient, strength, dx, dy, dz, reach, blue, green, red,
+                           lit, emit, towards)  # fmt: skip
                 else:
-                    _thing(p, codes[index, 0], material, index, px, py, pz, sun, light[AMBIENT], light[SUN], ground_z,
-                           focal_px,
-                           dx[a:b], dy[a:b], dz[a:b], reach[a:b], blue[a:b], green[a:b], red[a:b], lit[a:b], emit[a:b],
-                           towards[a:b])  # fmt: skip
+                    thing(a, e, p, codes[index, 0], material, index, px, py, pz, ground_z, sun, ambient, strength,
+                          scale, dx, dy, dz, reach, blue, green, red, lit, emit, towards, at_x, at_y, at_z,
+                          face)  # fmt: skip
             if mapped:
-                for k in range(a, b):
+                for k in range(first, b):
                     day, lamp = lights_at(lamps, light, sx + reach[k] * dx[k], sy + reach[k] * dy[k])
                     lit[k] = lit[k] * day + lamp
             if night:
-                _shine(light, dx[a:b], dy[a:b], dz[a:b], reach[a:b], lit[a:b], emit[a:b], towards[a:b], wall_run,
-                       blue[a:b], green[a:b], red[a:b])  # fmt: skip
-            _through_air(lit[a:b], clear[a:b], air_b, air_g, air_r, blue[a:b], green[a:b], red[a:b], row[a:b])
+                glass = index >= 0 and codes[max(index, 0), 1] == BUILDING
+                _shine(light, dx[first:b], dy[first:b], dz[first:b], reach[first:b], lit[first:b], emit[first:b],
+                       towards[first:b], glass, blue[first:b], green[first:b], red[first:b])  # fmt: skip
+        _through_air(lit, clear, air_b, blue, out[0, i])
+        _through_air(lit, clear, air_g, green, out[1, i])
+        _through_air(lit, clear, air_r, red, out[2, i])
 
 
 @njit(
-    f"void({PICTURE}, float64, float64, float64, float64, int64, {LINE_F4}, uint8[:,:,::1])",
+    f"void({LINE_F4}, {LINE_F4}, {LINE_F4}, float32, float32, {LINE_F4})",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def _soften(
+    above: np.ndarray, here: np.ndarray, below: np.ndarray, centre: float, beside: float, out: np.ndarray
+) -> None:
+    """Fill columns -1 to W of a row's weighted mean with its neighbours; the picture is mirrored at its sides."""
+    last = len(here)
+    for j in range(last):
+        out[j + 1] = centre * here[j] + beside * (above[j] + below[j])
+    out[0], out[last + 1] = out[2], out[last - 1]
+
+
+@njit(
+    f"void({LINE_F4}, float32, float32, {LINE_F4}, float32, float32, float32, {LINE_F4}, uint8[::1])",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def _expose_line(
+    mean: np.ndarray,
+    centre: float,
+    beside: float,
+    fall: np.ndarray,
+    high: float,
+    read: float,
+    shot: float,
+    noise: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Expose one row of one plane, whose weighted means `_soften` has made."""
+    left, right, middle = mean[: len(out)], mean[2:], mean[1:]
+    for j in range(len(out)):
+        signal = (centre * middle[j] + beside * (left[j] + right[j])) * (fall[j] - high)
+        value = signal + noise[j] * np.sqrt(read + shot * max(signal, F(0.0))) + F(0.5)
+        out[j] = np.uint8(np.int32(min(max(value, F(0.0)), F(255.0))))
+
+
+@njit(
+    f"void({PICTURE}, float64, float64, float64, float64, float64, int64, {LINE_F4}, uint8[:,:,::1])",
     cache=True,
     nogil=True,
     error_model="numpy",
 )
 def expose(
     light: np.ndarray,
+    blur_px: float,
     gain: float,
     vignette: float,
     read_dn: float,
@@ -438,31 +495,26 @@ def expose(
     deviates: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """Turn light into digital numbers: gain, vignetting (share `vignette` lost in the corners), shot and read noise.
+    """Turn light, (3, H, W), into digital numbers: the lens' blur, gain, vignetting, shot and read noise.
 
-    Noise is read from `deviates`, a table of standard normal ones; where a row begins in it hangs on a hash of (key,
-    row), so a frame does not depend on which frames were made before it. Variance is read_dn^2 + shot_dn * signal, in
-    digital numbers squared.
+    blur_px: sigma of a Gauss curve cut off beyond one pixel; 0: none. The picture, at least two pixels wide and high,
+    is mirrored at its border. `vignette` is the share lost in the corners. Noise is read from `deviates`, a table of
+    standard normal ones; where a row begins in it hangs on a hash of (key, row), so a frame does not depend on which
+    frames were made before it. Variance is read_dn^2 + shot_dn * signal, in digital numbers squared.
     """
-    rows, columns = light.shape[0], light.shape[1]
+    rows, columns = light.shape[1], light.shape[2]
+    tap = exp(-0.5 / (blur_px * blur_px)) if blur_px > 0.0 else 0.0
+    centre, beside = F(1.0 / (1.0 + 2.0 * tap)), F(tap / (1.0 + 2.0 * tap))
     cy, cx = 0.5 * (rows - 1), 0.5 * (columns - 1)
     scale = vignette / (cy * cy + cx * cx)
-    width = 3 * columns
-    fall = np.empty(width, dtype=np.float32)
-    read, shot = np.float32(read_dn * read_dn), np.float32(shot_dn)
-    zero, half, full = np.float32(0.0), np.float32(0.5), np.float32(255.0)
+    fall, mean = np.empty(columns, dtype=np.float32), np.empty(columns + 2, dtype=np.float32)
     for j in range(columns):
-        for k in range(3):
-            fall[3 * j + k] = gain * (1.0 - scale * (j - cx) * (j - cx))
+        fall[j] = gain * (1.0 - scale * (j - cx) * (j - cx))
     for i in range(rows):
-        begin = hash3(i, key, 0x5EED) % (len(deviates) - width)
-        noise = deviates[begin : begin + width]
-        row, pixels = light[i].reshape(width), out[i].reshape(width)
-        high = np.float32(gain * scale * (i - cy) * (i - cy))
-        for j in range(width):
-            signal = row[j] * (fall[j] - high)
-            positive = signal if signal > zero else zero
-            value = signal + noise[j] * np.sqrt(read + shot * positive) + half
-            value = value if value > zero else zero
-            value = value if value < full else full
-            pixels[j] = np.uint8(np.int32(value))
+        begin = hash3(i, key, 0x5EED) % (len(deviates) - 3 * columns)
+        high = F(gain * scale * (i - cy) * (i - cy))
+        above, below = abs(i - 1), rows - 1 - abs(rows - 2 - i)
+        for c in range(3):
+            _soften(light[c, above], light[c, i], light[c, below], centre, beside, mean)
+            noise = deviates[begin + c * columns : begin + (c + 1) * columns]
+            _expose_line(mean, centre, beside, fall, high, F(read_dn * read_dn), F(shot_dn), noise, out[c, i])

@@ -1,4 +1,4 @@
-"""Procedural textures of a street: ground, walls, cars, leaves, sky, in forms the compiler can do eight at a time.
+"""Procedural textures of a street: ground, walls, leaves, sky, in forms the compiler can do eight at a time.
 
 Everything is in float32 and 32-bit integers and without branches where it is called per pixel of a long run. The value
 noise lives in one table of 64 by 64 cells that repeats; a cell's four corners are packed in one word, so that a look-up
@@ -7,12 +7,8 @@ is one load.
 
 from __future__ import annotations
 
-from math import sqrt
-
 import numpy as np
 from numba import njit
-
-from edgeguard.sim.primitives import BICYCLE, BOX, CAR_BODY, CAR_CABIN, CONCRETE, CYLINDER, KERB, LAMP, STRIPES
 
 F = np.float32
 LINE_F4, LINE_U1 = "float32[::1]", "uint8[::1]"
@@ -66,16 +62,17 @@ def mix(a, b, c):  # type: ignore[no-untyped-def]
 
 
 @njit(
-    f"void({LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, float32, {LINE_U1}, float32,"
+    f"void(int64, int64, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, float32, {LINE_U1}, float32,"
     f" {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})",
     cache=True, nogil=True, error_model="numpy",
 )  # fmt: skip
 def asphalt(
+    begin: int, end: int,
     x: np.ndarray, y: np.ndarray, arc: np.ndarray, offset: np.ndarray, foot: np.ndarray, ambient: float,
     shadow: np.ndarray, direct: float, blue: np.ndarray, green: np.ndarray, red: np.ndarray, lit: np.ndarray,
 ) -> None:  # fmt: skip
     """Worn tracks, patches, grain, lane paint and gutters. `foot` is a pixel's length on the ground in metres."""
-    for k in range(len(x)):
+    for k in range(np.uint64(begin), np.uint64(end)):
         coarse = noise(x[k] * F(0.5), y[k] * F(0.5), np.int32(11)) - F(0.5)
         fine = noise(x[k] * F(16.0), y[k] * F(16.0), np.int32(12)) - F(0.5)
         side, s, blur = abs(offset[k]), arc[k], foot[k]
@@ -98,16 +95,17 @@ def asphalt(
 
 
 @njit(
-    f"void({LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, float32, {LINE_U1}, float32,"
+    f"void(int64, int64, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, float32, {LINE_U1}, float32,"
     f" {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})",
     cache=True, nogil=True, error_model="numpy",
 )  # fmt: skip
 def paving(
+    begin: int, end: int,
     x: np.ndarray, y: np.ndarray, arc: np.ndarray, offset: np.ndarray, foot: np.ndarray, ambient: float,
     shadow: np.ndarray, direct: float, blue: np.ndarray, green: np.ndarray, red: np.ndarray, lit: np.ndarray,
 ) -> None:  # fmt: skip
     """Paving stones of 0.6 m."""
-    for k in range(len(x)):
+    for k in range(np.uint64(begin), np.uint64(end)):
         coarse = noise(x[k] * F(0.5), y[k] * F(0.5), np.int32(11)) - F(0.5)
         fine = noise(x[k] * F(16.0), y[k] * F(16.0), np.int32(12)) - F(0.5)
         side, s, blur = abs(offset[k]), arc[k], foot[k]
@@ -124,15 +122,17 @@ def paving(
 
 
 @njit(
-    f"void({LINE_F4}, {LINE_F4}, {LINE_F4}, float32, {LINE_U1}, float32, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})",
+    "void(int64, int64,"
+    f" {LINE_F4}, {LINE_F4}, {LINE_F4}, float32, {LINE_U1}, float32, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})",
     cache=True, nogil=True, error_model="numpy",
 )  # fmt: skip
 def grass(
+    begin: int, end: int,
     x: np.ndarray, y: np.ndarray, foot: np.ndarray, ambient: float,
     shadow: np.ndarray, direct: float, blue: np.ndarray, green: np.ndarray, red: np.ndarray, lit: np.ndarray,
 ) -> None:  # fmt: skip
     """What lies beyond the pavement."""
-    for k in range(len(x)):
+    for k in range(np.uint64(begin), np.uint64(end)):
         coarse = noise(x[k] * F(0.5), y[k] * F(0.5), np.int32(11)) - F(0.5)
         blade = (noise(x[k] * F(7.0), y[k] * F(7.0), np.int32(16)) - F(0.5)) * min(F(1.0), F(0.1) / foot[k])
         blue[k] = F(62.0) + F(12.0) * coarse + F(18.0) * blade
@@ -142,11 +142,13 @@ def grass(
 
 
 @njit(
-    f"void(float64[::1], float64, float64, float64, float64, float64, float64[::1], float32, float32, {LINE_F4},"
+    "void(int64, int64,"
+    f" float64[::1], float64, float64, float64, float64, float64, float64[::1], float32, float32, {LINE_F4},"
     f" {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})",
     cache=True, nogil=True, error_model="numpy",
 )  # fmt: skip
 def wall(
+    begin: int, end: int,
     p: np.ndarray, px: float, py: float, pz: float, ground_z: float, focal_px: float, sun: np.ndarray, ambient: float,
     strength: float, rx: np.ndarray, ry: np.ndarray, rz: np.ndarray, depth: np.ndarray,
     blue: np.ndarray, green: np.ndarray, red: np.ndarray,
@@ -165,7 +167,7 @@ def wall(
     wide = grain % np.int32(3) == 0
     upper_left, upper_right = F(0.4) if wide else F(0.8), F(2.4) if wide else F(2.0)
     upper_low, upper_high = F(0.9) if wide else F(0.75), F(2.5) if wide else F(2.55)
-    for k in range(len(depth)):
+    for k in range(np.uint64(begin), np.uint64(end)):
         t, blur = depth[k], depth[k] * scale
         ex, ey = c * rx[k] + s * ry[k], c * ry[k] - s * rx[k]
         lx, ly, z = start_x + t * ex, start_y + t * ey, start_z + t * rz[k]
@@ -212,11 +214,13 @@ def wall(
 
 
 @njit(
-    f"void(float64[::1], float64, float64, float64, float64, float64[::1], float32, float32, {LINE_F4}, {LINE_F4},"
+    "void(int64, int64,"
+    f" float64[::1], float64, float64, float64, float64, float64[::1], float32, float32, {LINE_F4}, {LINE_F4},"
     f" {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})",
     cache=True, nogil=True, error_model="numpy",
 )  # fmt: skip
 def leaves(
+    begin: int, end: int,
     p: np.ndarray, px: float, py: float, pz: float, ground_z: float, sun: np.ndarray, ambient: float, strength: float,
     rx: np.ndarray, ry: np.ndarray, rz: np.ndarray, depth: np.ndarray,
     blue: np.ndarray, green: np.ndarray, red: np.ndarray, lit: np.ndarray,
@@ -229,7 +233,7 @@ def leaves(
     flat, tall, above = F(1.0 / (p[4] * p[4])), F(1.0 / (half * half)), F(p[2] - ground_z)
     sun_x, sun_y, sun_z = F(sun[0]), F(sun[1]), F(sun[2])
     r_, g_, b_ = F(p[10]), F(p[11]), F(p[12])
-    for k in range(len(depth)):
+    for k in range(np.uint64(begin), np.uint64(end)):
         t = depth[k]
         x, y, z = x0 + t * rx[k], y0 + t * ry[k], z0 + t * rz[k]
         nx, ny, nz = x * flat, y * flat, (z - middle) * tall
@@ -247,17 +251,18 @@ def leaves(
 
 
 @njit(
-    f"void({LINE_F4}, {LINE_F4}, {LINE_F4}, float64, float64, float32, float32, {LINE_F4},"
+    f"void(int64, int64, {LINE_F4}, {LINE_F4}, {LINE_F4}, float64, float64, float32, float32, {LINE_F4},"
     f" {LINE_F4}, {LINE_F4}, {LINE_F4})",
     cache=True, nogil=True, error_model="numpy",
 )  # fmt: skip
 def sky(
+    begin: int, end: int,
     rx: np.ndarray, ry: np.ndarray, rz: np.ndarray, cosine: float, sine: float, overcast: float, gain: float,
     up: np.ndarray, blue: np.ndarray, green: np.ndarray, red: np.ndarray,
 ) -> None:  # fmt: skip
     """Sky along rays of the level frame; its heading is given so that clouds stay put. `up` out: sine of elevation."""
     c, s = F(cosine), F(sine)
-    for k in range(len(rx)):
+    for k in range(np.uint64(begin), np.uint64(end)):
         norm = F(1.0) / np.sqrt(rx[k] * rx[k] + ry[k] * ry[k] + rz[k] * rz[k])
         x, y, z = rx[k] * norm, ry[k] * norm, max(rz[k] * norm, F(0.0))
         wx, wy, far = c * x - s * y, s * x + c * y, F(1.0) / (z + F(0.12))
@@ -271,111 +276,3 @@ def sky(
         green[k] = (g_ + cover * (grey + F(1.0) - g_)) * gain
         red[k] = (r_ + cover * (grey - r_)) * gain
         up[k] = z
-
-
-@njit(
-    "UniTuple(float64, 4)(float64[:], int64, float64, float64, float64, int64, float64)",
-    cache=True,
-    nogil=True,
-    error_model="numpy",
-)
-def car_colour(
-    p: np.ndarray, material: int, lx: float, ly: float, z: float, face: int, footprint: float
-) -> tuple[float, float, float, float]:
-    """Colour of a car, and what share of it is a lamp: faces as in `surface`.
-
-    Wheels and sills below, glass above, lamps and plates at the ends.
-    """
-    red, green, blue = p[10], p[11], p[12]
-    sharp = 1.0 / (0.015 + 0.7 * footprint)
-    half, top = p[4], p[3] - p[2]
-    if material == CAR_CABIN:
-        if face == 4:
-            return red, green, blue, 0.0
-        if face <= 1:
-            inset = 0.12 + 0.9 * p[8] * z
-            glass = band(lx, -half + 0.10 + p[9] * z, half - inset, sharp) * band(z, 0.02, top - 0.07, sharp)
-            glass *= 1.0 - band(lx, -0.12, 0.0, sharp)
-        else:
-            glass = band(ly, -p[5] + 0.07, p[5] - 0.07, sharp) * band(z, 0.03, top - 0.05, sharp)
-        shine = 40.0 + 46.0 * z / top + 14.0 * (noise(F(lx * 2.0 + 9.0), F(z * 2.0), np.int32(p[14])) - 0.5)
-        return (
-            red + glass * (shine * 0.9 - red),
-            green + glass * (shine - green),
-            blue + glass * (shine * 1.1 - blue),
-            0.0,
-        )
-    if face <= 1:
-        seam = band(abs(lx + 0.05), 0.44, 0.46, sharp) * band(z, 0.25, top, sharp) * min(1.0, 0.02 / footprint)
-        dark = max(1.0 - band(z, 0.26, 9.0, sharp), 0.5 * seam)
-        wheel, rim = 0.0, 0.0
-        if z < 0.9:
-            at = 0.01 * half + (0.61 * half if lx > 0.01 * half else -0.61 * half)
-            r = sqrt((lx - at) * (lx - at) + (z - 0.32) * (z - 0.32))
-            wheel, rim = band(r, -1.0, 0.37, sharp), band(r, -1.0, 0.20, sharp)
-        dark = max(dark, wheel)
-        red, green, blue = red + dark * (24.0 - red), green + dark * (24.0 - green), blue + dark * (26.0 - blue)
-        return red + rim * (140.0 - red), green + rim * (142.0 - green), blue + rim * (146.0 - blue), 0.0
-    if face >= 4:
-        return red, green, blue, 0.0
-    lamp = band(abs(ly), p[5] - 0.42, p[5] - 0.06, sharp) * band(z, 0.52, 0.70, sharp)
-    plate = band(abs(ly), -1.0, 0.26, sharp) * band(z, 0.36, 0.47, sharp)
-    dark = (0.25 + 0.75 * band(z, 0.22, 9.0, sharp)) * (
-        1.0 - 0.8 * band(abs(ly), p[5] - 0.26, p[5] - 0.04, sharp) * band(z, -1.0, 0.24, sharp)
-    )
-    if face == 2:
-        dark *= 1.0 - 0.8 * band(abs(ly), -1.0, 0.45, sharp) * band(z, 0.52, 0.68, sharp)
-    red, green, blue = red * dark, green * dark, blue * dark
-    if face == 2:
-        red, green, blue = red + lamp * (238.0 - red), green + lamp * (238.0 - green), blue + lamp * (228.0 - blue)
-    else:
-        red, green, blue = red + lamp * (176.0 - red), green + lamp * (22.0 - green), blue + lamp * (20.0 - blue)
-    return red + plate * (232.0 - red), green + plate * (232.0 - green), blue + plate * (222.0 - blue), lamp
-
-
-@njit(
-    "UniTuple(float64, 4)(float64[:], int64, int64, float64, float64, float64, int64, float64, int64)",
-    cache=True,
-    nogil=True,
-    error_model="numpy",
-)
-def thing_colour(
-    p: np.ndarray, kind: int, material: int, ux: float, uy: float, z: float, face: int, footprint: float, index: int
-) -> tuple[float, float, float, float]:
-    """Colour, and share that is lamp, of all but ground, walls and leaves at (ux, uy) from its place, `z` above it."""
-    red, green, blue = p[10], p[11], p[12]
-    if kind == BOX:
-        lx, ly = p[6] * ux + p[7] * uy, p[6] * uy - p[7] * ux
-        if material in (CAR_BODY, CAR_CABIN):
-            return car_colour(p, material, lx, ly, z, face, footprint)  # type: ignore[no-any-return]
-        if material == BICYCLE:
-            return red, green, blue, 0.0
-        if material == STRIPES:
-            stripe = band(wrap(F(ly + z), F(0.5)), 0.0, 0.25, 1.0 / (0.02 + footprint))
-            red, green, blue = (
-                red + stripe * (240.0 - red),
-                green + stripe * (240.0 - green),
-                blue + stripe * (238.0 - blue),
-            )
-        elif material == KERB:
-            grit = (noise(F(lx * 8.0), F(z * 8.0), np.int32(index)) - 0.5) * 20.0 * min(1.0, 0.05 / footprint)
-            red, green, blue = red + grit, green + grit, blue + grit
-        elif material == CONCRETE:
-            joint = 1.0 - band(wrap(F(lx), F(5.0)), 0.03, 4.97, 1.0 / (0.02 + footprint))
-            stain = (
-                1.0
-                - 0.16 * noise(F(lx * 0.4), F(z * 1.3 + ly * 0.4), np.int32(41))
-                - 0.25 * joint * min(1.0, 0.08 / footprint)
-            )
-            tile = 1.12 if z < 2.2 and face <= 1 else 1.0
-            return red * stain * tile, green * stain * tile, blue * stain * tile, 0.0
-        elif material == LAMP:
-            return red, green, blue, 1.0
-    elif kind == CYLINDER:
-        return red, green, blue, 0.0
-    if footprint < 0.2:
-        fold = 1.0 + (noise(F(uy * 6.0 + p[14] % 64.0), F(z * 7.0), np.int32(31)) - 0.5) * 0.22 * min(
-            1.0, 0.05 / footprint
-        )
-        red, green, blue = red * fold, green * fold, blue * fold
-    return red, green, blue, 0.0

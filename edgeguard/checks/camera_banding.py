@@ -8,6 +8,8 @@ peak in its spectrum; a bump in the road shifts the whole profile, which is fitt
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -77,15 +79,21 @@ class BandingCheck:
         return CheckResult(self.name, self.sensors, level, statistic, 1.0, power, "share of light", "rows", reason)
 
 
+@lru_cache(maxsize=4)
+def _of_rows(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Constant, slope and bend over so many rows, (count, 3), and their Hann window."""
+    at = np.linspace(-1.0, 1.0, count)
+    return np.stack((np.ones(count), at, at * at), axis=1), np.hanning(count)
+
+
 def _stripes(rows: NDArray[np.float32], profile: NDArray[np.float32]) -> tuple[float, float]:
     """Log of the spectral peak over its surroundings, and the amplitude there."""
     common = np.median(rows - profile, axis=1)
     count = common.size
     slope = np.gradient(profile.mean(axis=1))
-    at = np.linspace(-1.0, 1.0, count)
-    basis = np.stack((np.ones(count), at, at * at, slope), axis=1)
+    bend, window = _of_rows(count)
+    basis = np.column_stack((bend, slope))
     common = common - basis @ np.linalg.lstsq(basis, common, rcond=None)[0]
-    window = np.hanning(count)
     spectrum = np.abs(np.fft.rfft(common * window)) * 2.0 / window.sum()
     low = int(np.ceil(MIN_CYCLES))
     band = spectrum[low : count // 3]

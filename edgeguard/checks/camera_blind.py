@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeguard.kernels.blocks import thin_look
 from edgeguard.types import CAMERA, CheckResult, Image, Level, SyncedSet
 
 STRIDE = 4
@@ -76,19 +77,16 @@ class BlindCheck:
 
 
 def _look(pixels: NDArray[np.uint8]) -> _Look:
-    rows = pixels[::STRIDE, :, 1].astype(np.int16)  # green carries most of the luminance
-    thin = np.ascontiguousarray(rows[:, ::STRIDE])
-    counts = np.bincount(thin.ravel(), minlength=256).cumsum()
-    low, high = np.searchsorted(counts, (0.01 * thin.size, 0.99 * thin.size))
-    grey = thin.astype(np.float32)
-    height, width = grey.shape[0] // BLOCK_ROWS, grey.shape[1] // BLOCK_COLS
-    blocks = grey[: height * BLOCK_ROWS, : width * BLOCK_COLS].reshape(BLOCK_ROWS, height, BLOCK_COLS, width)
+    histogram, blocks, detail = thin_look(np.ascontiguousarray(pixels), STRIDE, (BLOCK_ROWS, BLOCK_COLS))
+    counts = histogram.cumsum()
+    size = int(counts[-1])
+    low, high = np.searchsorted(counts, (0.01 * size, 0.99 * size))
     return _Look(
         low_dn=float(low),
         high_dn=float(high),
-        white_share=1.0 - float(counts[int(WHITE_DN) - 1]) / thin.size,
-        detail_dn=float(np.mean(np.abs(np.diff(rows, axis=1)))),
-        blocks=blocks.std(axis=(1, 3)) if blocks.size else np.zeros((BLOCK_ROWS, BLOCK_COLS), np.float32),
+        white_share=1.0 - float(counts[int(WHITE_DN) - 1]) / size,
+        detail_dn=detail,
+        blocks=blocks,
     )
 
 

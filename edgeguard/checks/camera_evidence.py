@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +17,8 @@ MIN_SIDE_PX = 64
 STEP_ROWS = 24  # row pairs are looked at, evenly spread
 MAX_GAP_S = 0.45  # four frames at 10 Hz; beyond, too much of the scene is new to compare
 MIN_NOISE_DN = 0.5  # rounding alone
+SMOOTH_BLOCKS = 9.0  # shades wider than this are light, not scene
+SCENE = (16, 32)  # rows and columns of what frames of any camera are compared by
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,7 +28,8 @@ class CameraFrame:
     grey: (H, W) uint8, every `step`-th pixel, green. mean: block means, and change: mean absolute change of each block
     since the frame before, None for a first one; both (R, C) float32. steps: as `kernels.blocks.brightness_steps`.
     noise_dn: 1 sigma of the sensor noise, from the flattest pieces of the frame. dt_s: since the frame before.
-    speed_m_s: of the vehicle, None unknown.
+    speed_m_s: of the vehicle, None unknown. scene: (16, 32) float32, block means at one size for all cameras, slow
+    shades taken out.
     """
 
     image: Image
@@ -37,6 +41,7 @@ class CameraFrame:
     noise_dn: float
     dt_s: float
     speed_m_s: float | None
+    scene: NDArray[np.float32]
 
     @property
     def time_s(self) -> float:
@@ -80,8 +85,14 @@ class CameraEvidence:
         # Half of the squared difference of two pixels that show the same is the noise of one.
         noise = float(np.sqrt(0.5 * np.percentile(np.minimum(steps[:, 0], steps[:, 2]), 10)))
         return CameraFrame(
-            image, step, grey, mean, change if bridged else None, steps, max(MIN_NOISE_DN, noise), dt_s, _speed(synced)
-        )
+            image, step, grey, mean, change if bridged else None, steps, max(MIN_NOISE_DN, noise), dt_s, _speed(synced),
+            _scene(mean),
+        )  # fmt: skip
+
+
+def _scene(mean: NDArray[np.float32]) -> NDArray[np.float32]:
+    sharp = mean - cv2.GaussianBlur(mean, (0, 0), SMOOTH_BLOCKS / 3.0)
+    return np.asarray(cv2.resize(sharp, SCENE[::-1], interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _speed(synced: SyncedSet) -> float | None:

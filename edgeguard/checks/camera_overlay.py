@@ -87,8 +87,9 @@ class OverlayCheck:
         if not MIN_BLOCKS <= np.count_nonzero(jumped) <= MAX_SHARE * jumped.size:
             return 0.0, "", True
         opaque = jumped & (np.maximum.reduce(after) < quiet)
-        opaque &= jump > JUMP_FACTOR * np.median(before, axis=0)
         size = 0
+        if np.count_nonzero(opaque) >= MIN_BLOCKS:
+            opaque &= jump > JUMP_FACTOR * np.median(before, axis=0)
         if np.count_nonzero(opaque) >= MIN_BLOCKS:
             size, region = _largest(_textured(born, opaque, TEXTURE_SIGMA * now.noise_dn))
             if size and min(np.ptp(at) for at in np.nonzero(region)) < MIN_SIDE_BLOCKS - 1:

@@ -14,13 +14,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeguard.checks.camera_evidence import CameraEvidence, CameraFrame
+from edgeguard.checks.camera_evidence import SCENE, CameraEvidence, CameraFrame
+from edgeguard.kernels.blocks import mean_distances
 from edgeguard.types import CheckResult, Level, SyncedSet
 
 RING_S = 30.0
 MAX_RING = 900  # half a minute at 30 Hz
-SMOOTH_BLOCKS = 9.0  # shades wider than this are light, not scene
-GRID = (16, 32)  # rows and columns that are compared
 MIN_STEP_SIGMA = 6.0  # what frames must differ by to count as moving, in sigma of what noise alone does
 CLOSE = 0.3  # of the step: the nearest a moving camera comes to an old place by chance is one half of a step
 MIN_RUN = 3
@@ -42,7 +41,7 @@ class ReplayCheck:
         self._clear()
 
     def _clear(self) -> None:
-        self._ring = np.empty((MAX_RING, GRID[0] * GRID[1]), np.float32)
+        self._ring = np.empty((MAX_RING, SCENE[0] * SCENE[1]), np.float32)
         self._times: deque[float] = deque(maxlen=MAX_RING)
         self._steps: deque[float] = deque(maxlen=MAX_RING)
         self._count = 0
@@ -54,7 +53,7 @@ class ReplayCheck:
         frame = self._evidence.frame(synced)
         if frame is None:
             return self._result(Level.NOT_OBSERVABLE, 0.0, "no new frame at this tick")
-        look = picture(frame)
+        look = frame.scene.reshape(-1)
         share, age_s, moving = self._match(look, frame)
         self._remember(look, frame)
         self._run.append((share, age_s))
@@ -72,7 +71,6 @@ class ReplayCheck:
         known = min(self._count, MAX_RING)
         if known < PAST_FRAMES:
             return 0.0, 0.0, False
-        away = np.abs(self._ring[:known] - look).mean(axis=1)
         newest = (self._count - 1) % MAX_RING
         quiet = MIN_STEP_SIGMA * _noise_step(frame)
         steps = np.array(self._steps)
@@ -82,6 +80,7 @@ class ReplayCheck:
         ages = np.roll(ages, newest + 1) if known == MAX_RING else ages
         moved = np.where((ages > 0.0) & (ages <= RING_S), steps, 0.0)
         moved[moved < max(quiet, STEADY * self._typical(steps))] = 0.0
+        away = mean_distances(self._ring[:known], look, moved > 0.0)
         shares = CLOSE * moved / np.maximum(away, 1e-3)
         best = int(np.argmax(shares))
         moving = usual > quiet or bool(self._run and self._run[-1][0] > 1.0)
@@ -125,7 +124,7 @@ class CutCheck:
         frame = self._evidence.frame(synced)
         if frame is None:
             return self._result(Level.NOT_OBSERVABLE, 0.0, "no new frame at this tick")
-        look = picture(frame).reshape(GRID)
+        look = frame.scene
         last, self._last = self._last, look
         if last is None or frame.change is None:
             self._past.clear()
@@ -148,15 +147,9 @@ class CutCheck:
         return CheckResult(self.name, self.sensors, level, statistic, 1.0, power, "frames", "scene", reason)
 
 
-def picture(frame: CameraFrame) -> NDArray[np.float32]:
-    """(GRID rows * columns,) float32: block means at one size for all cameras, slow shades taken out."""
-    sharp = frame.mean - cv2.GaussianBlur(frame.mean, (0, 0), SMOOTH_BLOCKS / 3.0)
-    return np.asarray(cv2.resize(sharp, GRID[::-1], interpolation=cv2.INTER_AREA), np.float32).reshape(-1)
-
-
 def _noise_step(frame: CameraFrame) -> float:
     """Mean absolute difference of two pictures of the same scene, from sensor noise alone."""
-    pixels = frame.grey.size / (GRID[0] * GRID[1])
+    pixels = frame.grey.size / (SCENE[0] * SCENE[1])
     return float(0.8 * np.sqrt(2.0) * frame.noise_dn / np.sqrt(pixels))
 
 

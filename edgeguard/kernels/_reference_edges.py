@@ -145,3 +145,20 @@ def row_means(grey: NDArray[np.uint8], sectors: int) -> Float32:
     width = grey.shape[1] // sectors
     parts = grey[:, : width * sectors].reshape(grey.shape[0], sectors, width)
     return np.asarray(parts.mean(axis=2), np.float32)
+
+
+def thin_look(
+    pixels: NDArray[np.uint8], stride: int, shape: tuple[int, int]
+) -> tuple[NDArray[np.int64], Float32, float]:
+    """Twin of `blocks.thin_look`."""
+    rows = pixels[::stride, :, 1].astype(np.int64)
+    thin = rows[:, ::stride]
+    height, width = thin.shape[0] // shape[0], thin.shape[1] // shape[1]
+    cells = thin[: height * shape[0], : width * shape[1]].reshape(shape[0], height, shape[1], width)
+    deviation = cells.std(axis=(1, 3)) if cells.size else np.zeros(shape)
+    return np.bincount(thin.ravel(), minlength=256), deviation.astype(np.float32), float(np.abs(np.diff(rows)).mean())
+
+
+def mean_distances(kept: Float32, look: Float32, asked: NDArray[np.bool_]) -> Float32:
+    """Twin of `blocks.mean_distances`."""
+    return np.where(asked, np.abs(kept - look).mean(axis=1), np.inf).astype(np.float32)

@@ -6,10 +6,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from edgeguard.kernels.scratch import Scratch
+
 BLOCK_PX = 4  # of the thinned frame: 8 to 12 pixels of the camera, a hand's width of a pedestrian at 12 m
 COARSE_PX = 8  # lag of the coarse difference: half of it is a blur that no lens in focus has
 SEGMENT_PX = 32
 _U = np.uint64
+_scratch = Scratch()
 
 
 @njit("void(u1[:,::1], u1[:,::1], f4[:,::1], f4[:,::1])", cache=True, nogil=True)
@@ -52,23 +55,29 @@ def block_changes(
     return mean, change
 
 
-@njit("void(u1[:,:,::1], i8, f8[:,::1])", cache=True, nogil=True)
-def _steps(pixels: NDArray[np.uint8], stride: int, out: NDArray[np.float64]) -> None:
+@njit("void(u1[:,:,::1], i8, i4[:,::1], f8[:,::1])", cache=True, nogil=True)
+def _steps(pixels: NDArray[np.uint8], stride: int, line: NDArray[np.int32], out: NDArray[np.float64]) -> None:
+    """line: (3, W) scratch, the green of the row, of the next, and of the one eight below."""
     rows, columns = pixels.shape[0], pixels.shape[1]
     n = 0
     for v in range(0, rows - COARSE_PX, stride):
+        for k in range(3):
+            source = pixels[v + (0 if k == 0 else 1 if k == 1 else COARSE_PX)].reshape(-1)
+            green = line[k]
+            for u in range(_U(columns)):
+                green[u] = source[_U(3) * u + _U(1)]
         for begin in range(0, columns - COARSE_PX - SEGMENT_PX, SEGMENT_PX):
-            fx = cx = fy = cy = 0
-            for u in range(begin, begin + SEGMENT_PX):
-                a = int(pixels[v, u, 1])
-                d = a - int(pixels[v, u + 1, 1])
-                fx += d * d
-                d = a - int(pixels[v, u + COARSE_PX, 1])
-                cx += d * d
-                d = a - int(pixels[v + 1, u, 1])
-                fy += d * d
-                d = a - int(pixels[v + COARSE_PX, u, 1])
-                cy += d * d
+            end = begin + SEGMENT_PX
+            here, right = line[0, begin:end], line[0, begin + 1 : end + 1]
+            far, below, low = line[0, begin + COARSE_PX : end + COARSE_PX], line[1, begin:end], line[2, begin:end]
+            fx = cx = fy = cy = np.int32(0)
+            for u in range(_U(SEGMENT_PX)):
+                a = here[u]
+                d0, d1, d2, d3 = a - right[u], a - far[u], a - below[u], a - low[u]
+                fx += d0 * d0
+                cx += d1 * d1
+                fy += d2 * d2
+                cy += d3 * d3
             out[n, 0] = fx / SEGMENT_PX
             out[n, 1] = cx / SEGMENT_PX
             out[n, 2] = fy / SEGMENT_PX
@@ -86,7 +95,7 @@ def brightness_steps(pixels: NDArray[np.uint8], stride: int) -> NDArray[np.float
     lines = len(range(0, rows - COARSE_PX, stride))
     pieces = len(range(0, columns - COARSE_PX - SEGMENT_PX, SEGMENT_PX))
     out = np.empty((lines * pieces, 4), np.float64)
-    _steps(pixels, stride, out)
+    _steps(pixels, stride, _scratch.array("line", 3 * columns, np.int32).reshape(3, columns), out)
     return out
 
 
@@ -106,4 +115,80 @@ def row_means(grey: NDArray[np.uint8], sectors: int) -> NDArray[np.float32]:
     """Mean of each row in each of `sectors` equal parts: (H, sectors) float32 from (H, W) uint8, W >= sectors."""
     out = np.empty((grey.shape[0], sectors), np.float32)
     _row_means(grey, out)
+    return out
+
+
+@njit("i8(u1[:,:,::1], i8, i8[::1], i8[:,:,::1])", cache=True, nogil=True)
+def _thin(pixels: NDArray[np.uint8], stride: int, histogram: NDArray[np.int64], blocks: NDArray[np.int64]) -> int:
+    histogram[:] = 0
+    blocks[:] = 0
+    columns = pixels.shape[1]
+    thin_rows = -(-pixels.shape[0] // stride)
+    thin_columns = -(-columns // stride)
+    height, width = thin_rows // blocks.shape[0], thin_columns // blocks.shape[1]
+    total = 0
+    for r in range(thin_rows):
+        row = pixels[r * stride].reshape(-1)
+        steps = np.int32(0)
+        for u in range(_U(columns - 1)):
+            steps += abs(np.int32(row[_U(3) * u + _U(1)]) - np.int32(row[_U(3) * u + _U(4)]))
+        total += int(steps)
+        for c in range(_U(thin_columns)):
+            histogram[_U(row[_U(3 * stride) * c + _U(1)])] += 1
+        if height == 0 or width == 0 or r >= height * blocks.shape[0]:
+            continue
+        for q in range(blocks.shape[1]):
+            plain = square = 0
+            for c in range(_U(q * width), _U((q + 1) * width)):
+                v = int(row[_U(3 * stride) * c + _U(1)])
+                plain += v
+                square += v * v
+            blocks[r // height, q, 0] += plain
+            blocks[r // height, q, 1] += square
+    return total
+
+
+def thin_look(
+    pixels: NDArray[np.uint8], stride: int, shape: tuple[int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.float32], float]:
+    """Grey levels, contrast and detail of every `stride`-th row and column, green.
+
+    pixels: (H, W, 3) uint8, C-contiguous. Returns the number of thinned pixels at each level, (256,) int64; their
+    standard deviation in each of `shape` equal blocks, float32, 0 where there are too few; and the mean absolute step
+    from each pixel of those rows to its right neighbour, at full width.
+    """
+    histogram, blocks = np.empty(256, np.int64), np.empty((*shape, 2), np.int64)
+    total = _thin(pixels, stride, histogram, blocks)
+    rows, columns = -(-pixels.shape[0] // stride), -(-pixels.shape[1] // stride)
+    count = max(1, (rows // shape[0]) * (columns // shape[1]))
+    mean, square = blocks[:, :, 0] / count, blocks[:, :, 1] / count
+    deviation = np.sqrt(np.maximum(square - mean * mean, 0.0)).astype(np.float32)
+    return histogram, deviation, float(total / max(1, rows * (pixels.shape[1] - 1)))
+
+
+@njit("void(f4[:,::1], f4[::1], b1[::1], f4[::1])", cache=True, nogil=True, fastmath={"reassoc"})
+def _distances(
+    kept: NDArray[np.float32], look: NDArray[np.float32], asked: NDArray[np.bool_], out: NDArray[np.float32]
+) -> None:
+    n = look.shape[0]
+    for k in range(out.shape[0]):
+        if not asked[k]:
+            out[k] = np.inf
+            continue
+        line = kept[k]
+        total = np.float32(0.0)
+        for i in range(_U(n)):
+            total += abs(line[i] - look[i])
+        out[k] = total / np.float32(n)
+
+
+def mean_distances(
+    kept: NDArray[np.float32], look: NDArray[np.float32], asked: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Mean absolute difference of each row that is asked for from `look`, inf for the others.
+
+    kept: (K, M) float32, C-contiguous; look: (M,) float32; asked: (K,) bool. Returns (K,) float32.
+    """
+    out = np.empty(kept.shape[0], np.float32)
+    _distances(kept, look, asked, out)
     return out

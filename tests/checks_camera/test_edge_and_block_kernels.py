@@ -106,3 +106,24 @@ def test_moments_and_sums_leave_out_what_fell_out_of_the_image() -> None:
         known = of[np.isfinite(of)].astype(np.float64)
         assert np.allclose(found, (known.size, known.mean(), (known**2).mean()), rtol=1e-6)
     assert edges.moments(np.full(3, np.nan, np.float32), values[0], False)[0] == 0
+
+
+@given(seed=st.integers(0, 1000), rows=st.integers(4, 70), columns=st.integers(4, 130), stride=st.integers(1, 5))
+def test_a_thinned_look_is_that_of_the_twin(seed: int, rows: int, columns: int, stride: int) -> None:
+    """Grey levels to the last pixel, deviations and detail to rounding, for frames that are too small as well."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (rows, columns, 3), dtype=np.uint8)
+
+    histogram, deviation, detail = blocks.thin_look(pixels, stride, (4, 8))
+    expected = twin.thin_look(pixels, stride, (4, 8))
+
+    assert np.array_equal(histogram, expected[0])
+    assert np.allclose(deviation, expected[1], atol=1e-3)
+    assert detail == pytest.approx(expected[2])
+
+
+def test_distances_are_those_of_the_twin_where_they_are_asked_for() -> None:
+    """And infinite elsewhere."""
+    rng = np.random.default_rng(8)
+    kept, look, asked = rng.random((40, 512), np.float32), rng.random(512, np.float32), rng.random(40) < 0.5
+
+    assert np.allclose(blocks.mean_distances(kept, look, asked), twin.mean_distances(kept, look, asked), rtol=1e-5)

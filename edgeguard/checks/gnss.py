@@ -160,6 +160,11 @@ class GnssWheelSpeedCheck(MotionCheck):
             self._push("speed", fix.t, residual, history.speed_offset(*motion), lesson=lesson, speed_m_s=motion[0])
         history.speed_noise_m_s = self._speed.noise
 
+    @property
+    def parameters(self) -> dict[str, tuple[float, float]]:
+        """Scale, lag, slip and antenna as learned so far, mean and standard deviation: a calibration keeps them."""
+        return self.history.speed.learned
+
     def _about(self, worst: str) -> str:  # noqa: ARG002
         return "speed_step" if self._speed.step_s <= STEP_RISE_S else self.quantity
 

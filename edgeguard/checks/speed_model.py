@@ -34,6 +34,8 @@ FLOOR: Row = (0.0005, 0.02, 0.002, 0.04)
 WALK: Row = (0.0001, 0.001, 0.0001, 0.005)
 # A fit of an earlier drive is not believed closer than this: tyre pressure goes with the weather, 1 % per 3 K.
 FIT_SD: Row = (0.002, 0.02, 0.001, 0.05)
+# Learned is what is known to this share of its prior.
+LEARNED = 0.8
 
 
 class SpeedModel:
@@ -80,6 +82,13 @@ class SpeedModel:
     def parameter_sd(self, index: int) -> float:
         """Standard deviation of one of the four, the floor included."""
         return math.sqrt(max(self._covariance[index][index], 0.0) + FLOOR[index] ** 2)
+
+    @property
+    def learned(self) -> dict[str, tuple[float, float]]:
+        """What was learned so far, for a calibration: name to mean and standard deviation. Only what is known better
+        than its prior."""
+        sd = [math.sqrt(max(self._covariance[i][i], 0.0)) for i in SIZE]
+        return {name: (self.mean[i], sd[i]) for i, name in enumerate(NAMES) if 0.0 < sd[i] < LEARNED * PRIOR_SD[i]}
 
     def update(
         self, motion: tuple[float, float, float], measured: float, noise_sd: float, dt_s: float, limit: float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,6 +24,7 @@ HELD_OUT_SHARE = 0.3
 MIN_TICKS = 20
 # Where anomalies are allowed, what lies so near to one is not fitted on: its onset was there before it was found.
 AROUND_ANOMALY_NS = 3 * NS_PER_S
+PARAMETER = "parameter 1"  # instead of a monitor's definition
 SEED = 0  # of the resampling; equal recordings give equal calibrations
 
 
@@ -33,7 +34,8 @@ class Observed:
 
     scores: per monitor. fit, tail: per monitor, the numbers of its scores in the part to fit on, without those around
     an anomaly, and in the held-out part. anomalies: check to ticks with one. fit_s, tail_s: seconds of both parts;
-    from_s, to_s: of the whole, from the recording's start.
+    from_s, to_s: of the whole, from the recording's start. parameters: what checks had learned of the rig's physics at
+    the end of the part to fit on, mean and standard deviation.
     """
 
     rig: Rig
@@ -45,6 +47,7 @@ class Observed:
     to_s: float
     fit_s: float
     tail_s: float
+    parameters: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,8 @@ def observe(
             hint="record at least a minute of what the rig normally does: edgeguard replay RECORDING --record FILE",
         )
     clock = ManualClock(start_ns=start_ns - 1)
-    log = _Log([], [])
+    log, split = _Log([], []), round(len(inside) * (1.0 - HELD_OUT_SHARE))
+    parameters: Mapping[str, tuple[float, float]] = {}
     scores: tuple[Scores, ...] = ()
     anomalies: dict[str, int] = {}
     sources = recording.sources(clock)
@@ -114,16 +118,17 @@ def observe(
                 anomalies |= {check: anomalies.get(check, 0) + 1 for check in found}
                 log.counts.append([len(each.score) for each in scores])
                 log.found.append(bool(found))
+            if tick is inside[split - 1]:
+                parameters = pipeline.parameters
             if on_tick is not None:
                 on_tick(done, len(ticks))
-    split = round(len(inside) * (1.0 - HELD_OUT_SHARE))
     clean = log.clean([tick.stamp_ns for tick in inside])
     first_s, split_s, last_s = ((inside[i].stamp_ns - start_ns) / NS_PER_S for i in (0, split, -1))
     return Observed(
         rig, scores,
         tuple(log.rows(i, [tick for tick in range(split) if clean[tick]]) for i in range(len(scores))),
         tuple(log.rows(i, range(split, len(inside))) for i in range(len(scores))),
-        anomalies, first_s, last_s, split_s - first_s, last_s - split_s,
+        anomalies, first_s, last_s, split_s - first_s, last_s - split_s, parameters,
     )  # fmt: skip
 
 
@@ -191,7 +196,8 @@ def calibrate_sensors(
             scores.name: Monitor(scores.definition, tuple(_bin(one) for one in fitted[scores.name]))
             for scores, _, _ in giving
             if fitted[scores.name]
-        },
+        }
+        | {name: _parameter(at, sd, observed.fit_s) for name, (at, sd) in observed.parameters.items()},
     )
     rows = tuple(
         Fitted(scores.name, scores.prior.unit, one, scores.prior.sigma, _detectable(scores, one))
@@ -200,6 +206,10 @@ def calibrate_sensors(
     )
     unseen = tuple(scores.name for scores in observed.scores if not fitted.get(scores.name))
     return SensorCalibration(section, rows, unseen)
+
+
+def _parameter(location: float, sigma: float, clean_s: float) -> Monitor:
+    return Monitor(PARAMETER, (Bin(0.0, None, location, sigma, 0, clean_s, 1.0, 1.0, "data"),))
 
 
 def _bin(one: FittedBin) -> Bin:

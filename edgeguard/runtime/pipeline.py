@@ -114,6 +114,11 @@ class Pipeline:
         """Statistical monitors of the checks, in order."""
         return monitors_of(self._checks)
 
+    @property
+    def parameters(self) -> dict[str, tuple[float, float]]:
+        """What checks have learned of this rig's physics so far: name to mean and standard deviation."""
+        return {name: value for check in self._checks for name, value in getattr(check, "parameters", {}).items()}
+
     def __enter__(self) -> Self:
         with ExitStack() as opening:
             for source in self.sources.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from dataclasses import dataclass
 
@@ -49,6 +50,16 @@ def accel(level: Level) -> CheckResult:
     return result("X7.accel", "imu+wheels", level, "acceleration")
 
 
+def about(found: CheckResult, quantity: str) -> CheckResult:
+    """The same accusation, of a course in time that says more."""
+    return dataclasses.replace(found, quantity=quantity)
+
+
+def turning(found: CheckResult) -> CheckResult:
+    """The same, in the unit of yaw rates."""
+    return dataclasses.replace(found, power_unit="rad/s")
+
+
 def position(level: Level) -> CheckResult:
     return result("X10.displacement", "gnss+wheels+imu", level, "position")
 
@@ -85,6 +96,31 @@ TABLE = [
     ),
     ("position off, nobody vouches", [position(BAD), speed(BLIND)], set(), {"gnss", "wheels", "imu"}),
     ("accelerometer off", [accel(BAD), speed(OK), lidar_speed(OK)], {"imu"}, set()),
+    (
+        "speed off by a step that an accelerometer would have felt",
+        [about(speed(BAD), "speed_step"), accel(OK)],
+        {"gnss"},
+        set(),
+    ),
+    ("speed off, but by no step", [speed(BAD), accel(OK)], set(), {"gnss", "wheels"}),
+    (
+        "course off and steady, wheels vouch",
+        [turning(about(course(BAD), "course_step")), turning(wheel_yaw(OK))],
+        {"gnss"},
+        set(),
+    ),
+    (
+        "course off and steady, nobody vouches",
+        [turning(about(course(BAD), "course_step")), speed(OK)],
+        set(),
+        {"gnss", "imu"},
+    ),
+    (
+        "course and wheel yaw off, and steady",
+        [turning(about(course(BAD), "course_step")), turning(wheel_yaw(BAD))],
+        {"imu"},
+        set(),
+    ),
     ("wheels stand still, car does not", [speed(BAD), accel(BAD), position(BAD)], {"wheels"}, set()),
     (
         "five sources, drift along",

@@ -28,7 +28,7 @@ def comparing_sources(results: Sequence[CheckResult], sensor: str) -> int:
 
 
 def _compare(accusation: CheckResult, results: Sequence[CheckResult], sensor: str) -> int:
-    own = _channels(accusation)
+    own = _channels(accusation, only_named=True)
     size = float("inf") if accusation.size is None else canonical(accusation.size, accusation.power_unit)[0]
     groups = {accusation.sensors}
     for r in results:
@@ -46,12 +46,14 @@ def _compare(accusation: CheckResult, results: Sequence[CheckResult], sensor: st
     return min(len(reached), len(used) + 1)
 
 
-def _channels(result: CheckResult) -> set[tuple[str, str]]:
-    """Channels that a fault of one of the check's sensors cannot touch without disturbing it."""
-    unit = canonical(0.0, result.power_unit)[1]
-    return {
-        channel
-        for sensor in result.sensors
-        for channel, gain in channels(result.quantity, unit, sensor).items()
-        if gain == 0.0
-    }
+def _channels(result: CheckResult, *, only_named: bool = False) -> set[tuple[str, str]]:
+    """Channels that a fault of one of the check's sensors cannot touch without disturbing it.
+
+    only_named: of a sensor that has the check's own quantity, that alone.
+    """
+    named = result.quantity, canonical(0.0, result.power_unit)[1]
+    found: set[tuple[str, str]] = set()
+    for sensor in result.sensors:
+        own = {channel for channel, gain in channels(*named, sensor).items() if gain == 0.0}
+        found |= {named} if only_named and named in own else own
+    return found

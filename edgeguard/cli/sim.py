@@ -50,7 +50,10 @@ def list_command(attack: str | None, presets: bool, output: str) -> int:
     if output == "json":
         import msgspec
 
-        rows = [{"name": s.name, "summary": s.summary, "duration_s": s.duration_s} for s in scenarios]
+        rows = [
+            {"name": s.name, "summary": s.summary, "duration_s": s.duration_s, "twin_of": list(s.twin_of)}
+            for s in scenarios
+        ]
         click.echo(json.dumps({"attacks": msgspec.to_builtins(infos), "scenarios": rows}, indent=2))
         return EXIT_OK
     click.echo("attacks (edgeguard sim list ATTACK shows its parameters)")
@@ -59,7 +62,13 @@ def list_command(attack: str | None, presets: bool, output: str) -> int:
         click.echo(f"  {info.name:18}  {info.sensor or 'any':10}  {info.summary}" + (f"  [{ids}]" if ids else ""))
     click.echo("scenarios (edgeguard sim run SCENARIO)")
     for scenario in scenarios:
-        click.echo(f"  {scenario.name:18}  {scenario.duration_s:4.0f} s      {scenario.summary}")
+        if scenario.attacks:
+            click.echo(f"  {scenario.name:20}  {scenario.duration_s:4.0f} s    {scenario.summary}")
+    click.echo("scenarios in which nobody attacks")
+    for scenario in scenarios:
+        if not scenario.attacks:
+            click.echo(f"  {scenario.name:20}  {scenario.duration_s:4.0f} s    {scenario.summary}")
+    click.echo("worlds, boards and sensors: edgeguard sim list --presets")
     return EXIT_OK
 
 
@@ -223,8 +232,31 @@ name = "{name}"
 summary = "what this drive shows, in one line"
 duration_s = 24.0
 
-# Which sensors the rig has; all five without this line. Fewer run faster.
+# What the drive meets: a preset (`edgeguard sim list --presets` shows all: tunnel, rain, night, hills ...), or a table
+# with what is different from one, at the end of this file:
+#   [world]
+#   preset = "night"
+#   rain_mm_h = 5.0
+world = "clear"
+
+# Which sensors the rig has; camera, lidar, gnss, imu and wheels without this line. Fewer run faster.
 sensors = ["gnss", "imu", "wheels"]
+
+# Which models they are: a board names one for each sensor ("kitti_car", "pi5_rover", "jetson_shuttle").
+board = "street"
+
+# Or sensor by sensor, in tables instead of the line `sensors = ...` above:
+#   [sensors.gnss]
+#   preset = "neo_m8"
+#   [sensors.imu]
+#   preset = "mpu6050"
+#   clock = "crystal"                               # of the sensor and its line: offset, drift, jitter, loss
+#   [sensors.wheels]
+#   clock = {{ preset = "usb", jitter_s = 0.002 }}
+#   [sensors.lidar]
+#   preset = "os1_64"
+#   [sensors.scan2d]                                # a planar lidar on a serial line
+#   preset = "ld06"
 
 # One table per attack; `edgeguard sim list` shows all, `edgeguard sim list gnss_drift` the parameters of one.
 # The first seconds are best left clean: checks learn the rig's own lag and scale.
@@ -288,14 +320,14 @@ def stealth_command(
 ) -> int:  # fmt: skip
     """How far an attacker gets in 60 s who sees every statistic and keeps it below its threshold."""
     from edgeguard.config import load_config
-    from edgeguard.sim.rig import ALL_SENSORS
+    from edgeguard.sim.rig import KNOWN_SENSORS
     from edgeguard.sim.stealth import BRISKNESS, DARINGS, GOALS, attempt, best_attempt
 
     config, rig = load_config(config_path), sensors or ("gnss", "imu", "wheels")
-    unknown = [sensor for sensor in rig if sensor not in ALL_SENSORS]
+    unknown = [sensor for sensor in rig if sensor not in KNOWN_SENSORS]
     if unknown:
         raise ScenarioError(
-            f"no sensor is called {unknown[0]!r}", code="EG-X012", hint="known: " + ", ".join(ALL_SENSORS)
+            f"no sensor is called {unknown[0]!r}", code="EG-X012", hint="known: " + ", ".join(KNOWN_SENSORS)
         )
     wanted = [goal for goal in GOALS if not goals or goal in goals]
     with progress_bar() as bar:

@@ -91,11 +91,15 @@ def sweep(
 
     Intensity is reflectance times the cosine of incidence (range-compensated, as sensors report it), 0..1.
     """
-    return view(world, time_s, lidar, noise_seed=noise_seed).cloud
+    return _sweep(world, time_s, lidar, noise_seed, truth=False).cloud
 
 
 def view(world: World, time_s: float, lidar: LidarModel = DEFAULT_LIDAR, *, noise_seed: int | None = None) -> LidarView:
     """Return a sweep together with ground truth per point."""
+    return _sweep(world, time_s, lidar, noise_seed, truth=True)
+
+
+def _sweep(world: World, time_s: float, lidar: LidarModel, noise_seed: int | None, *, truth: bool) -> LidarView:
     world.ego(time_s)  # refuses times outside the drive
     stamp_ns = round(time_s * NS_PER_S)
     beams, offsets_s, fired = _beams(lidar)
@@ -130,7 +134,8 @@ def view(world: World, time_s: float, lidar: LidarModel = DEFAULT_LIDAR, *, nois
     size = int(tally[-1])
     xyz, intensity = np.empty((size, 3), np.float32), np.empty(size, np.float32)
     ring, offset = np.empty(size, np.int16), np.empty(size, np.int32)
-    owner, true_range = np.empty(size, np.int32), np.empty(size, np.float32)
+    asked = size if truth else 0
+    owner, true_range = np.empty(asked, np.int32), np.empty(asked, np.float32)
     echo.tell(
         *beams, said, shine, true, late, behind, hit, owners, fired, tally, xyz, intensity, ring, offset, owner,
         true_range,

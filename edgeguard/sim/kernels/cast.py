@@ -174,23 +174,32 @@ ZERO, FAR = np.float32(0.0), np.float32(np.inf)
 
 
 @njit(
-    f"void(float64[:], float64, float64, float64, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})",
+    f"void(uint64, uint64, float64[::1], float64, float64, float64, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})",
     cache=True,
     nogil=True,
     error_model="numpy",
 )
 def _box_line(
-    p: np.ndarray, rx0: float, ry0: float, oz: float, rx: np.ndarray, ry: np.ndarray, rz: np.ndarray, out: np.ndarray
+    first: int,
+    count: int,
+    p: np.ndarray,
+    rx0: float,
+    ry0: float,
+    oz: float,
+    rx: np.ndarray,
+    ry: np.ndarray,
+    rz: np.ndarray,
+    out: np.ndarray,
 ) -> None:
-    """Distances of a line of rays to a box, inf where they miss; (rx0, ry0) is the start seen from the box's place."""
+    """Fill distances of rays first, first + 1, .. to a box, inf where they miss; (rx0, ry0): the start seen from it."""
     c, s = np.float32(p[6]), np.float32(p[7])
     px, py, pz = p[6] * rx0 + p[7] * ry0, p[6] * ry0 - p[7] * rx0, oz - p[2]
     left, right = np.float32(p[5] - py), np.float32(-p[5] - py)
     front, back = np.float32(p[4] - px - p[8] * pz), np.float32(p[4] + px - p[9] * pz)
     lean_front, lean_back = np.float32(p[8]), np.float32(p[9])
     top, bottom = np.float32(p[3] - oz), np.float32(-pz)
-    for j in range(len(out)):
-        ex, ey, ez = c * rx[j] + s * ry[j], c * ry[j] - s * rx[j], rz[j]
+    for j in range(count):
+        ex, ey, ez = c * rx[first + j] + s * ry[first + j], c * ry[first + j] - s * rx[first + j], rz[first + j]
         a, b = left / ey, right / ey
         near, far = (a, b) if a < b else (b, a)
         a, b = top / ez, bottom / ez
@@ -211,45 +220,63 @@ def _box_line(
 
 
 @njit(
-    f"void(float64[:], float64, float64, float64, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})",
+    f"void(uint64, uint64, float64[::1], float64, float64, float64, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})",
     cache=True,
     nogil=True,
     error_model="numpy",
 )
 def _cylinder_line(
-    p: np.ndarray, rx0: float, ry0: float, oz: float, rx: np.ndarray, ry: np.ndarray, rz: np.ndarray, out: np.ndarray
+    first: int,
+    count: int,
+    p: np.ndarray,
+    rx0: float,
+    ry0: float,
+    oz: float,
+    rx: np.ndarray,
+    ry: np.ndarray,
+    rz: np.ndarray,
+    out: np.ndarray,
 ) -> None:
     """As `_box_line`, for the side of an upright cylinder."""
     x, y, z = np.float32(rx0), np.float32(ry0), np.float32(oz)
     room = np.float32(rx0 * rx0 + ry0 * ry0 - p[4] * p[4])
     low, high = np.float32(p[2]), np.float32(p[3])
-    for j in range(len(out)):
-        a = rx[j] * rx[j] + ry[j] * ry[j]
-        b = x * rx[j] + y * ry[j]
+    for j in range(count):
+        a = rx[first + j] * rx[first + j] + ry[first + j] * ry[first + j]
+        b = x * rx[first + j] + y * ry[first + j]
         q = b * b - a * room
         t = (-b - np.sqrt(q if q > ZERO else ZERO)) / a
-        at = z + t * rz[j]
+        at = z + t * rz[first + j]
         out[j] = t if (q > ZERO) & (t > np.float32(EPSILON)) & (at >= low) & (at <= high) else FAR
 
 
 @njit(
-    f"void(float64[:], float64, float64, float64, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})",
+    f"void(uint64, uint64, float64[::1], float64, float64, float64, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})",
     cache=True,
     nogil=True,
     error_model="numpy",
 )
 def _ellipsoid_line(
-    p: np.ndarray, rx0: float, ry0: float, oz: float, rx: np.ndarray, ry: np.ndarray, rz: np.ndarray, out: np.ndarray
+    first: int,
+    count: int,
+    p: np.ndarray,
+    rx0: float,
+    ry0: float,
+    oz: float,
+    rx: np.ndarray,
+    ry: np.ndarray,
+    rz: np.ndarray,
+    out: np.ndarray,
 ) -> None:
     """As `_box_line`, for an ellipsoid without holes."""
     squash = p[4] / (0.5 * (p[3] - p[2]))
     up = (oz - 0.5 * (p[2] + p[3])) * squash
     x, y, z, k = np.float32(rx0), np.float32(ry0), np.float32(up), np.float32(squash)
     room = np.float32(rx0 * rx0 + ry0 * ry0 + up * up - p[4] * p[4])
-    for j in range(len(out)):
-        ez = rz[j] * k
-        a = rx[j] * rx[j] + ry[j] * ry[j] + ez * ez
-        b = x * rx[j] + y * ry[j] + z * ez
+    for j in range(count):
+        ez = rz[first + j] * k
+        a = rx[first + j] * rx[first + j] + ry[first + j] * ry[first + j] + ez * ez
+        b = x * rx[first + j] + y * ry[first + j] + z * ez
         q = b * b - a * room
         t = (-b - np.sqrt(q if q > ZERO else ZERO)) / a
         out[j] = t if (q > ZERO) & (t > np.float32(EPSILON)) else FAR
@@ -416,61 +443,62 @@ def cast(
         mark: (L, B) int32 scratch, or (0, 0) where nobody counts. alone: per object number, how many rays would hit
             it if it stood alone.
     """
-    count = mark.shape[0] > 0
-    found = np.empty(distance.shape[1], dtype=np.float32)
-    if count:
-        mark[:] = -1
+    counting, width = mark.shape[0] > 0, distance.shape[1]
+    found = np.empty(width, dtype=np.float32)
+    # Flat and unsigned: a slice per line would cost more than a short line itself, a signed index a test.
+    rx, ry, rz, reach = dx.reshape(-1), dy.reshape(-1), dz.reshape(-1), distance.reshape(-1)
+    what, line = hit.reshape(-1), mark.reshape(-1)
+    for k in range(len(line)):
+        line[k] = -1
     for w in range(windows.shape[0]):
         index = windows[w, 0]
         p = values[index]
         kind, material, owner = codes[index, 0], codes[index, 1], codes[index, 2]
-        counted = count and owner >= 0
+        counted = counting and owner >= 0
         # Labelled objects are cast even where hidden: their unhidden size is counted.
         bound = np.float32(-1.0) if counted else np.float32(nearest[index])
-        number, whose = np.int32(index), np.int32(owner)
-        first, end = windows[w, 3], windows[w, 4]
+        number, whose, total = np.int32(index), np.int32(owner), 0
+        count = np.uint64(max(windows[w, 4] - windows[w, 3], 0))
         for i in range(windows[w, 1], windows[w, 2]):
-            reach, what = distance[i, first:end], hit[i, first:end]
-            rx, ry, rz = dx[i, first:end], dy[i, first:end], dz[i, first:end]
+            first = np.uint64(i * width + windows[w, 3])
             furthest = np.float32(-1.0)
-            for j in range(len(reach)):
-                furthest = reach[j] if reach[j] > furthest else furthest
+            for j in range(count):
+                furthest = max(furthest, reach[first + j])
             if furthest <= bound:
                 continue
             ox = starts[i, 0] - p[0] - velocity[index, 0] * starts[i, 3]
             oy = starts[i, 1] - p[1] - velocity[index, 1] * starts[i, 3]
             oz = starts[i, 2]
-            if material == BICYCLE:
-                _box_line(p, ox, oy, oz, rx, ry, rz, found[: len(reach)])
-                for j in range(len(reach)):
-                    t = found[j]
-                    if t < FAR:
-                        lx = p[6] * (ox + t * rx[j]) + p[7] * (oy + t * ry[j])
-                        if opaque(p, material, lx, 0.0, oz + t * rz[j] - p[2]) == 0.0:
-                            found[j] = FAR
-            elif material == FOLIAGE:
-                _ellipsoid_line(p, ox, oy, oz, rx, ry, rz, found[: len(reach)])
-                for j in range(len(reach)):
-                    if found[j] < FAR and (counted or found[j] < reach[j]):
-                        found[j] = intersect(p, kind, material, ox + p[0], oy + p[1], oz, rx[j], ry[j], rz[j])
+            if material == FOLIAGE:
+                _ellipsoid_line(first, count, p, ox, oy, oz, rx, ry, rz, found)
+                for j in range(count):
+                    at = first + j
+                    if found[j] < FAR and (counted or found[j] < reach[at]):
+                        found[j] = intersect(p, kind, material, ox + p[0], oy + p[1], oz, rx[at], ry[at], rz[at])
             elif kind == BOX:
-                _box_line(p, ox, oy, oz, rx, ry, rz, found[: len(reach)])
+                _box_line(first, count, p, ox, oy, oz, rx, ry, rz, found)
             elif kind == CYLINDER:
-                _cylinder_line(p, ox, oy, oz, rx, ry, rz, found[: len(reach)])
+                _cylinder_line(first, count, p, ox, oy, oz, rx, ry, rz, found)
             else:
-                _ellipsoid_line(p, ox, oy, oz, rx, ry, rz, found[: len(reach)])
+                _ellipsoid_line(first, count, p, ox, oy, oz, rx, ry, rz, found)
+            if material == BICYCLE:
+                for j in range(count):
+                    t, at = found[j], first + j
+                    if t < FAR:
+                        lx = p[6] * (ox + t * rx[at]) + p[7] * (oy + t * ry[at])
+                        if opaque(p, material, lx, 0.0, oz + t * rz[at] - p[2]) == 0.0:
+                            found[j] = FAR
             if counted:
-                line = mark[i, first:end]
-                total = 0
-                for j in range(len(reach)):
+                for j in range(count):
                     struck = found[j] < FAR
-                    total += struck & (line[j] != whose)
-                    line[j] = whose if struck else line[j]
-                alone[owner] += total
-            for j in range(len(reach)):
-                closer = found[j] < reach[j]
-                what[j] = number if closer else what[j]
-                reach[j] = found[j] if closer else reach[j]
+                    total += struck & (line[first + j] != whose)
+                    line[first + j] = whose if struck else line[first + j]
+            for j in range(count):
+                closer = found[j] < reach[first + j]
+                what[first + j] = number if closer else what[first + j]
+                reach[first + j] = found[j] if closer else reach[first + j]
+        if counted:
+            alone[owner] += total
 
 
 @njit(

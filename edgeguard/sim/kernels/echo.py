@@ -337,10 +337,10 @@ def tell(
     Args:
         sx, sy, sz: (L, B) beams in the sensor's own frame. said, shine, true, late, share_behind, tally: of `listen`.
         hit: (L, B) primitives. owners: (P,) object number of each. fired: (L, B) nanoseconds against the stamp.
-        xyz, intensity, ring, offset, owner, true_range: (tally[-1], ...) out.
+        xyz, intensity, ring, offset, owner, true_range: (tally[-1], ...) out; the last two may be empty: not wanted.
     """
     lines, rays = said.shape
-    pairs = len(late) > 0
+    pairs, truth_too = len(late) > 0, len(owner) > 0
     following = np.empty(RINGS, np.uint64)  # unsigned: a signed index is tested for counting from the end
     for begin in range(0, rays, RINGS):  # so few rings at a time that what is written stays in the nearest cache
         end = min(begin + RINGS, rays)
@@ -356,16 +356,19 @@ def tell(
                 at, whose = following[k], struck[k]
                 xyz[at, 0], xyz[at, 1], xyz[at, 2] = x[k] * measured, y[k] * measured, z[k] * measured
                 intensity[at] = min(max(shines[k], ZERO), F(1.0))
-                offset[at], true_range[at] = when[k], truth[k]
-                known = (whose >= 0) & (truth[k] < FAR)
-                owner[at] = owners[np.uint64(whose)] if known else np.int32(-1)
+                offset[at] = when[k]
+                if truth_too:
+                    known = (whose >= 0) & (truth[k] < FAR)
+                    true_range[at], owner[at] = truth[k], owners[np.uint64(whose)] if known else np.int32(-1)
                 at += np.uint64(1)
                 if pairs:
                     far = late[i, begin + np.int64(k)]
                     if far > ZERO:
                         xyz[at, 0], xyz[at, 1], xyz[at, 2] = x[k] * far, y[k] * far, z[k] * far
                         intensity[at] = F(0.3) * share_behind[i, begin + np.int64(k)]
-                        offset[at], owner[at], true_range[at] = when[k], -1, far
+                        offset[at] = when[k]
+                        if truth_too:
+                            owner[at], true_range[at] = -1, far
                         at += np.uint64(1)
                 following[k] = at
     for j in range(rays):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeguard.cli.options import config_option, format_option, progress_bar, say
+from edgeguard.cli.sim_sweep import sweep_command
 from edgeguard.errors import EXIT_FINDING, EXIT_OK, ConfigError, ScenarioError
 
 if TYPE_CHECKING:
@@ -353,66 +354,4 @@ def stealth_command(
     return EXIT_OK
 
 
-@command.command("sweep")
-@click.argument("scenario_name", metavar="SCENARIO")
-@click.option("--values", required=True, help="Sizes, such as 0.1,0.2,0.5,1.")
-@click.option("--parameter", default="", help="Parameter of the scenario's first attack; its size without this.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=1, show_default=True, help="First seed.")
-@click.option("--seeds", type=click.IntRange(1, 10_000), default=5, show_default=True, help="How many seeds in a row.")
-@click.option(
-    "--csv",
-    "csv_path",
-    type=click.Path(path_type=Path),
-    default=Path("sweep.csv"),
-    show_default=True,
-    help="Rows go here as they are made; runs that it already holds are not repeated.",
-)
-@click.option("--report", "report_path", type=click.Path(path_type=Path), help="Write the curve as an HTML page.")
-@click.option("--processes", type=click.IntRange(1, 64), default=1, show_default=True)
-@config_option
-@format_option
-def sweep_command(
-    scenario_name: str,
-    values: str,
-    parameter: str,
-    seed: int,
-    seeds: int,
-    csv_path: Path,
-    report_path: Path | None,
-    processes: int,
-    config_path: Path | None,
-    output: str,
-) -> int:  # fmt: skip
-    """Detection against attack size: run a scenario at many sizes and seeds; stop and start again at will."""
-    import msgspec
-
-    from edgeguard.config import load_config
-    from edgeguard.report.curve import DetectionPoint, render_curve
-    from edgeguard.sim.scenario import load_scenario
-    from edgeguard.sim.sweep import Sweep, curve, run_sweep
-
-    try:
-        sizes = tuple(dict.fromkeys(float(value) for value in values.split(",")))
-    except ValueError:
-        raise ScenarioError(f"--values {values!r} is no list of numbers", code="EG-X016", hint="0.1,0.5,1") from None
-    scenario = load_scenario(scenario_name)
-    knob = parameter or next((a.knob for a in scenario.sensor_attacks), "")
-    sweep = Sweep(scenario, knob, sizes, tuple(range(seed, seed + seeds)), load_config(config_path))
-    with progress_bar() as bar:
-        task = bar.add_task("sweep", total=len(sizes) * seeds)
-        rows = run_sweep(sweep, csv_path, processes=processes, on_row=lambda _: bar.advance(task))
-    points = curve(rows)
-    for p in points:
-        if output == "json":
-            click.echo(json.dumps({"parameter": knob, **msgspec.to_builtins(p)}))
-        else:
-            delay = "" if p.median_delay_s is None else f"  median delay {p.median_delay_s:.1f} s"
-            click.echo(f"{knob} = {p.value:<8g}  detected {p.detected}/{p.runs}  named {p.named}/{p.runs}{delay}")
-    say(f"rows: {csv_path}")
-    if report_path is not None:
-        words = (
-            f"edgeguard sim sweep {scenario_name} --parameter {knob} --values {values} --seed {seed} --seeds {seeds}"
-        )
-        drawn = [DetectionPoint(p.value, p.runs, p.detected, p.named, p.median_delay_s) for p in points]
-        _write(report_path, render_curve(f"sweep of {scenario.name}", knob, drawn, words))
-    return EXIT_OK
+command.add_command(sweep_command)

@@ -1,17 +1,16 @@
-"""Attack size against detection: one scenario, one parameter, many values and seeds; resumable, as CSV."""
+"""Attack size against detection: scenarios, sizes and seeds as rows of a CSV file that a cut run goes on with."""
 
 from __future__ import annotations
 
 import csv
+import fcntl
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, fields
-from multiprocessing import get_context
 from pathlib import Path
-from statistics import median
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -21,16 +20,25 @@ from edgeguard.sim.attacks.base import AttackBase
 from edgeguard.sim.attacks.registry import nearest
 from edgeguard.sim.run import run_scenario
 from edgeguard.sim.scenario import Scenario
+from edgeguard.sim.sweep_workers import run_jobs
 
-MAX_PROCESSES = 64
+if TYPE_CHECKING:
+    from edgeguard.report.model import Report
+
 MAX_RUNS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class SweepRow:
-    """One run. key: hash of all that decides it but value and seed, so that rows of another sweep are not taken."""
+    """One run.
+
+    key: hash of all that decides it but value and seed, so that rows of another sweep are not taken. peak_attacked,
+    peak_clean: largest share of its threshold that any check of the attacked sensor reached from the attack's start on,
+    and in a stretch of clean time of the same length right before it: what the ROC curve is made of.
+    """
 
     key: str
+    scenario: str
     attack: str
     parameter: str
     value: float
@@ -39,17 +47,8 @@ class SweepRow:
     delay_s: float | None
     named: bool
     clean_blamed_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class CurvePoint:
-    """All seeds of one size. median_delay_s: of the detected ones, None when there were none."""
-
-    value: float
-    runs: int
-    detected: int
-    named: int
-    median_delay_s: float | None
+    peak_attacked: float
+    peak_clean: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,34 +107,52 @@ class Sweep:
 
 
 def run_sweep(
-    sweep: Sweep, csv_path: Path, *, processes: int = 1, on_row: Callable[[SweepRow], None] | None = None
+    sweeps: Sweep | Sequence[Sweep],
+    csv_path: Path,
+    *,
+    processes: int = 1,
+    scheduler: str = "",
+    on_row: Callable[[SweepRow], None] | None = None,
 ) -> tuple[SweepRow, ...]:
     """Run what the CSV file does not hold yet; each row is written as soon as its run is over.
 
+    Returns the rows in the order of sweeps, values and seeds, equal for any number of workers. Lines that a cut left
+    torn are taken out and their runs repeated.
+
+    Args:
+        sweeps: one or several, whose rows share the file. processes, scheduler: those of `run_jobs`.
+
     Raises:
-        ConfigError: EG-C022 when the file cannot be read or written, EG-C053 when it is not one of ours.
+        ConfigError: EG-C022 when the file cannot be read or written, EG-C053 when it is not one of ours, EG-C056 while
+            another sweep writes to it. What `run_jobs` raises.
     """
-    rows = {(row.value, row.seed): row for row in read_rows(csv_path) if row.key == sweep.key}
-    wanted = [(v, s) for v in sweep.values for s in sweep.seeds if (v, s) not in rows]
+    each = (sweeps,) if isinstance(sweeps, Sweep) else tuple(sweeps)
+    wanted = [(s, value, seed) for s in each for value in s.values for seed in s.seeds]
+    if len(wanted) > MAX_RUNS:
+        raise ScenarioError(f"a sweep has 1 to {MAX_RUNS} runs", code="EG-X016")
     try:
-        fresh = not csv_path.exists() or csv_path.stat().st_size == 0
-        with csv_path.open("a", encoding="utf-8", newline="") as file:
+        with csv_path.open("a+", encoding="utf-8", newline="") as file:
+            _lock(file.fileno(), csv_path)
+            rows = {(row.key, row.value, row.seed): row for row in read_rows(csv_path)}
+            _cut_torn_line(csv_path)
             writer = csv.writer(file, lineterminator="\n")
-            if fresh:
+            if csv_path.stat().st_size == 0:
                 writer.writerow([field.name for field in fields(SweepRow)])
-            for row in _rows(sweep, wanted, min(max(processes, 1), MAX_PROCESSES)):
-                rows[row.value, row.seed] = row
+                file.flush()
+            jobs = [(s, value, seed) for s, value, seed in wanted if (s.key, value, seed) not in rows]
+            for row in run_jobs(run_one, jobs, processes=processes, scheduler=scheduler):
+                rows[row.key, row.value, row.seed] = row
                 writer.writerow(["" if value is None else value for value in astuple(row)])
                 file.flush()
                 if on_row is not None:
                     on_row(row)
     except OSError as error:
         raise ConfigError(f"cannot write {csv_path}: {error.strerror}", code="EG-C022") from None
-    return tuple(rows[v, s] for v in sweep.values for s in sweep.seeds)
+    return tuple(rows[s.key, value, seed] for s, value, seed in wanted)
 
 
 def read_rows(path: Path) -> tuple[SweepRow, ...]:
-    """Return the rows of a sweep's CSV file; none when there is no file. A last line cut short is left out.
+    """Return the rows of a sweep's CSV file; none when there is no file. Lines that a cut left torn are left out.
 
     Raises:
         ConfigError: EG-C022, EG-C053.
@@ -147,45 +164,49 @@ def read_rows(path: Path) -> tuple[SweepRow, ...]:
     except (OSError, ValueError):
         raise ConfigError(f"cannot read {path}", code="EG-C022") from None
     whole = text[: text.rfind("\n") + 1]
-    reader = csv.DictReader(io.StringIO(whole))
+    reader = csv.reader(io.StringIO(whole))
     names = [field.name for field in fields(SweepRow)]
-    if whole and reader.fieldnames != names:
+    if whole and next(reader, None) != names:
         raise ConfigError(f"{path} was not written by a sweep", code="EG-C053", hint="choose another --csv file")
     rows = []
     for entry in reader:
-        with suppress(ValueError, TypeError, KeyError):
-            rows.append(
-                SweepRow(
-                    entry["key"], entry["attack"], entry["parameter"], float(entry["value"]), int(entry["seed"]),
-                    entry["detected"] == "True", float(entry["delay_s"]) if entry["delay_s"] else None,
-                    entry["named"] == "True", float(entry["clean_blamed_s"]),
-                )
-            )  # fmt: skip
+        with suppress(ValueError):
+            rows.append(_row(dict(zip(names, entry, strict=True))))
     return tuple(rows)
 
 
-def curve(rows: Sequence[SweepRow]) -> tuple[CurvePoint, ...]:
-    """Return one point per value, in order of value."""
-    points = []
-    for value in sorted({row.value for row in rows}):
-        same = [row for row in rows if row.value == value]
-        delays = [row.delay_s for row in same if row.delay_s is not None]
-        found, named = sum(r.detected for r in same), sum(r.named for r in same)
-        points.append(CurvePoint(value, len(same), found, named, median(delays) if delays else None))
-    return tuple(points)
+def _row(entry: dict[str, str]) -> SweepRow:
+    """Return one line's row; ValueError for one that no sweep has written."""
+    if {entry["detected"], entry["named"]} - {"True", "False"}:
+        raise ValueError("neither True nor False")
+    return SweepRow(
+        entry["key"], entry["scenario"], entry["attack"], entry["parameter"], float(entry["value"]), int(entry["seed"]),
+        entry["detected"] == "True", float(entry["delay_s"]) if entry["delay_s"] else None, entry["named"] == "True",
+        float(entry["clean_blamed_s"]), float(entry["peak_attacked"]), float(entry["peak_clean"]),
+    )  # fmt: skip
 
 
-def _rows(sweep: Sweep, wanted: Sequence[tuple[float, int]], processes: int) -> Iterator[SweepRow]:
-    if processes == 1 or len(wanted) < 2:
-        yield from (_run(sweep, value, seed) for value, seed in wanted)
-        return
-    # A fresh interpreter per worker: forking one that holds threads and open terminals is not safe.
-    with ProcessPoolExecutor(min(processes, len(wanted)), mp_context=get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(_run, sweep, value, seed) for value, seed in wanted]):
-            yield done.result()
+def _lock(descriptor: int, path: Path) -> None:
+    """Keep a second sweep out for as long as the file is open: both would do the same runs."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(
+            f"another sweep is writing to {path}", code="EG-C056", hint="choose another --csv file"
+        ) from None
 
 
-def _run(sweep: Sweep, value: float, seed: int) -> SweepRow:
+def _cut_torn_line(path: Path) -> None:
+    """Take away what stands behind the last line end: a new row must not be glued to half an old one."""
+    raw = path.read_bytes()
+    whole = raw.rfind(b"\n") + 1
+    if whole < len(raw):
+        with path.open("r+b") as file:
+            file.truncate(whole)
+
+
+def run_one(sweep: Sweep, value: float, seed: int) -> SweepRow:
+    """Run a sweep's scenario at one size with one seed."""
     scenario = sweep.at(value)
     index = [a is sweep.attack for a in sweep.scenario.attacks].index(True)
     outcome = run_scenario(scenario, seed, config=sweep.config)
@@ -194,7 +215,24 @@ def _run(sweep: Sweep, value: float, seed: int) -> SweepRow:
         o for o in outcome.report.attacks if (o.attack, o.sensor, o.size) == (attack.name, attack.sensor, attack.size)
     ]
     found = same[0]
+    length_s = min(attack.end_s - attack.start_s, attack.start_s)
+    peaks = [
+        _peak(outcome.report, attack.sensor, start_s, start_s + length_s)
+        for start_s in (attack.start_s, attack.start_s - length_s)
+    ]
     return SweepRow(
-        sweep.key, attack.name, sweep.parameter, value, seed, found.detected, found.delay_s,
-        found.detected and found.named_correctly, outcome.report.clean_seconds_blamed,
+        sweep.key, scenario.name, attack.name, sweep.parameter, value, seed, found.detected, found.delay_s,
+        found.detected and found.named_correctly, outcome.report.clean_seconds_blamed, *peaks,
     )  # fmt: skip
+
+
+def _peak(report: Report, sensor: str, start_s: float, end_s: float) -> float:
+    """Return the largest share of its threshold of the sensor's checks in a stretch of time; 0 where all were blind."""
+    shares = [
+        ratio
+        for series in report.checks
+        if sensor in series.sensors
+        for time_s, ratio in zip(series.time_s, series.ratio, strict=True)
+        if ratio is not None and start_s <= time_s < end_s
+    ]
+    return round(max(shares, default=0.0), 6)

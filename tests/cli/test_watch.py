@@ -90,7 +90,6 @@ def test_a_log_is_shown_and_followed_while_it_grows(tmp_path: Path) -> None:
     with AuditLog(tmp_path, clock=clock, segment_bytes=524_288) as audit:
         audit.append("frame", frame_body(10**9))
         audit.append("note", {"text": "no frame"})
-        audit.flush()
         seen = watch_log(tmp_path, clock, follow=True)
         first = next(seen)
         assert first is not None
@@ -98,7 +97,6 @@ def test_a_log_is_shown_and_followed_while_it_grows(tmp_path: Path) -> None:
         assert next(seen) is None
         for number in range(2, 42):
             audit.append("frame", {**frame_body(number * 10**9, "HOLD"), "reason": "x" * 20_000})
-        audit.flush()
         later = [next(seen) for _ in range(40)]
         assert [s.time_s for s in later if s is not None] == [float(n) for n in range(1, 41)]
         assert next(seen) is None

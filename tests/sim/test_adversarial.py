@@ -273,19 +273,19 @@ def test_means_keep_to_their_shape(victim: Victim, images: np.ndarray[Any, Any],
 def test_an_attacker_who_knows_the_defence_does_better_than_one_who_does_not(
     victim: Victim, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]
 ) -> None:
-    """BPDA through a blur: at least as many fall as with images made without knowing of it."""
+    """BPDA through fewer levels, at random offsets (EOT): more fall than with images made without knowing of it."""
 
-    def blur(image: np.ndarray[Any, Any], seed: int) -> np.ndarray[Any, Any]:
-        del seed
-        return np.asarray(cv2.GaussianBlur(image, (5, 5), 1.5))
+    def levels(image: np.ndarray[Any, Any], seed: int) -> np.ndarray[Any, Any]:
+        shift = seed % 8
+        return np.asarray((image.astype(np.int16) + shift) // 32 * 32 + 16 - shift).clip(0, 255).astype(np.uint8)
 
-    still = judge_images(images, labels, [victim], defence=blur) > 0
-    unaware = attack_images(images, labels, victim, how=WhiteBox(12))
-    aware = attack_images(images, labels, victim, how=WhiteBox(12, defence=blur, draws=2))
-    through = judge_images(unaware.images, labels, [victim], defence=blur) < 0
+    still = judge_images(images, labels, [victim], defence=levels) > 0
+    unaware = attack_images(images, labels, victim, how=WhiteBox(4))
+    aware = attack_images(images, labels, victim, how=WhiteBox(4, steps=20, defence=levels, draws=3))
+    through = judge_images(unaware.images, labels, [victim], defence=levels) < 0
     assert still.sum() >= 6
     assert aware.fooled[still].sum() >= through[still].sum()
-    assert aware.fooled[still].mean() > 0.5
+    assert aware.fooled[still].sum() > 0
 
 
 @NEEDS_TORCH

@@ -29,7 +29,8 @@ from edgeguard.sim.attacks.registry import ATTACKS
 from edgeguard.sim.run import run_scenario
 from edgeguard.sim.scenario import AttackExpect, Scenario, builtin_scenarios, load_scenario, parse_scenario
 from edgeguard.sim.stealth import StealthResult, attempt, best_attempt
-from edgeguard.sim.sweep import Sweep, curve, read_rows, run_sweep
+from edgeguard.sim.sweep import Sweep, read_rows, run_sweep
+from edgeguard.sim.sweep_curve import curve
 from edgeguard.sim.system import run_completely
 from edgeguard.types import GNSS, GnssFix, Sample, SourceInfo
 

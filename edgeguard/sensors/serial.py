@@ -264,7 +264,7 @@ def spread(samples: Sequence[Sample], before_ns: int) -> list[Sample]:
         one, later = spaced[i], spaced[i + 1]
         step_ns = 1
         if one.device_stamp_ns is not None and later.device_stamp_ns is not None:
-            room_ns = later.stamp_ns - before_ns - i
+            room_ns = later.stamp_ns - before_ns - i - 1  # each later than the read before, and than one another
             step_ns = max(1, min(later.device_stamp_ns - one.device_stamp_ns, room_ns))
         spaced[i] = replace(one, stamp_ns=later.stamp_ns - step_ns)
     return spaced

@@ -10,6 +10,7 @@ import pytest
 
 from edgeguard.clock import NS_PER_S, ManualClock
 from edgeguard.errors import ScenarioError
+from edgeguard.sensors.serial import spread
 from edgeguard.sim.clocks import ClockModel, SensorClock
 from edgeguard.sim.equipment import conditions_of, fitted
 from edgeguard.sim.lidar2d import scan
@@ -18,7 +19,7 @@ from edgeguard.sim.rig import SerialModels, SimRig
 from edgeguard.sim.scenario import Scenario, builtin_scenarios, load_scenario, parse_scenario
 from edgeguard.sim.weather import QUEUE_S, WORLD_PRESETS, Conditions
 from edgeguard.sim.world import World
-from edgeguard.types import Scan2d
+from edgeguard.types import ImuSample, Scan2d
 
 EQUIPPED = """
 name = "equipped"
@@ -191,3 +192,14 @@ def test_an_unattacked_scenario_is_the_same_drive() -> None:
     assert isinstance(clean, Scenario)
     assert (clean.attacks, clean.attack_expect) == ((), ())
     assert (clean.sensors, clean.duration_s, clean.world) == (scenario.sensors, scenario.duration_s, scenario.world)
+
+
+def test_a_burst_soon_after_the_read_before_gets_stamps_of_its_own() -> None:
+    """Jitter brings several readings in one read, shortly after another: none may share the stamp of the one before."""
+    before_ns, now_ns = 1_000_000_000, 1_005_000_000
+    burst = [ImuSample(now_ns, (0.0, 0.0, 0.0), (0.0, 0.0, 9.81), "imu", k * 10_000_000) for k in range(4)]
+    for count in (1, 2, 3, 4):
+        stamps = [sample.stamp_ns for sample in spread(burst[:count], before_ns)]
+        assert before_ns < stamps[0]
+        assert stamps == sorted(set(stamps))
+        assert stamps[-1] == now_ns

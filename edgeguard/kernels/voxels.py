@@ -114,27 +114,63 @@ def _number(
     return keys.shape[0], voxels
 
 
-@njit("void(f4[::1], i4[::1], f8[:,:,::1], f4[:,::1])", cache=True, nogil=True)
-def _means(
-    flat: NDArray[np.float32], of_point: NDArray[np.int32], sums: NDArray[np.float64], out: NDArray[np.float32]
-) -> None:
-    """Mean of the points of each voxel, from two sums per voxel: one alone would wait for itself."""
-    sums[:] = 0.0
-    for i in range(np.uint64(of_point.shape[0])):
-        if of_point[i] < 0:
+@njit("UniTuple(i8, 2)(f4[::1], i8[::1], i8, i8[::1], f8[:,::1], i8, i4[::1], u8)", cache=True, nogil=True)
+def _add_up(
+    flat: NDArray[np.float32],
+    keys: NDArray[np.int64],
+    first: int,
+    voxel_key: NDArray[np.int64],
+    sums: NDArray[np.float64],
+    voxels: int,
+    slots: NDArray[np.int32],
+    bits: int,
+) -> tuple[int, int]:
+    """Add each point from `first` on to its voxel's sums, in a table of numbers (from 1) made anew of those known.
+
+    A slot is four bytes, so that the table stays in the second-level cache beside the sums; the key is asked of the
+    voxel itself, which is most often the one of the point before. Returns as `_number`.
+    """
+    slots[:] = 0
+    mask = np.uint64(slots.shape[0]) - _ONE
+    shift = np.uint64(64) - np.uint64(bits)
+    for v in range(np.uint64(1), np.uint64(voxels + 1)):
+        slot = (np.uint64(voxel_key[v]) * _MIX) >> shift
+        while slots[slot] != 0:
+            slot = (slot + _ONE) & mask
+        slots[slot] = np.int32(v)
+    for i in range(np.uint64(first), np.uint64(keys.shape[0])):
+        key = keys[i]
+        if key < 0:
             continue
-        v = np.uint64(of_point[i])
+        slot = (np.uint64(key) * _MIX) >> shift
+        v = np.uint64(slots[slot])
+        while voxel_key[v] != key:
+            if v == 0:
+                if 2 * (voxels + 1) > slots.shape[0]:
+                    return np.int64(i), voxels  # type: ignore[return-value]  # numba hands Python an int
+                voxels += 1
+                v = np.uint64(voxels)
+                slots[slot] = np.int32(v)
+                voxel_key[v] = key
+                sums[v, 0] = sums[v, 1] = sums[v, 2] = sums[v, 3] = 0.0
+                break
+            slot = (slot + _ONE) & mask
+            v = np.uint64(slots[slot])
         j = i * _THREE
-        h = i & _ONE
-        sums[v, h, 0] += flat[j]
-        sums[v, h, 1] += flat[j + _ONE]
-        sums[v, h, 2] += flat[j + _TWO]
-        sums[v, h, 3] += 1.0
+        sums[v, 0] += flat[j]
+        sums[v, 1] += flat[j + _ONE]
+        sums[v, 2] += flat[j + _TWO]
+        sums[v, 3] += 1.0
+    return keys.shape[0], voxels
+
+
+@njit("void(f8[:,::1], f4[:,::1])", cache=True, nogil=True, error_model="numpy")
+def _means(sums: NDArray[np.float64], out: NDArray[np.float32]) -> None:
     for u in range(np.uint64(out.shape[0])):
-        count = sums[u, 0, 3] + sums[u, 1, 3]
-        out[u, 0] = np.float32((sums[u, 0, 0] + sums[u, 1, 0]) / count)
-        out[u, 1] = np.float32((sums[u, 0, 1] + sums[u, 1, 1]) / count)
-        out[u, 2] = np.float32((sums[u, 0, 2] + sums[u, 1, 2]) / count)
+        count = 1.0 / sums[u, 3]
+        out[u, 0] = np.float32(sums[u, 0] * count)
+        out[u, 1] = np.float32(sums[u, 1] * count)
+        out[u, 2] = np.float32(sums[u, 2] * count)
 
 
 def thin_points(xyz: NDArray[np.float32], voxel_m: float) -> NDArray[np.float32]:
@@ -143,8 +179,20 @@ def thin_points(xyz: NDArray[np.float32], voxel_m: float) -> NDArray[np.float32]
     xyz: (N, 3) float32, C-contiguous, metres. Gives near and far surfaces equal say per area. Points that are not
     finite or beyond a million voxels from the origin are left out. Sums are taken in double precision.
     """
-    table = VoxelTable(xyz, voxel_m)
-    voxels = table.key.shape[0]
+    n = xyz.shape[0]
+    flat = xyz.reshape(-1)
+    keys = _scratch.array("keys", n, np.int64)
+    _voxel_keys(flat, voxel_m, keys)
+    key = _scratch.array("voxel key", n + 1, np.int64)
+    key[0] = NOWHERE  # what an empty slot stands for is no voxel's
+    sums = _scratch.array("sums", 4 * (n + 1), np.float64).reshape(n + 1, 4)
+    bits, done, voxels = _BITS, 0, 0
+    while True:
+        slots = _scratch.array(f"numbers {bits}", 1 << bits, np.int32)
+        done, voxels = _add_up(flat, keys, done, key, sums, voxels, slots, bits)
+        if done == n:
+            break
+        bits += 2
     out = np.empty((voxels, 3), dtype=np.float32)
-    _means(xyz.reshape(-1), table.of_point, _scratch.array("sums", 8 * voxels, np.float64).reshape(-1, 2, 4), out)
+    _means(sums[1 : voxels + 1], out)
     return out

@@ -34,6 +34,8 @@ MAX_REFERENCE_FRAMES = 0.5  # sensors that are paired by the nearest stamp are a
 SHIFT_SIGMA_FRAMES = 0.12
 MOUNT_SIGMA_M = 0.05  # a lidar mounted this much farther ahead looks like one that is this much of driving early
 MIN_MOTION_Z = 4.0  # between the best and the worst fitting frame: without it nothing moved, and any frame fits
+# A late sensor's older partner must fit as well as the worst tenth of the pairs of this drive, of so many at least.
+LEVEL_PAIRS, MIN_LEVELS, USUAL_QUANTILE, CALM_SHARE = 100, 8, 0.1, 0.5
 TOO_LATE_FRAMES = 0.5  # a pair this far apart in time says nothing about angles
 
 
@@ -66,7 +68,9 @@ class TimeOffsetCheck:
     """X2.time_offset. Raw score: frames by which the lidar is late (positive) or the camera (negative).
 
     The sweep is held against the images before, the image against the sweeps before (DejaVu, arXiv 2507.09095, is the
-    attack). An older image fitting best means that the sweep is old; the late one is blamed, since nobody is early.
+    attack). An older image fitting best means that the sweep is old, since nobody is early: the late one is blamed,
+    where the older one fits as pairs of this drive fit. Where it fits best and yet badly, the two show no common scene,
+    at any time: whose fault that is, two sensors cannot tell, and both are accused.
     """
 
     name = "X2.time_offset"
@@ -84,6 +88,8 @@ class TimeOffsetCheck:
         self._reference = _Reference(MAX_REFERENCE_FRAMES)
         self._pairs: deque[Alignment] = deque(maxlen=SHIFT_PAIRS)
         self._late = 0.0
+        self._levels: deque[float] = deque(maxlen=LEVEL_PAIRS)  # how well pairs fit while nothing was suspected
+        self._fits_late = False
         self._culprit = 0.0  # frames late when an alarm was last raised; it holds the alarm's name
         self.gain = 0.0
 
@@ -109,7 +115,17 @@ class TimeOffsetCheck:
         score = late if self._calibrated else self._uncalibrated(late, pair)
         speed = None if pair.displacement_m is None or pair.period_s <= 0 else pair.displacement_m / pair.period_s
         self._monitor.push(now_s, score, speed)
+        self._weigh_fit(abs(late))
         return self._result("")
+
+    def _weigh_fit(self, late: float) -> None:
+        """Whether the frame that fits best fits as well as pairs of this drive did while they were believed."""
+        middle = len(ANGLES_DEG) // 2
+        level = float(np.mean([pair.turned[0, middle] / pair.count for pair in self._pairs]))
+        if late <= TOO_LATE_FRAMES and self._monitor.statistic < CALM_SHARE:
+            self._levels.append(level)
+        usual = float(np.quantile(self._levels, USUAL_QUANTILE)) if len(self._levels) >= MIN_LEVELS else float("inf")
+        self._fits_late = level + self.gain >= usual
 
     def _uncalibrated(self, late: float, pair: Alignment) -> float:
         """Frames, shrunk where an honest error of the mount would look the same."""
@@ -130,12 +146,16 @@ class TimeOffsetCheck:
         if abs(self._late) > TOO_LATE_FRAMES or self._culprit == 0.0:
             self._culprit = self._late
         late = self.sensors[1] if self._culprit > 0 else self.sensors[0]
+        sensors = self.sensors
         if statistic > 1.0:
             reason = f"the {late} is {abs(self._culprit):.1f} frames late: it shows what the other saw before"
             level = Level.ANOMALY
+            if self._fits_late:
+                sensors = (late,)
+            else:
+                reason = "camera and lidar do not show the same scene, at no time of the last second"
         else:
             level, reason = (Level.NOT_OBSERVABLE if why_not else Level.OK), why_not
-        sensors: tuple[str, ...] = (late,) if level is Level.ANOMALY else self.sensors
         size = abs(self._culprit) if level is Level.ANOMALY else None
         return CheckResult(self.name, sensors, level, statistic, 1.0, power, "frames", "time_offset", reason, size)
 

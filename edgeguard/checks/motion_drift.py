@@ -48,6 +48,8 @@ RELEARN_EVERY = 10
 FIRST_SAMPLES = 20
 # Correlation that so many residuals may still have hidden.
 UNSEEN_CORRELATION, UNSEEN_SAMPLES = 5.0, 60.0
+# A fit of less than this is the prior, widened, and no knowledge of this rig: what is learned while driving is better.
+LEAST_FIT_S = 30.0
 # A step is looked for among so many samples: from this share of the residual on.
 STEP_SAMPLES, NOTHING = 10, 0.3
 # Correlation is looked for over this many samples.
@@ -100,8 +102,8 @@ class DriftMonitor:
         self._since: float | None = None
         self._limit = LIMIT
         self.sigma, self.correlation, self.location = sigma_prior, correlation, 0.0
-        self._fitted = fit is not None
-        if fit is not None:
+        self._fitted = fit is not None and fit.clean_s >= LEAST_FIT_S
+        if fit is not None and self._fitted:
             self.calibrate(fit)
         self._root = math.sqrt(self.correlation)
         self.restart()

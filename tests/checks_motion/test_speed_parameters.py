@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
+from edgeguard.checks.motion_drift import DriftMonitor
 from edgeguard.checks.scores import Fit, SensorFits, SpeedBin
 from edgeguard.checks.speed_model import FIT_SD, NAMES, PRIOR_SD, SpeedModel
 
@@ -36,3 +39,17 @@ def test_a_drive_gives_its_scale_and_lag_and_the_next_one_starts_with_them() -> 
     assert abs(again.scale - 1.02) < 0.005
     assert again.sd(15.0, 1.0, 0.0) < 0.5 * new.sd(15.0, 1.0, 0.0)
     assert FIT_SD[0] <= again.parameter_sd(0) < PRIOR_SD[0]
+
+
+def test_a_fit_of_a_few_seconds_does_not_keep_a_monitor_from_learning() -> None:
+    """Less than half a minute is the prior, widened: the monitor learns its own noise as without; a real fit is used."""
+    short, long = (Fit(0.0, 0.29, 120, clean_s, 9.0, 8.0) for clean_s in (12.0, 60.0))
+    noise = np.random.default_rng(5).normal(0.0, 0.07, 200)
+    sigma = {}
+    for name, fit in (("none", None), ("short", short), ("long", long)):
+        monitor = DriftMonitor(0.04, 0.3, 0.15, fit=fit)
+        for i, residual in enumerate(noise):
+            monitor.push(i / 10, float(residual), 0.02, (float(residual),))
+        sigma[name] = monitor.sigma
+    assert sigma["short"] == sigma["none"] < 0.1
+    assert DriftMonitor(0.04, 0.3, 0.15, fit=long).sigma == 0.29

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeguard.cli.bench_restoration import command as restoration
 from edgeguard.cli.options import config_option, print_result, progress_bar, say
 from edgeguard.errors import EXIT_FINDING, EXIT_OK, ConfigError, ScenarioError
 
@@ -20,12 +21,16 @@ if TYPE_CHECKING:
 
 @click.group("bench")
 def command() -> None:
-    """Measure detection on recordings, and false alarms on a clean simulated day.
+    """Measure detection on recordings, false alarms on a clean simulated day, and restoration on pictures.
 
     \b
     edgeguard bench detection --recording drive/
     edgeguard bench alarms --hours 24 --out alarms.jsonl
+    edgeguard bench restoration --models a.onnx --models b.onnx --images photos/ --labels labels.csv
     """
+
+
+command.add_command(restoration)
 
 
 @command.command("detection")
@@ -196,6 +201,7 @@ def alarms_command(
 
     \b
     edgeguard bench alarms --hours 24 --out alarms.jsonl
+    edgeguard bench restoration --models a.onnx --models b.onnx --images photos/ --labels labels.csv
     """
     import msgspec
 

@@ -94,7 +94,7 @@ def fit_inputs(
 
     Raises:
         CalibrationError: EG-L020: too few frames; EG-L024: the level is lower than the frames support.
-        ConfigError: EG-C053: something is not a frame.
+        ConfigError: EG-C140: something is not a frame.
     """
     rng = np.random.default_rng(SIGNS_SEED)
     first = members[0][1]

@@ -52,7 +52,7 @@ class ChromaModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def chroma_features(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Return (10,) float64: logarithms of the block noise of Cr and Cb at four shares, and of its mean.
 
-    pixels: (H, W, 3) uint8 BGR, at least 16 pixels a side. Raises ConfigError EG-C053 for anything else.
+    pixels: (H, W, 3) uint8 BGR, at least 16 pixels a side. Raises ConfigError EG-C140 for anything else.
     """
     require_image(pixels)
     height, width = pixels.shape[:2]

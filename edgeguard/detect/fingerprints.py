@@ -53,7 +53,7 @@ class QueryDetector:
         """Take a frame, (H, W, 3) uint8 BGR; return whether the last ones are queries around one picture.
 
         Raises:
-            ConfigError: EG-C053: not a frame.
+            ConfigError: EG-C140: not a frame.
         """
         print_ = self.fingerprint(pixels)
         self.last_share = max((_shared(print_, known) for known in self._known), default=0.0)

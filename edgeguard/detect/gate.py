@@ -108,7 +108,7 @@ class InputGate:
         """Return the answer to a frame, (H, W, 3) uint8 BGR.
 
         Raises:
-            ConfigError: EG-C053: not a frame. What the models raise passes through.
+            ConfigError: EG-C140: not a frame. What the models raise passes through.
         """
         require_image(pixels)
         first = self._members[0]

@@ -66,7 +66,7 @@ def entropy_map(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 def find_windows(pixels: NDArray[np.uint8], count: int = WINDOWS, share: float = WINDOW_SHARE) -> tuple[Window, ...]:
     """Return the places with the highest mean entropy that do not overlap, highest first.
 
-    pixels: (H, W, 3) uint8 BGR. Empty for a frame under 32 pixels a side. Raises ConfigError EG-C053 for no frame.
+    pixels: (H, W, 3) uint8 BGR. Empty for a frame under 32 pixels a side. Raises ConfigError EG-C140 for no frame.
     """
     require_image(pixels)
     height, width = pixels.shape[:2]

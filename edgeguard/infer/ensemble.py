@@ -23,24 +23,24 @@ class EnsembleSession:
             made for one mostly leaves the others alone, and one made for its quantised twin does not.
 
     Raises:
-        ConfigError: EG-C055: none or too many members, one that is no classifier, or labels that differ.
+        ConfigError: EG-C142: none or too many members, one that is no classifier, or labels that differ.
     """
 
     def __init__(self, members: Sequence[ImageModel]) -> None:
         self.members = tuple(members)
         if not 1 <= len(self.members) <= MAX_MEMBERS:
-            raise ConfigError(f"an ensemble has 1 to {MAX_MEMBERS} members, not {len(self.members)}", code="EG-C055")
+            raise ConfigError(f"an ensemble has 1 to {MAX_MEMBERS} members, not {len(self.members)}", code="EG-C142")
         for member in self.members:
             if member.io.decoder.kind != "classifier/v1":
                 raise ConfigError(
                     f"{member.model_id or 'a member'} is not described as a classifier",
-                    code="EG-C055",
+                    code="EG-C142",
                     hint='pack it with [decoder] kind = "classifier/v1"',
                 )
         if len({member.io.decoder.labels for member in self.members}) != 1:
             raise ConfigError(
                 "the members' labels differ",
-                code="EG-C055",
+                code="EG-C142",
                 hint="an ensemble votes over the same classes in one order",
             )
 
@@ -49,9 +49,9 @@ class EnsembleSession:
         return tuple(member.classify(image) for member in self.members)
 
     def classify(self, image: Image) -> NDArray[np.float64]:
-        """Return the vote, (C,) float64 with sum one. Raises as `ImageModel.classify`, and ConfigError EG-C055 where
+        """Return the vote, (C,) float64 with sum one. Raises as `ImageModel.classify`, and ConfigError EG-C142 where
         the members have different numbers of classes."""
         answers = self.answers(image)
         if len({answer.size for answer in answers}) != 1:
-            raise ConfigError("the members have different numbers of classes", code="EG-C055")
+            raise ConfigError("the members have different numbers of classes", code="EG-C142")
         return median_log_odds(answers)

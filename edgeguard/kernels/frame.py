@@ -14,11 +14,11 @@ def require_image(pixels: NDArray[np.uint8]) -> None:
     """Raise unless `pixels` is (H, W, 3) uint8 with at least 8 pixels a side.
 
     Raises:
-        ConfigError: EG-C053.
+        ConfigError: EG-C140.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or min(pixels.shape[:2]) < MIN_SIDE_PX:
         raise ConfigError(
             f"a frame is (H, W, 3) uint8 of at least {MIN_SIDE_PX} pixels a side, not {pixels.shape} {pixels.dtype}",
-            code="EG-C053",
+            code="EG-C140",
             hint="convert it before restoring: restoration runs before any normalisation",
         )

@@ -68,7 +68,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def diagnose(pixels: NDArray[np.uint8]) -> Diagnosis:
-    """Return the statistics of a frame, (H, W, 3) uint8 BGR. Raises ConfigError EG-C053 for anything else."""
+    """Return the statistics of a frame, (H, W, 3) uint8 BGR. Raises ConfigError EG-C140 for anything else."""
     require_image(pixels)
     pixels = np.ascontiguousarray(pixels)
     median, impulses = find_impulses(pixels)

@@ -37,7 +37,7 @@ class ImageChain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Return (H, W, 3) uint8 of the same shape.
 
         Raises:
-            ConfigError: EG-C053: not a frame.
+            ConfigError: EG-C140: not a frame.
         """
         require_image(pixels)
         for step in self.steps:
@@ -78,12 +78,12 @@ class ChainChoice:
     """Chooses one of several chains per frame.
 
     Raises:
-        ConfigError: EG-C054: no chains, or too many.
+        ConfigError: EG-C141: no chains, or too many.
     """
 
     def __init__(self, chains: Sequence[ImageChain] = STANDARD_CHAINS) -> None:
         if not 1 <= len(chains) <= MAX_CHAINS:
-            raise ConfigError(f"one to {MAX_CHAINS} chains can be chosen from, not {len(chains)}", code="EG-C054")
+            raise ConfigError(f"one to {MAX_CHAINS} chains can be chosen from, not {len(chains)}", code="EG-C141")
         self.chains = tuple(chains)
 
     @property
@@ -95,7 +95,7 @@ class ChainChoice:
         """Restore a frame with a drawn chain. pixels: (H, W, 3) uint8; key: from `draw.fresh_key`.
 
         Raises:
-            ConfigError: EG-C053: not a frame.
+            ConfigError: EG-C140: not a frame.
         """
         draw = Draw(key)
         chain = self.chains[draw.integer((0, len(self.chains) - 1))]

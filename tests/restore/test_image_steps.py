@@ -194,7 +194,7 @@ def test_what_is_not_a_frame_is_refused(frame: np.ndarray) -> None:
     """Floats, grey pictures and slivers."""
     with pytest.raises(ConfigError) as refused:
         STANDARD_CHAINS[0].apply(frame, Draw(0))
-    assert refused.value.code == "EG-C053"
+    assert refused.value.code == "EG-C140"
     with pytest.raises(ConfigError) as refused:
         ChainChoice([])
-    assert refused.value.code == "EG-C054"
+    assert refused.value.code == "EG-C141"

@@ -1,0 +1,160 @@
+"""`edgeguard bench restoration`: rows of attacks, corruptions and clean frames, each with its interval and its twin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from edgeguard.detect.fingerprints import QueryDetector
+from edgeguard.errors import ConfigError
+from edgeguard.restore.diagnose import Limits, choose_step, diagnose
+from edgeguard.restore.draw import Draw
+from edgeguard.restore.impulse import ImpulseMedian
+from edgeguard.sim.attacks.corruptions import CORRUPTIONS, corrupt
+from edgeguard.sim.restoration.attacked import RECIPES, attacked_set
+from edgeguard.sim.restoration.measure import CrossFit, Judged, Share, alarm_share, right_share, separation
+from edgeguard.sim.restoration.members import Member
+from edgeguard.sim.restoration.pictures import Pictures
+from edgeguard.types import Image
+
+MIN_ATTACKED: Final = 100  # with fewer the interval is wider than what it should tell apart
+SEVERITY: Final = 3
+Step = Callable[[str], None]  # called with what has just gone one frame forward
+
+
+def _silent(what: str) -> None:
+    """Take a step and say nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the result. twin: name of the adaptive row that stands beside an unaware one."""
+
+    name: str
+    knowledge: str
+    right: Share
+    undefended: Share
+    alarms: Share
+    auc: float | None = None
+    twin: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "name": self.name,
+            "knowledge": self.knowledge,
+            "frames": self.right.trials,
+            "right": self.right.value,
+            "right_interval": list(self.right.interval),
+            "undefended": self.undefended.value,
+            "alarms": self.alarms.value,
+            "alarms_interval": list(self.alarms.interval),
+            "auc": self.auc,
+            "twin": self.twin,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RestorationResult:
+    """What the bench found. level: stated share of clean frames that alarm, the largest over the folds."""
+
+    level: float
+    photographs: int
+    models: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "schema": "edgeguard/bench-restoration/v1",
+            "level": self.level,
+            "photographs": self.photographs,
+            "models": list(self.models),
+            "rows": [row.to_json() for row in self.rows],
+        }
+
+
+def run_bench(
+    pictures: Pictures,
+    members: Sequence[Member],
+    *,
+    attacks: Sequence[str],
+    attacked_count: int,
+    cache: Path,
+    level: float | None = None,
+    corruptions: bool = True,
+    seed: int = 0,
+    on_step: Step = _silent,
+) -> RestorationResult:
+    """Measure. What is attacked are the first photographs, in their drawn order, that the first model has right.
+
+    Raises:
+        ConfigError: EG-C145: an attack is not known, or no photograph is classified right. What calibration raises.
+    """
+    unknown = [name for name in attacks if name not in RECIPES]
+    if unknown:
+        raise ConfigError(f"no attack is called {unknown[0]!r}", code="EG-C145", hint=f"known: {', '.join(RECIPES)}")
+    fit = CrossFit(pictures, members, level=level, seed=seed, on_fold=partial(on_step, "calibrate"))
+    clean = fit.judge(pictures.frames, range(len(pictures.names)), partial(on_step, "clean"))
+    chosen = [row for row, judged in enumerate(clean) if judged.undefended][:attacked_count]
+    if not chosen:
+        raise ConfigError(
+            "the first model classifies no photograph right", code="EG-C145", hint="check its .toml and --labels"
+        )
+    selected = [clean[row] for row in chosen]
+    rows = [_row("clean", "-", selected, None), _row("clean, all", "-", clean, None)]
+    for name in attacks:
+        recipe = RECIPES[name]
+        frames = attacked_set(
+            recipe,
+            pictures.only(chosen),
+            members,
+            cache=cache,
+            seed=seed,
+            on_frame=partial(on_step, name),
+        )
+        judged = fit.judge(frames, chosen)
+        rows.append(_row(name, recipe.knowledge, judged, separation(selected, judged), recipe.twin))
+    if corruptions:
+        rows += _corrupted(pictures, chosen, members[0], seed, on_step)
+    return RestorationResult(
+        max(section.level for section in fit.sections), len(pictures.names), tuple(m.name for m in members), tuple(rows)
+    )
+
+
+def queries_until_alarm(frames: Sequence[np.ndarray[Any, np.dtype[np.uint8]]], salt: bytes) -> int | None:
+    """Return after how many questions the query detector fires, None when it never does."""
+    guard = QueryDetector(salt)
+    return next((number for number, frame in enumerate(frames, start=1) if guard.push(frame)), None)
+
+
+def _row(name: str, knowledge: str, judged: Sequence[Judged], auc: float | None, twin: str = "") -> Row:
+    undefended = Share(sum(one.undefended for one in judged), len(judged))
+    return Row(name, knowledge, right_share(judged), undefended, alarm_share(judged), auc, twin)
+
+
+def _corrupted(pictures: Pictures, chosen: Sequence[int], first: Member, seed: int, on_step: Step) -> list[Row]:
+    """Each natural corruption, untreated and with what the diagnosis chooses without being told which it is."""
+    median, limits = ImpulseMedian(), Limits()
+    rows = []
+    for number, name in enumerate(CORRUPTIONS):
+        before = after = touched = 0
+        for row in chosen:
+            frame = corrupt(name, pictures.frames[row], SEVERITY, np.random.default_rng([seed, 4, number, row]))
+            truth = int(pictures.labels[row])
+            before += int(first.classify(frame).argmax()) == truth
+            step = choose_step(diagnose(frame), limits)
+            mended, record = median.apply(Image(frame, 0), 0)
+            pixels = mended.pixels if isinstance(mended, Image) and record.changed_share else frame
+            pixels = pixels if step is None else step.apply(pixels, Draw(0))
+            touched += pixels is not frame
+            after += int(first.classify(pixels).argmax()) == truth
+            on_step(name)
+        n = len(chosen)
+        rows.append(Row(name, "natural", Share(after, n), Share(before, n), Share(touched, n)))
+    return rows

@@ -1,0 +1,132 @@
+"""The gate on clean, attacked and corrupted frames, calibrated on other photographs than it is judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeguard.detect.calibration import InputsSection, fit_inputs
+from edgeguard.detect.gate import InputGate
+from edgeguard.restore.draw import Draw
+from edgeguard.restore.image_chain import STANDARD_CHAINS, ChainChoice
+from edgeguard.sim.detection.metrics import auroc, wilson
+from edgeguard.sim.restoration.members import Member
+from edgeguard.sim.restoration.pictures import Pictures
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One frame through the gate. suspicion: -ln p, larger is more suspicious. undefended: the first model alone."""
+
+    alarm: bool
+    right: bool
+    undefended: bool
+    suspicion: float
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A share with its 95 % Wilson interval."""
+
+    hits: int
+    trials: int
+
+    @property
+    def value(self) -> float:
+        """The share itself; NaN without trials."""
+        return self.hits / self.trials if self.trials else float("nan")
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Its bounds."""
+        return wilson(self.hits, self.trials) if self.trials else (0.0, 1.0)
+
+
+class CrossFit:
+    """Gates fitted on all photographs but one fold each; frames go to the gate that has not seen their photograph.
+
+    Args:
+        pictures: clean photographs, right and wrong ones alike: a calibration does not know which are right.
+        members: the models, the one whose answers leave first.
+        folds: number of fits. level: as for `fit_inputs`. seed: of the folds and of the restorers' draws.
+
+    Raises: as `fit_inputs`.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        members: Sequence[Member],
+        *,
+        folds: int = 5,
+        level: float | None = None,
+        seed: int = 0,
+        on_fold: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.pictures = pictures
+        self.members = tuple(members)
+        self.fold = np.random.default_rng([seed, 2]).permutation(len(pictures.names)) % folds
+        self._keys = np.random.default_rng([seed, 3])
+        self._chains = ChainChoice()
+        self.sections: list[InputsSection] = []
+        self._gates: list[InputGate] = []
+        named = [(member.name, member.classify) for member in self.members]
+        for number in range(folds):
+            others = pictures.frames[self.fold != number]
+            section = fit_inputs(others, named, self._squeeze, chains=self._chains.digest, level=level)
+            self.sections.append(section)
+            self._gates.append(
+                InputGate(
+                    named,
+                    section,
+                    restore=self._restore,
+                    squeeze=self._squeeze,
+                    fresh_key=self._fresh_key,
+                    chains=self._chains.digest,
+                )
+            )
+            on_fold()
+
+    def judge(self, frames: Pixels, rows: Sequence[int], on_frame: Callable[[], None] = lambda: None) -> list[Judged]:
+        """Judge frames made from the photographs `rows`, one each."""
+        judged = []
+        for frame, row in zip(frames, rows, strict=True):
+            truth = int(self.pictures.labels[row])
+            answer = self._gates[int(self.fold[row])].judge(frame)
+            alone = answer.probabilities if not answer.restored else self.members[0].classify(frame)
+            right = answer.probabilities is not None and int(answer.probabilities.argmax()) == truth
+            undefended = alone is not None and int(alone.argmax()) == truth
+            judged.append(Judged(answer.alarm, right, undefended, -float(np.log(answer.p_value))))
+            on_frame()
+        return judged
+
+    def _restore(self, pixels: Pixels, key: int) -> tuple[Pixels, str]:
+        done = self._chains.apply(pixels, key)
+        return done.pixels, done.chain
+
+    def _fresh_key(self) -> int:
+        return int(self._keys.integers(0, 2**63))
+
+    @staticmethod
+    def _squeeze(pixels: Pixels) -> Pixels:
+        return STANDARD_CHAINS[0].apply(pixels, Draw(0))
+
+
+def right_share(judged: Sequence[Judged]) -> Share:
+    """Share of frames whose released answer is the photograph's class."""
+    return Share(sum(one.right for one in judged), len(judged))
+
+
+def alarm_share(judged: Sequence[Judged]) -> Share:
+    """Share of frames that alarmed."""
+    return Share(sum(one.alarm for one in judged), len(judged))
+
+
+def separation(clean: Sequence[Judged], attacked: Sequence[Judged]) -> float:
+    """Area under the ROC curve of the suspicion, clean against attacked."""
+    return auroc(np.array([one.suspicion for one in clean]), np.array([one.suspicion for one in attacked]))

@@ -47,7 +47,7 @@ MIN_BLOCKS, MAX_SHARE = 2, 0.06  # of the road in sight: more is another exposur
 MIN_ROAD_BLOCKS = 150
 CONFIRM = 4  # frames
 PASS_BLOCKS = 2.0  # the road must have moved on by the width of the neighbourhood in which something counts as standing
-CLEAN_S = 3.0
+CLEAN_S, CLEAN_FRAMES = 3.0, 8  # light is not seen in every frame: a frame without is not yet a clean road
 MAX_APART_NS = 60_000_000
 HOLD_S = 1.0
 
@@ -67,18 +67,19 @@ class _View:
 @dataclass(slots=True, eq=False)
 class _Stand:
     """By block (R, C) of the whole picture: for how many frames something has stood there (one frame without takes one
-    back), how far the road went meanwhile (blocks), whether the road was clean before, and when it last was (s)."""
+    back), how far the road went meanwhile (blocks), whether the road was clean before, for how many frames it is, and
+    when it last was for `CLEAN_FRAMES` (s)."""
 
     frames: NDArray[np.int16]
     went: NDArray[np.float32]
     fresh: NDArray[np.bool_]
+    clean: NDArray[np.int32]
     clean_s: NDArray[np.float64]
 
     @classmethod
     def empty(cls, shape: tuple[int, ...]) -> _Stand:
-        return cls(
-            np.zeros(shape, np.int16), np.zeros(shape, np.float32), np.zeros(shape, np.bool_), np.full(shape, -np.inf)
-        )
+        counts, flags = np.zeros(shape, np.int16), np.zeros(shape, np.bool_)
+        return cls(counts, np.zeros(shape, np.float32), flags, np.zeros(shape, np.int32), np.full(shape, -np.inf))
 
 
 class RoadLightCheck:
@@ -278,7 +279,10 @@ class RoadLightCheck:
         np.clip(frames, 0, 2 * CONFIRM, out=frames)
         went += seen.shift / (BLOCK_PX * LOOK_BACK)
         went[frames == 0] = 0.0
-        clean_s[usable & ~marked & (frames == 0)] = time_s
+        clean = stand.clean[rows]
+        clean[usable & ~marked] += 1
+        clean[cv2.dilate(marked.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0] = 0
+        clean_s[clean >= CLEAN_FRAMES] = time_s
         share = np.where(fresh & bright, (frames + 0.5) / CONFIRM, 0.0)
         return float(np.where(went > PASS_BLOCKS, share, np.minimum(share, 0.9)).max(initial=0.0))
 

@@ -133,11 +133,11 @@ def _add_up(
     slots[:] = 0
     mask = np.uint64(slots.shape[0]) - _ONE
     shift = np.uint64(64) - np.uint64(bits)
-    for v in range(np.uint64(1), np.uint64(voxels + 1)):
-        slot = (np.uint64(voxel_key[v]) * _MIX) >> shift
+    for known in range(np.uint64(1), np.uint64(voxels + 1)):
+        slot = (np.uint64(voxel_key[known]) * _MIX) >> shift
         while slots[slot] != 0:
             slot = (slot + _ONE) & mask
-        slots[slot] = np.int32(v)
+        slots[slot] = np.int32(known)
     for i in range(np.uint64(first), np.uint64(keys.shape[0])):
         key = keys[i]
         if key < 0:

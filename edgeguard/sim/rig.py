@@ -367,7 +367,7 @@ def rig_calibration(camera: CameraModel = DEFAULT_CAMERA, lidar: LidarModel = DE
     transform[:3, :3] = [[0, -1, 0], [0, 0, -1], [1, 0, 0]]  # optical axes from x forward, y left, z up
     transform[:3, 3] = transform[:3, :3] @ (np.array(lidar.mount_m) - np.array(camera.mount_m))
     size = (camera.width_px, camera.height_px)
-    return RigCalibration(camera.matrix(), transform, size, lidar.mount_m[2])
+    return RigCalibration(camera.matrix(), transform, size, lidar.mount_m[2], camera.distortion)
 
 
 def node_key(seed: int, node_id: int) -> bytes:

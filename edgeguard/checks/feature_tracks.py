@@ -22,6 +22,8 @@ MARGIN_PX = 6
 QUALITY = 0.01
 # Mean difference of patch and match, in grey levels (7 % of the scale): beyond it something else is seen.
 MAX_PATCH_ERROR = 18.0
+# There and back, of the reduced image: three sigma of a good track (0.1 px each way) on either axis.
+MAX_ASTRAY_PX = 0.4
 WINDOW_PX = (17, 17)
 LEVELS = 3
 _CRITERIA = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 12, 0.005)
@@ -94,10 +96,21 @@ class FeatureTracks:
         moved, found, error = cv2.calcOpticalFlowPyrLK(
             self._grey, grey, self._points, None, winSize=WINDOW_PX, maxLevel=LEVELS, criteria=_CRITERIA
         )
+        # And back again (Kalal, Mikolajczyk & Matas, ICPR 2010): noise on a bare wall has no place to return to.
+        back, returned, _ = cv2.calcOpticalFlowPyrLK(
+            grey, self._grey, moved, None, winSize=WINDOW_PX, maxLevel=LEVELS, criteria=_CRITERIA
+        )
+        astray = np.abs(back - self._points).max(axis=(1, 2))
         x, y = moved[:, 0, 0], moved[:, 0, 1]
         height, width = grey.shape
         inside = (x > MARGIN_PX) & (y > MARGIN_PX) & (x < width - MARGIN_PX) & (y < height - MARGIN_PX)
-        keep = (found[:, 0] > 0) & (error[:, 0] < MAX_PATCH_ERROR) & inside
+        keep = (
+            (found[:, 0] > 0)
+            & (returned[:, 0] > 0)
+            & (astray < MAX_ASTRAY_PX)
+            & (error[:, 0] < MAX_PATCH_ERROR)
+            & inside
+        )
         self._points, self._ids = np.ascontiguousarray(moved[keep]), self._ids[keep]
 
     def _refill(self, grey: NDArray[np.uint8]) -> None:

@@ -26,6 +26,7 @@ from edgeguard.checks.camera_evidence import CameraEvidence, CameraFrame
 from edgeguard.checks.lidar_evidence import LidarEvidence, LidarFrame
 from edgeguard.checks.road_plane import RoadPlane, fit_road, road_homography
 from edgeguard.clock import NS_PER_S
+from edgeguard.kernels.sweeps import choose_ahead
 from edgeguard.types import CheckResult, Level, RigCalibration, SyncedSet
 
 BLOCK_PX = 4  # of the thinned frame
@@ -200,11 +201,8 @@ class RoadLightCheck:
 
     def _masks(self, sweep: LidarFrame, plane: RoadPlane, step: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Blocks near anything upright, and blocks with a return from the ground; both (R, C)."""
-        xyz, height = sweep.xyz, sweep.height_m
-        ahead = np.flatnonzero(
-            (xyz[:, 0] > 1.0) & (np.abs(xyz[:, 1]) < self._wide * xyz[:, 0]) & (sweep.range_m < REACH_M)
-        )
-        xyz, height = xyz[ahead], height[ahead]
+        ahead = choose_ahead(sweep, (1.0, REACH_M), 0.0, self._wide, reach_m=REACH_M)
+        xyz, height = sweep.xyz.take(ahead, axis=0), sweep.height_m[ahead]
         stands = ~((height > BELOW_M) & (height < UPRIGHT_M))  # what is not known counts as upright
         P = (self._thin_matrix(step) @ self._calibration.T_cam_lidar[:3] / BLOCK_PX).astype(np.float32)
         P[2] *= BLOCK_PX

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.checks.lidar_evidence import LidarFrame
+from edgeguard.kernels.sweeps import choose_ahead
 
 NEAR_M, FAR_M, ASIDE_M = 3.0, 30.0, 6.0  # where a road is a plane to within its crown, and the vehicle's own
 GROUND_M = 0.2
@@ -36,10 +37,8 @@ class RoadPlane:
 
 def fit_road(frame: LidarFrame) -> RoadPlane | None:
     """Least squares through the ground returns ahead, outliers cut three times; None where there is no plane."""
-    xyz, height = frame.xyz, frame.height_m
-    ahead = (np.abs(height) < GROUND_M) & (xyz[:, 0] > NEAR_M) & (xyz[:, 0] < FAR_M) & (np.abs(xyz[:, 1]) < ASIDE_M)
-    found = np.flatnonzero(ahead)
-    points = xyz[found[:: max(1, len(found) // MAX_POINTS)]].astype(np.float64)
+    found = choose_ahead(frame, (NEAR_M, FAR_M), ASIDE_M, level_m=GROUND_M)
+    points = frame.xyz[found[:: max(1, len(found) // MAX_POINTS)]].astype(np.float64)
     slope_x = slope_y = offset = 0.0
     sigma = np.inf
     for _ in range(3):

@@ -7,6 +7,7 @@ fills the range image and finds the lowest return of each piece of ground.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numba import njit
@@ -46,6 +47,17 @@ class PreparedSweep:
     col: NDArray[np.int16]
     height_m: NDArray[np.float32]
     image: NDArray[np.float32]
+
+
+class LidarPoints(Protocol):
+    """Whatever has points with ranges and heights, as a prepared sweep does."""
+
+    @property
+    def xyz(self) -> NDArray[np.float32]: ...
+    @property
+    def range_m(self) -> NDArray[np.float32]: ...
+    @property
+    def height_m(self) -> NDArray[np.float32]: ...
 
 
 @njit("i8(f4[::1], f4[::1], i2[::1], i2[::1], i4[::1])", cache=True, nogil=True, error_model="numpy")
@@ -181,3 +193,41 @@ def choose_points(
     out = _scratch.array("chosen", height_m.shape[0] + 1, np.int32)
     count = _choose(height_m, range_m, np.array(band), out)
     return out[:count]
+
+
+@njit("i8(f4[::1], f4[::1], f4[::1], f4[::1], i4[::1])", cache=True, nogil=True)
+def _choose_ahead(
+    flat: NDArray[np.float32],
+    height_m: NDArray[np.float32],
+    range_m: NDArray[np.float32],
+    limits: NDArray[np.float32],
+    out: NDArray[np.int32],
+) -> int:
+    low, high, aside, widen, level, reach = limits[0], limits[1], limits[2], limits[3], limits[4], limits[5]
+    any_height = level == np.inf
+    m = np.uint64(0)
+    for i in range(np.uint64(height_m.shape[0])):
+        x, y = flat[i * _THREE], flat[i * _THREE + _ONE]
+        out[m] = np.int32(i)
+        here = (x > low) & (x < high) & (abs(y) < aside + widen * x) & (range_m[i] < reach)
+        m += np.uint64(here & (any_height | (abs(height_m[i]) < level)))
+    return np.int64(m)  # type: ignore[return-value]  # numba hands Python an int
+
+
+def choose_ahead(
+    sweep: LidarPoints,
+    x_m: tuple[float, float],
+    aside_m: float,
+    widen: float = 0.0,
+    level_m: float = np.inf,
+    reach_m: float = np.inf,
+) -> NDArray[np.int32]:
+    """Numbers of the points ahead, (M,) int32; scratch memory that the next choice overwrites.
+
+    x_m: nearest and farthest x. aside_m, widen: y is within `aside_m + widen * x` either way. level_m: heights are
+    within it of the ground; infinite for any, unknown ones too. reach_m: of the ranges. Limits are left out themselves.
+    """
+    n = sweep.height_m.shape[0]
+    out = _scratch.array("chosen", n + 1, np.int32)
+    limits = np.array((*x_m, aside_m, widen, level_m, reach_m), np.float32)
+    return out[: _choose_ahead(sweep.xyz.reshape(-1), sweep.height_m, sweep.range_m, limits, out)]

@@ -16,7 +16,8 @@ SHARE = F(2.0**-24)
 @njit(inline="always")
 def scramble(word):  # type: ignore[no-untyped-def]
     """Mix a uint32 into a uint32 by two rounds of multiply-xorshift, a bijection; not for secrets."""
-    h = np.uint32(word ^ (word >> np.uint32(16)))
+    low = np.uint32(word)  # sums and products of the callers are 64 bits wide
+    h = np.uint32(low ^ (low >> np.uint32(16)))
     h = np.uint32(h * np.uint32(0x7FEB352D))
     h = np.uint32(h ^ (h >> np.uint32(15)))
     h = np.uint32(h * np.uint32(0x846CA68B))

@@ -250,7 +250,7 @@ def listen(
     count = np.zeros(rays, np.int32)
     places = len(deviates) - rays
     for i in range(lines):
-        first = line_key(key, i)
+        first = line_key(key, i)  # place j, draw n: scramble(first + j * GOLDEN + n)
         at, tint_at = line_key(key + 1, i) % places, line_key(key + 2, i) % places
         noise, tint = deviates[at : at + rays], deviates[tint_at : tint_at + rays]
         reach, rho, slants = distance[i], reflectance[i], cosine[i]

@@ -42,7 +42,7 @@ def test_a_drive_gives_its_scale_and_lag_and_the_next_one_starts_with_them() -> 
 
 
 def test_a_fit_of_a_few_seconds_does_not_keep_a_monitor_from_learning() -> None:
-    """Less than half a minute is the prior, widened: the monitor learns its own noise as without; a real fit is used."""
+    """Less than half a minute is the prior, widened: the monitor learns its noise as without; a real fit is used."""
     short, long = (Fit(0.0, 0.29, 120, clean_s, 9.0, 8.0) for clean_s in (12.0, 60.0))
     noise = np.random.default_rng(5).normal(0.0, 0.07, 200)
     sigma = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -177,3 +178,20 @@ def test_echoes_agree_with_their_twin(name: str, sensor: str, monkeypatch: pytes
     np.testing.assert_allclose(ranges, order, rtol=1e-5)
     plain = sim_lidar.sweep(world, 5.0, lidar)
     np.testing.assert_array_equal(plain.xyz, seen.cloud.xyz)
+
+
+def test_frames_made_on_two_threads_at_once_are_those_of_one() -> None:
+    """Kept memory is each thread's own, and what was handed out before is never written again."""
+    world, times = World(4, 20.0, WORLD_PRESETS["rough"][0]), [2.0 + 0.5 * k for k in range(12)]
+    cut = replace(CUTS[3], exposure_s=0.01, readout_s=0.01)
+
+    def make(time_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        seen = sim_camera.view(world, time_s, cut)
+        return seen.image.pixels, seen.depth_m, sim_lidar.sweep(world, time_s, LIDARS["os1_64"][0]).xyz
+
+    alone = [tuple(array.copy() for array in make(time_s)) for time_s in times]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(make, times))
+    for first, second in zip(alone, together, strict=True):
+        for expected, found in zip(first, second, strict=True):
+            np.testing.assert_array_equal(found, expected)

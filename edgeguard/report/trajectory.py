@@ -61,7 +61,8 @@ def trajectory(track: Track) -> str:
             x, y = whole.at(place)
             parts.append(element("circle", tip=tip, cx=x, cy=y, r=5.0, class_=class_))
     parts.append(_closer_look(track, whole))
-    parts.append(_scale_bar(whole.scale, 12.0, HEIGHT - 9, 150.0) + _legend())
+    # A step may be 2.5 times what is wanted; the legend begins half way.
+    parts.append(_scale_bar(whole.scale, 12.0, HEIGHT - 9, 90.0) + _legend())
     return figure(WIDTH, HEIGHT, "".join(parts), "fused path and raw satellite fixes")
 
 

@@ -32,7 +32,8 @@ class GnssModel:
     over ten seconds the position moves by 0.2-0.3 m (1 sigma) against the truth: the size of a real drive's
     displacement residuals over one to five seconds.
 
-    constellation: tell the satellites too, once a second; without, no tunnel and no jammer shows in them. wire: `receiver.NMEA` or `receiver.UBX`.
+    constellation: tell the satellites too, once a second; without it neither a tunnel nor a jammer shows in them.
+    wire: `receiver.NMEA` or `receiver.UBX`.
     """
 
     rate_hz: int = 10

@@ -115,7 +115,7 @@ def run_scenario(
         ScenarioError: EG-X013 for a seed out of range, EG-X017 for an attack that begins after the recording ends.
     """
     config = config or Config()
-    meta = {"scenario": scenario.name, "seed": str(seed), "summary": scenario.summary}
+    meta = {"scenario": scenario.name, "seed": str(seed), "summary": scenario.summary, **scenario.setting}
     digest = hashlib.sha256()
     watched = WatchedModel.open(scenario.model) if scenario.model and model is None else None
     with ExitStack() as stack:

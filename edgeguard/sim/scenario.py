@@ -103,6 +103,14 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return World(seed, self.duration_s, conditions_of(self.world, f"scenario {self.name}"))
 
     @property
+    def setting(self) -> dict[str, str]:
+        """World, board and the models of single sensors in words, where they are not the default."""
+        world = self.world if isinstance(self.world, str) else _words(self.world)
+        found = {"world": world if world != "clear" else "", "board": self.board if self.board != "street" else ""}
+        found |= {name: _words(table) for name, table in self.equipment.items()}
+        return {name: words for name, words in found.items() if words}
+
+    @property
     def unattacked(self) -> Scenario:
         """The same drive without its attacks and what was expected of them."""
         return msgspec.structs.replace(self, attacks=(), attack_expect=(), expect=Expect())
@@ -121,6 +129,14 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Return what must come of one of this scenario's attacks."""
         index = next(i for i, a in enumerate(self.attacks) if a is attack)
         return self.attack_expect[index] if index < len(self.attack_expect) else AttackExpect()
+
+
+def _words(table: msgspec.Struct) -> str:
+    told = msgspec.to_builtins(table)  # what is default, or not said, is left out
+    return ", ".join(
+        f"{name} {_words(value)}" if isinstance(value, msgspec.Struct) else name if value is True else f"{name} {value}"
+        for name, value in ((name, getattr(table, name)) for name in told)
+    )
 
 
 def load_scenario(name_or_path: str | Path) -> Scenario:

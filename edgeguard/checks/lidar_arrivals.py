@@ -20,10 +20,11 @@ from edgeguard.checks.lidar_paths import MARGIN_M, MARGIN_RATIO, MOST_SAMPLES, P
 from edgeguard.kernels.ranges import SEEN_THROUGH, ask_sweep
 from edgeguard.kernels.regions import within_reach
 
-LEAST_MOVE_M = 1.0  # per sweep: nothing slower than 10 m/s is judged; people, cyclists and creeping cars are not
+LEAST_MOVE_M = 1.2  # per sweep: nothing slower than 12 m/s is judged; people, cyclists and creeping cars are not
+SLICE_M = 0.8  # smaller births may be slices of people, who turn and swing: they are judged from twice as much on
 ONWARD_MARGIN_M, ONWARD_GROWTH_M = 0.3, 0.2  # the displacements' spacing, and it again for every sweep that follows
 MIN_ONWARD_SHARE = 0.5  # of a body's points that must not be seen through where it went
-LEAST_STAY, MOST_STAY = 0.4, 2.0  # returns near the birth over those born: what comes into view grows faster
+LEAST_STAY, MOST_STAY = 0.5, 1.8  # returns near the birth over those born: what comes into view grows faster
 STAY_M = 1.5  # three sigma of the difference of two spoofed ranges
 SWEEPS = 2  # that an arrival is followed for
 
@@ -121,5 +122,5 @@ def arrive(
         points=points.shape[0],
         extent_m=extent_m,
         range_m=float(np.median(np.linalg.norm(points, axis=1))),
-        swift=least_m >= LEAST_MOVE_M,
+        swift=least_m >= (LEAST_MOVE_M if extent_m >= SLICE_M else 2.0 * LEAST_MOVE_M),
     )

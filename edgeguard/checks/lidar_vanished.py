@@ -41,6 +41,7 @@ MIN_CELL = 8  # returns in a neighbourhood of 3 x 3 cells to judge it by
 LEFT_SHARE = 0.4  # of the share that other bodies keep: attacks leave a tenth of the points, a fifth of the cells
 MIN_OBJECT = 40  # returns of a body that is worth an alarm: a pedestrian at 20 m in a 64-beam sweep
 MIN_CROSSED = 24
+MIN_TALL_M = 0.3  # of an upright body that vanishes: pitching takes a row of beams off a roof's edge
 BOX_M = 0.4  # how far aside a body is looked for before it is called gone: ego-motion error and the cells' edges
 MIN_LOSS = 0.65  # of a region's returns that the box around it must have lost
 GROW_M = 2.5
@@ -53,6 +54,7 @@ EXIT_SHARE = 0.5
 MAX_LOST_SHARE = 0.6  # of all uncovered upright returns: more is a wrong motion or a blockage, not an object
 MAX_REGIONS = 6
 CONFIRM = 2
+HOLD = 10  # sweeps that an alarm lasts: after a second what is gone is the new state of the street
 SAMPLE = 48
 
 
@@ -115,7 +117,8 @@ class _VanishedReturns:
                 if float(np.hypot(region[:, 0], region[:, 1]).min()) < OBJECT_NEAREST_M:
                     continue
                 if not is_ground and not (
-                    _whole(region, xyz)
+                    float(np.ptp(region[:, 2])) >= MIN_TALL_M
+                    and _whole(region, xyz)
                     and _lost(region, before, frame, T_cur_prev)
                     and not self._leaves(region, before, frame, T_cur_prev)
                 ):
@@ -130,6 +133,8 @@ class _VanishedReturns:
         gone = fate == BEYOND if missing.ground else (fate == BEYOND) | (fate == EMPTY)
         open_ = (fate != COVERED) & (fate != OUTSIDE)
         missing.run += 1
+        if missing.run > HOLD:
+            return False
         enough = np.count_nonzero(open_) >= 0.5 * missing.xyz.shape[0]
         return bool(enough and gone[open_].mean() >= 1.0 - LEFT_SHARE)
 

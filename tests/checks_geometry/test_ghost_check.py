@@ -47,6 +47,19 @@ def test_a_ghost_in_open_street_is_found_within_five_sweeps(scenes, speed, range
     assert "appeared where" in next(r.reason for r in results if r.level is Level.ANOMALY)
 
 
+@pytest.mark.parametrize("speed", [0.0, 8.0])
+def test_a_smooth_ghost_that_no_motion_explains_is_found_in_the_third_sweep(scenes, speed) -> None:
+    """No jitter, no noise beyond the lidar's own: it came from nowhere, goes nowhere, and stays."""
+    sweeps = scenes.drive(speed, 8)
+    for k in range(ONSET, len(sweeps)):
+        sweeps[k] = scenes.body(sweeps[k], (12.0, 0.0), 1.57, (1.8, 0.3, 1.5), seed=k)
+
+    results = _run(scenes, sweeps)
+
+    assert _delay(results) == 2
+    assert "no motion brought it there" in results[ONSET + 2].reason
+
+
 @pytest.mark.parametrize("ego", [0.0, 10.0, 30.0])
 @pytest.mark.parametrize("other", [-36.0, -15.0, 25.0])
 def test_fast_genuine_traffic_is_no_ghost(scenes, ego, other) -> None:

@@ -46,6 +46,19 @@ def test_a_body_whose_returns_are_suppressed_is_missed_in_two_sweeps(scenes, ego
     assert "gone" in objects[alarms[0]].reason
 
 
+def test_an_alarm_of_what_is_gone_for_good_ends_after_a_second(scenes) -> None:
+    """Nobody is blamed for ever for one event: the empty place becomes the new state of the street."""
+    street = scenes.drive(0.0, ONSET + 14)
+    sweeps = [scenes.body(s, (11.0, 0.0), 0.0, CAR, seed=k) if k < ONSET else s for k, s in enumerate(street)]
+
+    objects, _ = _run(scenes, sweeps)
+    alarms = [k for k, r in enumerate(objects) if r.level is Level.ANOMALY]
+
+    assert alarms
+    assert max(alarms) <= ONSET + 10
+    assert objects[-1].level is Level.OK
+
+
 @pytest.mark.parametrize("ego", [0.0, 10.0])
 @pytest.mark.parametrize("other", [-20.0, -8.0, 12.0, 25.0])
 def test_traffic_that_moves_on_is_not_missed(scenes, ego, other) -> None:

@@ -111,10 +111,11 @@ def possible_motions(
 def _scenery(frame: LidarFrame, members: NDArray[np.intp]) -> NDArray[np.float32]:
     """Range image of a sweep without a body and what may be the rest of it. members: indices of its points."""
     others = ~_around(frame.xyz, members)
-    return range_image(
+    image: NDArray[np.float32] = range_image(
         np.ascontiguousarray(frame.range_m[others]), np.ascontiguousarray(frame.row[others]),
         np.ascontiguousarray(frame.col[others]),
     )  # fmt: skip
+    return image
 
 
 def _around(xyz: NDArray[np.float32], members: NDArray[np.intp]) -> NDArray[np.bool_]:

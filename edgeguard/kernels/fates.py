@@ -38,8 +38,8 @@ def _span(
             filled[c] += near[k, c] == np.inf
             near[k, c] = min(near[k, c], range_m[i])
             far[k, c] = max(far[k, c], range_m[i])
-            lowest = min(lowest, np.int64(row[i]))
-            highest = max(highest, np.int64(row[i]))
+            lowest = min(lowest, np.int64(row[i]))  # type: ignore[assignment]  # numba's int64 is an int
+            highest = max(highest, np.int64(row[i]))  # type: ignore[assignment]  # as above
     return lowest, highest
 
 

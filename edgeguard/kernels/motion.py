@@ -278,9 +278,9 @@ def _refine(
         )
         for a in range(3):
             bent = bent and abs(newton[a]) <= 4.0 * abs(step[a]) + SLACK
-        if bent:
-            step[:] = newton
-        pose -= step
+        for a in range(3):  # one by one: copying an array into another would compile half of numba's strings
+            step[a] = newton[a] if bent else step[a]
+            pose[a] -= step[a]
         if abs(step[0]) < settled_m and abs(step[1]) < settled_m and abs(step[2]) < settled_rad:
             break
     score: float = sums[0] / max(n, 1)

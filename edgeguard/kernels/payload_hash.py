@@ -22,7 +22,8 @@ _SHIFT = np.uint64(33)
 @njit("u8(u8[::1], u8[::1], u8, u8[::1])", cache=True, nogil=True)
 def _fold(words: NDArray[np.uint64], keys: NDArray[np.uint64], length: int, sums: NDArray[np.uint64]) -> int:
     stripes = words.shape[0] // LANES
-    sums[:] = keys
+    for i in range(np.uint64(LANES)):  # copying an array into another would compile half of numba's strings
+        sums[i] = keys[i]
     for s in range(stripes):
         stripe = words[s * LANES : (s + 1) * LANES]
         for i in range(np.uint64(LANES)):

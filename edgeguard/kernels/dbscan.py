@@ -91,9 +91,10 @@ def _sort(keys: NDArray[np.int64], index: NDArray[np.int32], bits: int) -> None:
             q[to] = p[i]
         a, b = b, a
         p, q = q, p
-    if passes % 2:
-        keys[:] = a
-        index[:] = p
+    if passes % 2:  # one by one: copying an array into another would compile half of numba's strings
+        for i in range(n):
+            keys[i] = a[i]
+            index[i] = p[i]
 
 
 @njit("i8(f8[::1], f8[::1], f8[::1], f8, f8, f8, f8)", cache=True, nogil=True)

@@ -203,14 +203,21 @@ def test_ctrl_c_ends_a_watch_without_a_traceback(tmp_path: Path) -> None:
     """A log that is followed for ever, interrupted; its last verdict decides the exit code."""
     with AuditLog(tmp_path, clock=ManualClock()) as audit:
         audit.append("frame", frame_body(10**9, "PASS"))
-    with subprocess.Popen(
-        [*WATCH, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        time.sleep(3.0)
-        assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+    # A shell starts what runs in the background with SIGINT ignored, and a child inherits that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen([*WATCH, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
+        try:
+            assert process.stdout is not None
+            time.sleep(3.0)
+            assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode == 0
     assert "Traceback" not in err
     assert "watch ended" in err

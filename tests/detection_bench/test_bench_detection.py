@@ -46,7 +46,7 @@ AREA = Row("area", "jump, by score", GnssFix, _jump, Goal("auroc", 0.99, seconds
 @pytest.fixture(scope="module")
 def measured(drive: LeanDrive) -> Measured:
     """Three rows, few trials."""
-    return measure(drive, [JUMP, SHAM, AREA], seed=3, effort=0.05, jobs=2)
+    return measure(drive, [JUMP, SHAM, AREA], seed=3, effort=0.08, jobs=2)
 
 
 def test_a_gross_jump_is_always_found_and_a_sham_never(measured: Measured) -> None:

@@ -10,6 +10,7 @@ Dense ghosts defeat plain penetration tests (CARLO, Sun et al. 2020), so evidenc
   NDSS 2024); a vehicle at 10 m/s^2 changes by 0.1 m.
 * **roughness**: range noise between neighbouring beams, 0.10 m injected against centimetres on solid surfaces.
 * **penetration**: returns from behind through a body that should be opaque.
+* **arrival**: no motion brought it and none takes it on, and yet it stays (`lidar_arrivals`); decides alone.
 
 Each born cluster becomes a track; each term is a clipped log-likelihood ratio (`lidar_sightings`). Nothing alarms
 without a seen birth, so a scene that is merely odd stays OK.

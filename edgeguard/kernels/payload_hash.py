@@ -63,7 +63,7 @@ def payload_hash(payload: NDArray[np.generic], keys: NDArray[np.uint64]) -> int:
     return int(_fold(rest.view(np.uint64), keys, found, sums))
 
 
-@njit(["i8(u1[::1], i8, i8)", "i8(u4[::1], i8, i8)"], cache=True, nogil=True)
+@njit(["i8(u1[::1], i8, i8)", "i8(f4[::1], i8, i8)"], cache=True, nogil=True)
 def _count_steps(values: NDArray[np.uint8], stride: int, enough: int) -> int:
     count = 0
     for i in range(stride, values.shape[0], stride):
@@ -74,11 +74,11 @@ def _count_steps(values: NDArray[np.uint8], stride: int, enough: int) -> int:
 
 
 def differs(payload: NDArray[np.generic], stride: int, enough: int) -> bool:
-    """Whether at least `enough` of every `stride`-th bytes or 32-bit words differ from the one before, bit by bit.
+    """Whether at least `enough` of every `stride`-th values differ from the one before.
 
-    payload: C-contiguous, of uint8 or of a type of 4 bytes.
+    payload: C-contiguous, uint8 or float32.
     """
-    flat = _own(payload).reshape(-1).view(np.uint8 if payload.dtype.itemsize == 1 else np.uint32)
+    flat = _own(payload).reshape(-1)
     return bool(_count_steps(flat, stride, enough) >= enough)
 
 

@@ -76,3 +76,4 @@ def test_steps_between_values_are_counted_as_the_twin_does(dtype: type) -> None:
         for enough in (1, 200, 480, 3_400):
             assert differs(values, stride, enough) == twin.differs(values, stride, enough)
     assert not differs(np.zeros(100, dtype), 1, 1)
+    assert not differs(np.array([0.0, -0.0] * 50, dtype), 1, 1)

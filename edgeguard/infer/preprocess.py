@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.bundle.manifest import InputSpec
+from edgeguard.kernels.frame import compiled_view
 from edgeguard.kernels.image_tensor import fill_pixels, fill_planes
 
 LETTERBOX_GREY: Final = 114  # what detectors of the YOLO family are trained with
@@ -81,4 +82,4 @@ def _resize(pixels: NDArray[np.uint8], spec: InputSpec) -> tuple[NDArray[np.uint
     # Averaging is the only interpolation that does not alias when an image shrinks.
     method = cv2.INTER_AREA if at.scale_x < 1.0 and at.scale_y < 1.0 else cv2.INTER_LINEAR
     scaled = pixels if inner == (width, height) else cv2.resize(pixels, inner, interpolation=method)
-    return np.ascontiguousarray(scaled, dtype=np.uint8), (int(at.offset_x), int(at.offset_y))
+    return compiled_view(scaled), (int(at.offset_x), int(at.offset_y))

@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from edgeguard.kernels.frame import compiled_view
 from edgeguard.kernels.scratch import Scratch
 
 BLOCK_PX = 4  # of the thinned frame: 8 to 12 pixels of the camera, a hand's width of a pedestrian at 12 m
@@ -95,7 +96,7 @@ def brightness_steps(pixels: NDArray[np.uint8], stride: int) -> NDArray[np.float
     lines = len(range(0, rows - COARSE_PX, stride))
     pieces = len(range(0, columns - COARSE_PX - SEGMENT_PX, SEGMENT_PX))
     out = np.empty((lines * pieces, 4), np.float64)
-    _steps(pixels, stride, _scratch.array("line", 3 * columns, np.int32).reshape(3, columns), out)
+    _steps(compiled_view(pixels), stride, _scratch.array("line", 3 * columns, np.int32).reshape(3, columns), out)
     return out
 
 
@@ -158,7 +159,7 @@ def thin_look(
     from each pixel of those rows to its right neighbour, at full width.
     """
     histogram, blocks = np.empty(256, np.int64), np.empty((*shape, 2), np.int64)
-    total = _thin(pixels, stride, histogram, blocks)
+    total = _thin(compiled_view(pixels), stride, histogram, blocks)
     rows, columns = -(-pixels.shape[0] // stride), -(-pixels.shape[1] // stride)
     count = max(1, (rows // shape[0]) * (columns // shape[1]))
     mean, square = blocks[:, :, 0] / count, blocks[:, :, 1] / count

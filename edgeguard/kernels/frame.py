@@ -22,3 +22,11 @@ def require_image(pixels: NDArray[np.uint8]) -> None:
             code="EG-C140",
             hint="convert it before restoring: restoration runs before any normalisation",
         )
+
+
+def compiled_view(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the frame as compiled signatures take it: in one piece and writable. Copied only where it is not.
+
+    Frames that drivers and decoders lend are often read-only; a kernel for each kind would compile everything twice.
+    """
+    return np.require(pixels, requirements=["C", "W"])

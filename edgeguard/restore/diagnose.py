@@ -23,7 +23,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from edgeguard.kernels.frame import require_image
+from edgeguard.kernels.frame import compiled_view, require_image
 from edgeguard.kernels.image_noise import second_differences
 from edgeguard.kernels.scratch import Scratch
 from edgeguard.restore.image_filters import luma_range
@@ -70,7 +70,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def diagnose(pixels: NDArray[np.uint8]) -> Diagnosis:
     """Return the statistics of a frame, (H, W, 3) uint8 BGR. Raises ConfigError EG-C140 for anything else."""
     require_image(pixels)
-    pixels = np.ascontiguousarray(pixels)
+    pixels = compiled_view(pixels)
     median, impulses = find_impulses(pixels)
     share = float(impulses.mean())
     if share and clustering(impulses) > MAX_CLUSTERING:

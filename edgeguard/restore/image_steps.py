@@ -23,6 +23,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
+from edgeguard.kernels.frame import compiled_view
 from edgeguard.kernels.scratch import Scratch
 from edgeguard.restore.draw import Draw
 from edgeguard.restore.image_filters import Pixels, as_u8, dehaze, stretch, upper_median_2x2
@@ -141,7 +142,7 @@ class TotalVariation(_Step, frozen=True, tag="total-variation"):
         planes = [_SCRATCH.array(name, height * n, np.float32).reshape(height, n) for name in ("f", "px", "py")]
         rows = _SCRATCH.array("rows", 2 * n, np.float32).reshape(2, n)
         out = np.empty_like(pixels)
-        chambolle(np.ascontiguousarray(pixels), self.weight, self.iterations, *planes, rows, out)
+        chambolle(compiled_view(pixels), self.weight, self.iterations, *planes, rows, out)
         return out
 
 

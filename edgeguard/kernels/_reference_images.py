@@ -20,8 +20,8 @@ def tensor_planes(
     width, height = size
     out = np.tile(border[:, None, None], (1, height, width)).astype(np.float32)
     left, top = corner
-    values = pixels[:, :, ::-1] if swap else pixels
-    values = (values.astype(np.float32) * gain + bias).transpose(2, 0, 1)
+    ordered = pixels[:, :, ::-1] if swap else pixels
+    values = (ordered.astype(np.float32) * gain + bias).transpose(2, 0, 1)
     x0, y0 = max(left, 0), max(top, 0)
     x1, y1 = min(left + pixels.shape[1], width), min(top + pixels.shape[0], height)
     if x0 < x1 and y0 < y1:

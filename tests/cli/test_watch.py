@@ -203,13 +203,9 @@ def test_ctrl_c_ends_a_watch_without_a_traceback(tmp_path: Path) -> None:
     """A log that is followed for ever, interrupted; its last verdict decides the exit code."""
     with AuditLog(tmp_path, clock=ManualClock()) as audit:
         audit.append("frame", frame_body(10**9, "PASS"))
-    # A shell starts what runs in the background with SIGINT ignored, and a child inherits that.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        process = subprocess.Popen([*WATCH, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    with process:
+    with subprocess.Popen(
+        [*WATCH, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert process.stdout is not None
             time.sleep(3.0)

@@ -25,6 +25,7 @@ MIN_CYCLES = 2.5  # over the picture's height; fewer are shade and exposure
 MIN_DEPTH = 0.02  # of brightness; below, stripes change no classifier and rows differ by themselves
 DARK_DN = 8.0
 LOCATION, SIGMA = 1.0, 0.25  # peak over what the neighbouring frequencies allow; 1 is the largest of honest rows
+HONEST_SIGMA = 2.5  # honest rows reach four to five times their median, log 5 = 1.6; only what lies beyond adds up
 HOLD_FRAMES = 100
 
 
@@ -37,7 +38,7 @@ class BandingCheck:
         self.sensors: tuple[str, ...] = (evidence.camera,)
         self._evidence = evidence
         self._monitor = ScoreMonitor(
-            self.name, Prior(LOCATION, SIGMA, "log ratio", one_sided=True), fits, persist=2, cusum_k=4.0
+            self.name, Prior(LOCATION, SIGMA, "log ratio", one_sided=True), fits, persist=2, cusum_k=HONEST_SIGMA
         )
         self.monitors: tuple[ScoreMonitor, ...] = (self._monitor,)
         self._profile: NDArray[np.float32] | None = None

@@ -72,7 +72,9 @@ class RemovalCheck:
 
     def _result(self, level: Level, statistic: float, reason: str) -> CheckResult:
         power = float("inf") if level is Level.NOT_OBSERVABLE else MAX_TOTAL_DROP
-        return CheckResult(self.name, self.sensors, level, statistic, 1.0, power, "share of returns", "returns", reason)
+        return CheckResult(
+            self.name, self.sensors, level, float(statistic), 1.0, float(power), "share of returns", "returns", reason
+        )
 
 
 def _downward(frame: LidarFrame) -> NDArray[np.int64]:

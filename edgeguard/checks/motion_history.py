@@ -34,9 +34,9 @@ MAX_GAP_S = 0.35
 GNSS_MAX_GAP_S = 2.5
 # Course from Doppler means something above this speed: sd 0.1 m/s across gives 2 deg at 3 m/s.
 COURSE_MIN_SPEED_M_S = 3.0
-# A step below this is rounding; no receiver prints less than a hundredth of a minute.
-STILL_M = 1e-4
-COARSEST_FIX_M = 20.0
+# What receivers print: hundredths to ten-thousandths of a minute; whatever is finer steps by less than it wanders.
+PRINTED_GRIDS_MIN = (1e-2, 1e-3, 1e-4)
+METRES_PER_MINUTE = 1852.0
 # After a check was suspicious nothing is learned for this long.
 SUSPICION_S = 3.0
 # From this share of a threshold on, what waits to teach is thrown away.
@@ -106,8 +106,9 @@ class MotionHistory:
         self.heading = HeadingFilter()
         self.now_s = 0.0
         self.has_wheel_pairs = False
-        # Smallest steps a position has made, east and north; 0 before any.
-        self._steps_m = (0.0, 0.0)
+        # Which of `PRINTED_GRIDS_MIN` all positions so far lie on; behind the last one, none.
+        self._grid = 0
+        self._cos_latitude = 1.0
         self._origin_ns: int | None = None
         self._frame: tuple[int, int] | None = None
         self._reference: tuple[float, float, float, float] | None = None
@@ -226,14 +227,15 @@ class MotionHistory:
             self._device_offsets.append(host_s - fix.device_s)
             self._device_offset_s = sorted(self._device_offsets)[len(self._device_offsets) // 2]
         fix.t = self.time_of(fix)
+        self._cos_latitude = math.cos(math.radians(sample.latitude_deg))
+        while self._grid < len(PRINTED_GRIDS_MIN) and not (
+            _printed(sample.latitude_deg, self._grid) and _printed(sample.longitude_deg, self._grid)
+        ):
+            self._grid += 1
         if self.fixes and host_s - self.fixes[-1].host_s > GNSS_MAX_GAP_S:
             self.fixes.clear()
         if self.fixes:
             _extend_path(self.fixes[-1], fix)
-            self._steps_m = (
-                _finer(self._steps_m[0], abs(fix.east_m - self.fixes[-1].east_m)),
-                _finer(self._steps_m[1], abs(fix.north_m - self.fixes[-1].north_m)),
-            )
         self.fixes.append(fix)
         self._waiting.append(fix)
 
@@ -258,8 +260,13 @@ class MotionHistory:
 
     @property
     def resolution_m(self) -> float:
-        """How far the position of a vehicle that stands may step: old receivers print hundredths of a minute."""
-        return math.hypot(*self._steps_m)
+        """How far the position of a vehicle that stands may step: old receivers print hundredths of a minute.
+
+        Told by the digits of all positions, never by how far they moved: a jump would widen its own tolerance.
+        """
+        if self._grid == len(PRINTED_GRIDS_MIN):
+            return 0.0
+        return METRES_PER_MINUTE * PRINTED_GRIDS_MIN[self._grid] * math.hypot(1.0, self._cos_latitude)
 
     @property
     def lag_s(self) -> float:
@@ -348,11 +355,10 @@ class MotionHistory:
         return best
 
 
-def _finer(step_m: float, seen_m: float) -> float:
-    """The smaller of two steps, of which 0 is none."""
-    if seen_m < STILL_M or 0.0 < step_m <= seen_m:
-        return step_m
-    return min(seen_m, COARSEST_FIX_M)
+def _printed(degrees: float, grid: int) -> bool:
+    """Whether an angle is a whole number of steps of `PRINTED_GRIDS_MIN[grid]`, but for rounding."""
+    steps = abs(degrees) * 60.0 / PRINTED_GRIDS_MIN[grid]
+    return abs(steps - round(steps)) < 1e-4
 
 
 def _extend_path(before: Fix, fix: Fix) -> None:

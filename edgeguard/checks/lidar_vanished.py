@@ -14,6 +14,7 @@ Both must hold for two sweeps.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -238,7 +239,7 @@ def _around(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return total
 
 
-class _VanishedCheck:
+class _VanishedCheck(ABC):
     """What the two checks have in common."""
 
     name = ""
@@ -248,11 +249,13 @@ class _VanishedCheck:
         self.sensors: tuple[str, ...] = (sensor,)
         self._shared = shared
 
+    @abstractmethod
     def _missing(self) -> list[_Missing]:
-        raise NotImplementedError
+        """What is missing now."""
 
+    @abstractmethod
     def _words(self, worst: _Missing) -> str:
-        raise NotImplementedError
+        """Say it for people."""
 
     def evaluate(self, synced: SyncedSet) -> CheckResult:
         if self._shared.update(synced) is None:

@@ -7,6 +7,7 @@ How the scanner is turned on the robot need not be known: lengths and angles are
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -128,7 +129,7 @@ def scan_points(scan: Scan2d) -> NDArray[np.float32]:
     return np.ascontiguousarray(np.column_stack((ranges * np.cos(angle), ranges * np.sin(angle))), dtype=np.float32)
 
 
-class _PlanarCheck:
+class _PlanarCheck(ABC):
     """Pairs motions with the other line's mean over the same span."""
 
     name: str
@@ -168,12 +169,13 @@ class _PlanarCheck:
             self._waiting.popleft()
         return self._verdict(now_s)
 
+    @abstractmethod
     def _value(self, sample: Sample) -> float | None:
-        raise NotImplementedError
+        """What the other line says, or None."""
 
+    @abstractmethod
     def _compare(self, motion: PlanarMotion, other: float) -> tuple[float, float, bool]:
         """Residual and sigma in `unit`, and whether there is anything to see."""
-        raise NotImplementedError
 
     def _judge(self, motion: PlanarMotion, other: float) -> None:
         self._residual, self._sigma, self._moving = self._compare(motion, other)

@@ -7,6 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from edgeguard.clock import NS_PER_S
+from edgeguard.protocols.gnss import NO_FIX, UNCONFIRMED
 from edgeguard.types import (
     GNSS,
     IMU,
@@ -17,6 +18,7 @@ from edgeguard.types import (
     Level,
     Sample,
     SourceInfo,
+    StreamHealth,
     SyncedSet,
     WheelOdometry,
 )
@@ -31,6 +33,8 @@ SILENT_PERIODS = 3.5
 SILENT_MIN_S = 0.25
 # Receivers skip epochs under a bridge or while they re-converge; a second without a fix is no longer that.
 GNSS_SILENT_MIN_S = 1.0
+# What a receiver says in a tunnel: it answers, and has no place to tell. That is no silence.
+ANSWERS = (NO_FIX, UNCONFIRMED)
 # A stream that never spoke gets this long after the first tick: drivers and receivers start slowly.
 START_GRACE_S = 2.0
 # Over a full window, half or nearly twice the nominal rate is a lossy line or a second publisher.
@@ -74,7 +78,11 @@ def _self_result(
 
 
 class RateCheck:
-    """T1: is the stream alive and does it keep its rate? The statistic is the worst share of a limit, threshold 1."""
+    """T1: is the stream alive and does it keep its rate? The statistic is the worst share of a limit, threshold 1.
+
+    Counted are messages, not fixes: a receiver that says "no fix" is alive. While it says nothing else the result is
+    NOT_OBSERVABLE, since nothing speaks for it either; that it cannot be used is for the guard to see.
+    """
 
     name: str = "T1.rate"
 
@@ -84,6 +92,7 @@ class RateCheck:
         minimum_s = GNSS_SILENT_MIN_S if info.kind is GnssFix else SILENT_MIN_S
         self._silent_s = max(minimum_s, SILENT_PERIODS * info.period_ns / NS_PER_S)
         self._since_ns: int | None = None
+        self._answers: deque[tuple[int, int]] = deque()  # when their total was last seen to grow, and to what
 
     def evaluate(self, synced: SyncedSet) -> CheckResult:
         """One result for this tick."""
@@ -94,27 +103,51 @@ class RateCheck:
             return self._result(Level.NOT_OBSERVABLE, 0.0, "the recording has nothing of it here")
         if self._since_ns is None or synced.tick.discontinuity:
             self._since_ns = synced.stamp_ns
+            self._answers.clear()
         since_s = (synced.stamp_ns - self._since_ns) / NS_PER_S
-        age_s = since_s if health.age_ns is None else min(health.age_ns / NS_PER_S, since_s)
-        limit_s = self._silent_s + (START_GRACE_S if health.received == 0 else 0.0)
+        sample_s = since_s if health.age_ns is None else min(health.age_ns / NS_PER_S, since_s)
+        answer_s, answer_hz = self._answered(synced.stamp_ns, health)
+        age_s, rate_hz = min(sample_s, answer_s), health.rate_hz + answer_hz
+        heard = health.received > 0 or answer_s < math.inf
+        limit_s = self._silent_s + (0.0 if heard else START_GRACE_S)
         shares = {"silent": age_s / limit_s}
-        if since_s >= RATE_SETTLE_S and health.received:
+        if since_s >= RATE_SETTLE_S and heard:
             nominal_hz = NS_PER_S / self._info.period_ns
             # A window of 3 s holds an integer number of samples: one more or less is no evidence.
             step_hz = 1.0 / RATE_SETTLE_S
-            shares["slow"] = nominal_hz / max(health.rate_hz + step_hz, 1e-9) / SLOW_RATIO
-            shares["fast"] = max(0.0, health.rate_hz - step_hz) / nominal_hz / FAST_RATIO
+            shares["slow"] = nominal_hz / max(rate_hz + step_hz, 1e-9) / SLOW_RATIO
+            shares["fast"] = max(0.0, rate_hz - step_hz) / nominal_hz / FAST_RATIO
         worst = max(shares, key=lambda k: shares[k])
         if shares[worst] > 1.0:
             text = {
                 "silent": f"{sensor} silent for {age_s:.2f} s",
-                "slow": f"{sensor} at {health.rate_hz:.1f} Hz, less than half its rate",
-                "fast": f"{sensor} at {health.rate_hz:.1f} Hz, as if two published",
+                "slow": f"{sensor} at {rate_hz:.1f} Hz, less than half its rate",
+                "fast": f"{sensor} at {rate_hz:.1f} Hz, as if two published",
             }[worst]
             return self._result(Level.ANOMALY, shares[worst], text)
-        if health.received == 0:
+        if not heard:
             return self._result(Level.NOT_OBSERVABLE, shares[worst], "nothing received yet")
+        if health.received == 0 or sample_s > self._silent_s:
+            return self._result(Level.NOT_OBSERVABLE, shares[worst], f"{sensor} answers and has no fix")
         return self._result(Level.OK, shares[worst], "")
+
+    def _answered(self, now_ns: int, health: StreamHealth) -> tuple[float, float]:
+        """Seconds since the last message without a fix (inf: none yet), and how many of them came a second."""
+        if self._info.kind is not GnssFix:
+            return math.inf, 0.0
+        total = sum(health.dropped.get(reason, 0) for reason in ANSWERS)
+        seen = self._answers
+        if not seen or total < seen[-1][1]:  # a source that was opened anew counts from zero
+            seen.clear()
+            seen.append((now_ns, total))
+        elif total > seen[-1][1]:
+            seen.append((now_ns, total))
+        # The last total from before the window is what those in it are counted from.
+        while len(seen) > 1 and seen[1][0] <= now_ns - RATE_SETTLE_S * NS_PER_S:
+            seen.popleft()
+        if total == 0:
+            return math.inf, 0.0
+        return (now_ns - seen[-1][0]) / NS_PER_S, (total - seen[0][1]) / RATE_SETTLE_S
 
     def _result(self, level: Level, statistic: float, reason: str) -> CheckResult:
         power = self._silent_s if level is not Level.NOT_OBSERVABLE else math.inf

@@ -9,6 +9,7 @@ import pytest
 
 from edgeguard.checks.serial import IntegrityCheck, wilson_lower
 from edgeguard.checks.timing import FreezeCheck, RateCheck, StampCheck
+from edgeguard.protocols.gnss import NO_FIX, UNCONFIRMED
 from edgeguard.sync.synchronizer import Synchronizer
 from edgeguard.types import (
     GNSS,
@@ -75,6 +76,51 @@ def test_half_the_rate_and_twice_the_rate_are_both_wrong():
     assert slow[-1].level is Level.ANOMALY
     assert fast[-1].level is Level.ANOMALY
     assert "two published" in fast[-1].reason
+
+
+def answers(fixes: Callable[[int], int], others: Callable[[int], int], reason: str = NO_FIX) -> list[CheckResult]:
+    """Run T1 over 20 s of 10 Hz ticks: so many fixes, and so many messages without one, come before tick i."""
+    sync, check, out, told = Synchronizer([INFO]), RateCheck(INFO), [], 0
+    for i in range(200):
+        for k in range(fixes(i)):
+            stamp = now(i) - k * 20 * MS
+            sync.push(GnssFix(stamp, 48 + stamp / 1e15, 11.0, speed_m_s=10.0))
+        told += others(i)
+        out.append(check.evaluate(sync.tick(Tick(i, S + (i + 1) * 100 * MS), drops={GNSS: {reason: told}})))
+    return out
+
+
+@pytest.mark.parametrize("reason", [NO_FIX, UNCONFIRMED])
+def test_a_receiver_that_says_it_has_no_fix_is_alive_and_not_vouched_for(reason: str):
+    """T1: ten seconds in a tunnel blame nobody, count for nobody, and end without a trace."""
+    results = answers(lambda i: not 60 <= i < 160, lambda i: 60 <= i < 160, reason)
+    assert Level.ANOMALY not in levels(results)
+    assert levels(results[75:158]) == {Level.NOT_OBSERVABLE}
+    assert "no fix" in results[100].reason
+    assert levels(results[161:]) == {Level.OK}
+
+
+def test_a_receiver_that_starts_in_a_tunnel_is_not_taken_for_a_dead_one():
+    """T1: it never gave a fix, and says so ten times a second."""
+    results = answers(lambda i: 0, lambda i: 1)
+    assert levels(results) == {Level.NOT_OBSERVABLE}
+
+
+def test_a_receiver_that_stops_answering_in_a_tunnel_is_silent():
+    """T1: found a second after the last message, not after the last fix."""
+    results = answers(lambda i: i < 60, lambda i: 60 <= i < 120)
+    first = next(i for i, r in enumerate(results) if r.level is Level.ANOMALY)
+    assert 128 <= first <= 132
+    assert levels(results[first:]) == {Level.ANOMALY}
+
+
+def test_messages_without_a_fix_count_for_the_rate():
+    """T1: every other epoch without a fix is the receiver's own rate; one beside every fix is a second talker."""
+    shared = answers(lambda i: i % 2, lambda i: 1 - i % 2)
+    doubled = answers(lambda i: 1, lambda i: 1)
+    assert Level.ANOMALY not in levels(shared)
+    assert doubled[-1].level is Level.ANOMALY
+    assert "two published" in doubled[-1].reason
 
 
 def test_a_gap_of_the_recording_is_not_a_fault_of_the_sensor():

@@ -17,7 +17,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
 import msgspec
 
@@ -25,6 +25,7 @@ from edgeguard.errors import ConfigError
 
 # A configuration is written by hand; anything larger is a wrong file.
 MAX_CONFIG_BYTES = 1024 * 1024
+MAX_ENSEMBLE = 7  # with the first one eight: each costs two passes on an alarm, whose time has to stay bounded
 
 T = TypeVar("T")
 
@@ -95,6 +96,35 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     threads: int = 2
 
 
+class EnsembleMember(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A further classifier that the gate asks; trust, key and state are those of `[model]`."""
+
+    bundle: str
+    model_id: str
+
+
+class InputsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What stands between frames and the model (docs/restoration.md).
+
+    gate: `off`; or what an alarm leads to: `restore` answers from restored views and the ensemble and says so,
+    `refuse` answers nothing. frames_between_alarms: 0 judges each frame alone; else also an alarm over the stream, not
+    oftener than that on clean frames, of which every `every`-th counts. query_detector: alarm on many requests about
+    one picture; for endpoints, a video repeats itself.
+    """
+
+    gate: Literal["off", "restore", "refuse"] = "off"
+    ensemble: tuple[EnsembleMember, ...] = ()
+    frames_between_alarms: int = 0
+    every: int = 10
+    query_detector: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.frames_between_alarms <= 10**9 or not 1 <= self.every <= 10_000:
+            raise ValueError("frames_between_alarms must lie in 0..1e9 and every in 1..10000")
+        if len(self.ensemble) > MAX_ENSEMBLE:
+            raise ValueError(f"at most {MAX_ENSEMBLE} further models can be asked")
+
+
 class AuditConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the tamper-evident log goes; empty means none is written."""
 
@@ -110,6 +140,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     restore: RestoreConfig = RestoreConfig()
     calibration: CalibrationConfig = CalibrationConfig()
     model: ModelConfig = ModelConfig()
+    inputs: InputsConfig = InputsConfig()
     audit: AuditConfig = AuditConfig()
 
 

@@ -405,6 +405,58 @@ class Detection:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassScore:
+    """One class of a classifier's answer and its probability, 0..1."""
+
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InputEvidence:
+    """What the gate found about the frame that the model was asked about (AML.M0010, AML.M0015).
+
+    alarm: the frame is suspicious. restored: the answer is that of restored views. refused: no answer leaves. p_value:
+    conformal, of the frame as a whole; parts: of each score; level: share of clean frames that alarm. chains and keys:
+    of the restored views, so that each can be made again; chains_sha256 names the file they were chosen from. window:
+    the place taken for a patch, (left, top, right, bottom) in pixels. passes: of models spent on this frame. drifted:
+    scalars of the stream that no longer look like those of the release (AML.M0008).
+    """
+
+    alarm: bool
+    restored: bool
+    refused: bool
+    p_value: float
+    level: float
+    parts: Mapping[str, float]
+    chains: tuple[str, ...] = ()
+    keys: tuple[int, ...] = ()
+    chains_sha256: str = ""
+    window: tuple[int, int, int, int] | None = None
+    passes: int = 0
+    drifted: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelAnswer:
+    """What a model said of a frame: boxes of a detector, None where it is none; the likeliest classes of a classifier,
+    best first. inputs: what the gate in front of it found, None without one."""
+
+    detections: tuple[Detection, ...] | None = None
+    classes: tuple[ClassScore, ...] = ()
+    inputs: InputEvidence | None = None
+
+
+class CameraModel(Protocol):
+    """What a pipeline asks about camera frames: a model, or a gate in front of several."""
+
+    @property
+    def model_id(self) -> str: ...
+
+    def ask(self, image: Image) -> ModelAnswer: ...
+
+
+@dataclass(frozen=True, slots=True)
 class Restoration:
     """What a restorer did to one sample: `changed_share` in 0..1 of its pixels or points."""
 
@@ -430,7 +482,8 @@ class Restorer(Protocol):
 class FrameResult:
     """Everything the pipeline decided at one tick; the audit log, the console and the report are made of these.
 
-    stage_ns: wall time spent per stage. model_id is empty when no model is loaded.
+    stage_ns: wall time spent per stage. model_id is empty when no model is loaded. classes: of a classifier, best
+    first. inputs: what the gate in front of the model found, None where none was asked.
     """
 
     synced: SyncedSet
@@ -442,6 +495,8 @@ class FrameResult:
     verdict_reason: str
     stage_ns: Mapping[str, int]
     model_id: str = ""
+    classes: tuple[ClassScore, ...] = ()
+    inputs: InputEvidence | None = None
 
     @property
     def anomalies(self) -> tuple[CheckResult, ...]:

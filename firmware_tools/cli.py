@@ -186,6 +186,16 @@ def init(
     "--io", "io_path", type=FOLDER, help="TOML: how the model is fed and read; becomes part of what is signed."
 )
 @click.option(
+    "--chains",
+    type=FOLDER,
+    help="TOML: what the gate may restore suspicious frames with; becomes part of what is signed.",
+)
+@click.option(
+    "--drift-frames",
+    type=FOLDER,
+    help="Folder of pictures or a recording: what the inputs of this release look like; a sketch of it is signed.",
+)
+@click.option(
     "--library",
     "libraries",
     multiple=True,
@@ -237,6 +247,8 @@ def pack(
     boards: tuple[str, ...],
     channel: str,
     io_path: Path | None,
+    chains: Path | None,
+    drift_frames: Path | None,
     libraries: tuple[Path, ...],
     operator_domains: tuple[str, ...],
     golden: Path | None,
@@ -250,6 +262,7 @@ def pack(
 ) -> None:
     """Turn a plain ONNX MODEL into a signed and encrypted bundle."""
     from firmware_tools.attest import read_golden
+    from firmware_tools.input_policy import input_policy
     from firmware_tools.io_toml import read_model_io
     from firmware_tools.pack import Release, pack_model
     from firmware_tools.passphrase import open_fleet
@@ -267,6 +280,7 @@ def pack(
             release=release,
             wall_ns=_wall_ns(),
             io=read_model_io(io_path) if io_path else None,
+            inputs=input_policy(chains, drift_frames),
             libraries=libraries,
             operator_domains=operator_domains,
             golden=read_golden(golden) if golden else b"",

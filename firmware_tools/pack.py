@@ -103,6 +103,7 @@ def pack_model(
     release: Release,
     wall_ns: int,
     io: ModelIo | None = None,
+    inputs: Mapping[str, Any] | None = None,
     libraries: Sequence[Path | str] = (),
     operator_domains: Sequence[str] = (),
     partial: bool = False,
@@ -114,6 +115,8 @@ def pack_model(
 
     Args:
         model: an ONNX file; external data beside it is included.
+        io: how frames go in and answers come out. inputs: the `input_policy` of the manifest, from
+            `firmware_tools.input_policy`.
         libraries: custom-operator libraries that devices may load with the model; signed by digest, not packed.
         operator_domains: domains of the operators that those libraries bring; the gate lets no others through.
         partial: sign with the release keys that are here; others add theirs with `sign` before devices accept it.
@@ -138,7 +141,7 @@ def pack_model(
         cek.view[:] = os.urandom(CEK_BYTES)
         try:
             manifest_digest, digests, bundle_id = _write_contents(
-                new, trust, split, release, io, native, golden, cek, progress
+                new, trust, split, release, (io, inputs), native, golden, cek, progress
             )
             for name, content in attestation_files(fleet, trust, predicates, release.model_id, manifest_digest).items():
                 (new / name).parent.mkdir(exist_ok=True)
@@ -195,7 +198,7 @@ def _write_contents(
     trust: TrustStore,
     split: SplitModel,
     release: Release,
-    io: ModelIo | None,
+    fed: tuple[ModelIo | None, Mapping[str, Any] | None],
     native: tuple[tuple[Library, ...], tuple[str, ...]],
     golden: bytes,
     cek: SecretBuffer,
@@ -231,7 +234,8 @@ def _write_contents(
             model_id=release.model_id,
             cipher=Cipher(name=cipher, chunk_bytes=16384, span_bytes=4194304),
             payloads=tuple(payload for payload, _ in encrypted),
-            io=io,
+            io=fed[0],
+            input_policy=None if fed[1] is None else dict(fed[1]),
             libraries=native[0],
             operator_domains=native[1],
         )

@@ -6,7 +6,7 @@ signed through the statement, so what runs is what was evaluated, pre-processing
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -40,12 +40,15 @@ LibraryName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._+-
 Label = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Pixels = Annotated[int, msgspec.Meta(ge=1, le=16384)]
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+MAX_THERMOMETER_LEVELS = 64  # more than that of 256 values is no coding any more, and 192 planes are a large input
 
 
-class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How an image becomes the model's input tensor: tensor = (pixel * scale - mean) / std, per channel.
 
-    `size_px` is (width, height). `mean` and `std` are in the channel order that `color` names.
+    `size_px` is (width, height). `mean` and `std` are in the channel order that `color` names. With thermometer_levels
+    L above zero each channel becomes L planes of 0 and 1 instead: plane k of a channel says whether the pixel exceeds
+    k / L of full scale, and scale, mean and std are not used (Buckman et al., ICLR 2018).
     """
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
@@ -56,6 +59,12 @@ class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     resize: Literal["stretch", "letterbox", "shorter-side-crop"]
+    thermometer_levels: Annotated[int, msgspec.Meta(ge=0, le=MAX_THERMOMETER_LEVELS)] = 0
+
+    @property
+    def channels(self) -> int:
+        """How many planes the input tensor has."""
+        return 3 * (self.thermometer_levels or 1)
 
     def __post_init__(self) -> None:
         if self.scale == 0.0 or any(s <= 0.0 for s in self.std):
@@ -141,6 +150,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     io: ModelIo | None = None
     libraries: Annotated[tuple[Library, ...], msgspec.Meta(max_length=MAX_LIBRARIES)] = ()
     operator_domains: Annotated[tuple[Identifier, ...], msgspec.Meta(max_length=MAX_OPERATOR_DOMAINS)] = ()
+    # The schema of its content belongs to the room that uses it (infer), which no bundle needs in order to be opened.
+    input_policy: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if [p.name for p in self.payloads] != [f"{i:03d}.egc" for i in range(len(self.payloads))]:

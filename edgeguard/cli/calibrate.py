@@ -1,14 +1,24 @@
-"""`edgeguard calibrate`: learn from clean data what this rig's checks are held against."""
+"""`edgeguard calibrate`: learn from clean data what this rig's checks, and its model's gate, are held against."""
 
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeguard.cli.options import config_option, format_option, open_device_key, progress_bar, say
+from edgeguard.cli.options import (
+    config_option,
+    format_option,
+    model_options,
+    model_settings,
+    open_device_key,
+    print_facts,
+    progress_bar,
+    say,
+)
 from edgeguard.errors import EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
@@ -19,7 +29,7 @@ DEFAULT_HOURS = 24.0
 
 @click.group("calibrate")
 def command() -> None:
-    """Learn from clean data what this rig's checks are held against."""
+    """Learn from clean data what checks and gate are held against."""
 
 
 @command.command("sensors")
@@ -195,3 +205,77 @@ def _record(result: SensorCalibration, fit_s: float, path: Path) -> dict[str, An
         ],
         "unseen": list(result.unseen),
     }
+
+
+@command.command("inputs")
+@click.argument("frames_path", metavar="FRAMES", type=click.Path(path_type=Path))
+@model_options
+@config_option
+@click.option(
+    "--out", "out_path", type=click.Path(path_type=Path), default=Path("calibration.json"), show_default=True,
+    help="File to write; the section for sensors in a file that is there stays.",
+)  # fmt: skip
+@click.option("--level", type=click.FloatRange(0.0001, 0.5), help="Share of clean frames that may alarm; the lowest "
+              "that the frames support without it.")  # fmt: skip
+@click.option("--every", "every_s", type=click.FloatRange(0.0), default=1.0, show_default=True,
+              help="Of a recording: seconds from one frame to the next; neighbours are one observation.")  # fmt: skip
+@format_option
+def inputs_command(
+    frames_path: Path,
+    bundle: Path | None,
+    trust_path: Path | None,
+    key_path: str | None,
+    state_path: Path | None,
+    model_id: str,
+    board: str,
+    config_path: Path | None,
+    out_path: Path,
+    level: float | None,
+    every_s: float,
+    output: str,
+) -> int:
+    """Learn from clean FRAMES what the model's inputs look like, and write it into calibration.json.
+
+    FRAMES is a folder of pictures or a recording with a camera. Models and chains are those of the configuration. With
+    n independent frames the lowest level is 10 / n: 1 % takes a thousand.
+
+    \b
+    edgeguard calibrate inputs clean-frames/ --bundle model.bundle --trust trust/ --key device.pem --model-id signs
+    edgeguard calibrate inputs drive.mcap --config edgeguard.toml --level 0.02
+    """
+    import msgspec
+
+    from edgeguard.checks.calibration_file import write_section
+    from edgeguard.config import load_config
+    from edgeguard.detect.calibration import MAX_FRAMES
+    from edgeguard.detect.conformal import lowest_level
+    from edgeguard.runtime.calibrate_inputs import calibrate_inputs
+    from edgeguard.runtime.models import open_models
+    from edgeguard.sensors.frames import FrameReader
+
+    config = load_config(config_path)
+    settings = model_settings(config.model, bundle, trust_path, key_path, state_path, model_id, board)
+    frames = FrameReader(frames_path, every_s)
+    with ExitStack() as stack:
+        opened = open_models(
+            stack, msgspec.structs.replace(config, model=settings), open_key=open_device_key, gated=False
+        )
+        bar = stack.enter_context(progress_bar())
+        count = frames.count()
+        task = bar.add_task("calibrate", total=None if count is None else min(count, MAX_FRAMES))
+        found = calibrate_inputs(frames, opened, level=level, on_frame=lambda: bar.advance(task))
+        write_section(out_path, open_device_key(settings.key), inputs=msgspec.to_builtins(found))
+    alarms, judged = found.held_out()
+    facts = {
+        "models": list(found.models),
+        "frames": found.frames,
+        "level": round(found.level, 6),
+        "lowest_level": round(lowest_level(found.frames), 6),
+        "held_out_frames": judged,
+        "held_out_alarms": alarms,
+        "chains_sha256": found.chains,
+        "written": str(out_path),
+    }
+    print_facts(output, facts)
+    say('to use it: [inputs] gate = "restore" and [calibration] file in the configuration')
+    return EXIT_OK

@@ -13,6 +13,7 @@ import click
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from edgeguard.config import ModelConfig
     from edgeguard.keys.provider import EnrollingKey
 
 # Label under which the device key gives the secret of the audit log.
@@ -55,6 +56,23 @@ def model_options(verb: F) -> F:
     )):  # fmt: skip
         verb = option(verb)
     return verb
+
+
+def model_settings(
+    configured: ModelConfig,
+    bundle: Path | None,
+    trust: Path | None,
+    key: str | None,
+    state: Path | None,
+    model_id: str,
+    board: str,
+) -> ModelConfig:
+    """Return the model section with what the command line says put over it."""
+    import msgspec
+
+    said = {"bundle": str(bundle or ""), "trust": str(trust or ""), "key": key or "", "model_id": model_id}
+    given = {name: value for name, value in {**said, "state": str(state or ""), "board": board}.items() if value}
+    return msgspec.structs.replace(configured, **given)
 
 
 def tpm_option(verb: F) -> F:

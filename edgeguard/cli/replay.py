@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from edgeguard.cli.options import (
     config_option,
     format_option,
     model_options,
+    model_settings,
     open_device_key,
     print_result,
     progress_bar,
@@ -25,15 +25,10 @@ from edgeguard.errors import EXIT_FINDING, EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
     from edgeguard.audit.log import AuditLog
-    from edgeguard.bundle.recheck import ModelWatch
     from edgeguard.clock import Clock
-    from edgeguard.config import ModelConfig
-    from edgeguard.infer.adapter import ImageModel
-    from edgeguard.infer.session import InferenceSession
     from edgeguard.report.model import ReportBuilder
     from edgeguard.sensors.recorded import Recording
     from edgeguard.sensors.recorder import Recorder
-    from edgeguard.trust.state import DeviceState
     from edgeguard.types import FrameResult, Source
 
 
@@ -91,13 +86,15 @@ def command(
     edgeguard replay drive/
     edgeguard replay drive.npz --report report.html
     """
+    import msgspec
+
     from edgeguard.clock import ManualClock
     from edgeguard.config import load_config
     from edgeguard.report.model import ReportBuilder
     from edgeguard.runtime.pipeline import Pipeline
 
     config = load_config(config_path)
-    settings = _settings(config.model, bundle, trust_path, key_path, state_path, model_id, board)
+    settings = model_settings(config.model, bundle, trust_path, key_path, state_path, model_id, board)
     audit_dir = audit_dir or (Path(config.audit.directory) if config.audit.directory else None)
     recording, origin = _open_recording(recording_path, kitti, car)
     ticks = list(recording.ticks())[:limit]
@@ -105,7 +102,11 @@ def command(
     summary = Summary(origin)
     report = ReportBuilder(f"Replay of {origin}", {"recording": origin, "frames": str(len(ticks))})
     with ExitStack() as stack:
-        opened = _open_model(stack, settings) if settings.bundle else None
+        opened = None
+        if settings.bundle:
+            from edgeguard.runtime.models import open_models
+
+            opened = open_models(stack, msgspec.structs.replace(config, model=settings), open_key=open_device_key)
         audit = _open_audit(stack, audit_dir, clock, settings.key) if audit_dir else None
         sources: Mapping[str, Source] = recording.sources(clock)
         recorder = None
@@ -122,7 +123,7 @@ def command(
             calibration=recording.calibration,
             model=opened.model if opened else None,
             audit=audit,
-            recheck=opened.watch.recheck if opened else None,
+            recheck=opened.recheck if opened else None,
         )
         stack.enter_context(pipeline)
         bar = stack.enter_context(progress_bar())
@@ -222,70 +223,6 @@ def _open_recording(path: Path | None, kitti: Path | None, car: Path | None) -> 
     from edgeguard.sensors.recording import open_recording
 
     return open_recording(given[0]), origin
-
-
-def _settings(
-    configured: ModelConfig,
-    bundle: Path | None,
-    trust: Path | None,
-    key: str | None,
-    state: Path | None,
-    model_id: str,
-    board: str,
-) -> ModelConfig:
-    """Return the model section with what the command line says put over it."""
-    import msgspec
-
-    said = {"bundle": str(bundle or ""), "trust": str(trust or ""), "key": key or "", "model_id": model_id}
-    given = {name: value for name, value in {**said, "state": str(state or ""), "board": board}.items() if value}
-    return msgspec.structs.replace(configured, **given)
-
-
-@dataclass(frozen=True, slots=True)
-class OpenedModel:
-    """A model, and what asks before each frame whether it may still run."""
-
-    model: ImageModel
-    watch: ModelWatch
-    session: InferenceSession
-    state: DeviceState | None
-
-    def commit(self) -> None:
-        """Say that it works: its counter becomes the floor of this device."""
-        if self.state is not None:
-            self.state.commit(self.session.statement)
-
-
-def _open_model(stack: ExitStack, settings: ModelConfig) -> OpenedModel:
-    from edgeguard.bundle.recheck import ModelWatch
-    from edgeguard.clock import SystemClock
-    from edgeguard.infer.adapter import ImageModel
-    from edgeguard.infer.session import InferenceSession
-    from edgeguard.keys.tpm_counter import TpmCounter
-    from edgeguard.trust.state import DeviceState
-    from edgeguard.trust.store import TrustStore
-
-    needed = {"--trust": settings.trust, "--key": settings.key, "--model-id": settings.model_id}
-    missing = [option for option, value in needed.items() if not value]
-    if missing:
-        raise ConfigError(
-            f"--bundle also needs {', '.join(missing)}: there is no default trust", code="EG-C021",
-            hint="edgeguard inspect BUNDLE shows its model id; edgeguard-provision keygen makes the key",
-        )  # fmt: skip
-    clock = SystemClock()
-    trust = TrustStore.load(Path(settings.trust), clock.wall_ns())
-    key = open_device_key(settings.key)
-    state = None
-    if settings.state:
-        tcti = settings.tpm_counter
-        counter = stack.enter_context(TpmCounter(key, tcti=tcti)) if tcti else None
-        state = DeviceState.open(settings.state, key=key, fleet_id=trust.fleet_id, counter=counter)
-    session = InferenceSession(
-        Path(settings.bundle), trust=trust, key=key, expect_model=settings.model_id, board=settings.board,
-        providers=list(settings.providers), threads=settings.threads, state=state,
-    )  # fmt: skip
-    watch = ModelWatch(settings.trust, trust, session.statement, kid=key.kid, clock=clock, state=state)
-    return OpenedModel(ImageModel.of(stack.enter_context(session)), watch, session, state)
 
 
 def _open_audit(stack: ExitStack, directory: Path, clock: Clock, key: str) -> AuditLog:

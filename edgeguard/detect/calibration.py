@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Annotated, Literal
 
 import msgspec
@@ -28,6 +29,7 @@ MAX_FRAMES = 4096  # their scores are kept: a hundred kilobytes; more frames low
 MAX_MEMBERS = 8
 FOLDS = 5
 SCREEN_SHARE = 0.8  # of clean frames agree better than this: they are not asked about patches, which costs passes
+PATCH_BUDGET = 0.2  # of the level: patches are one attack among several, and the score is a sharp one
 SIGNS_SEED = 20_241_123  # of the random signs; any number does, a fixed one makes calibration repeatable
 
 Pixels = NDArray[np.uint8]
@@ -62,6 +64,17 @@ class InputsSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """How many clean frames it rests on."""
         return len(self.scores["disagreement"])
 
+    def held_out(self) -> tuple[int, int]:
+        """Return how many of the later half of the frames would have alarmed on the earlier half alone, and how many
+        there are. Raises CalibrationError EG-L020: the half is too few."""
+        half = self.frames // 2
+        level = max(self.level, lowest_level(half))
+        early = msgspec.structs.replace(self, scores={name: values[:half] for name, values in self.scores.items()})
+        combined, patch = early.combined(), early.patch()
+        later = range(half, self.frames)
+        rows = ({name: values[k] for name, values in self.scores.items()} for k in later)
+        return sum(judged(combined, patch, row)[0] <= level for row in rows), len(later)
+
     def combined(self) -> Combined:
         """Return the references of chroma and disagreement. Raises CalibrationError EG-L020 for too few frames."""
         return Combined({name: np.asarray(values) for name, values in self.scores.items() if name != "patch"})
@@ -75,6 +88,20 @@ class InputsSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Reference(self.scores["patch"]) if "patch" in self.scores else None
 
 
+def judged(
+    combined: Combined, patch: Reference | None, scores: Mapping[ScoreName, float]
+) -> tuple[float, dict[str, float]]:
+    """Return the p-value of a frame and that of each of its scores: chroma and disagreement together, the patch apart.
+
+    Bonferroni with weights: the level is shared between two ways to alarm.
+    """
+    p_value, parts = combined.judge({str(name): score for name, score in scores.items() if name != "patch"})
+    if patch is not None:
+        parts["patch"] = patch.p_value(scores["patch"])
+        p_value = min(1.0, p_value / (1.0 - PATCH_BUDGET), parts["patch"] / PATCH_BUDGET)
+    return p_value, parts
+
+
 def fit_inputs(
     frames: Iterable[Pixels],
     members: Sequence[tuple[str, Classify]],
@@ -82,15 +109,18 @@ def fit_inputs(
     *,
     chains: str,
     level: float | None = None,
+    on_frame: Callable[[], None] | None = None,
 ) -> InputsSection:
     """Fit on clean, independent frames.
 
     Args:
-        frames: (H, W, 3) uint8 BGR each, as the models will get them; at most 4,096 are used.
+        frames: (H, W, 3) uint8 BGR each, as the models will get them; at most 4,096 are used. Iterated twice, so that
+            no more than one of them has to be in memory.
         members: identifier and classifier of each model, the one whose answers leave first.
         squeeze: stands in for a second model when there is one model only: its answer to the squeezed frame.
         chains: digest of the restoration chains that the gate uses.
         level: share of clean frames that may alarm; None takes the lowest that the frames support.
+        on_frame: called after each frame.
 
     Raises:
         CalibrationError: EG-L020: too few frames; EG-L024: the level is lower than the frames support.
@@ -98,16 +128,16 @@ def fit_inputs(
     """
     rng = np.random.default_rng(SIGNS_SEED)
     first = members[0][1]
-    clean, disturbed, disagreement, kept = [], [], [], []
-    for number, pixels in enumerate(frames):
-        if number == MAX_FRAMES:
-            break
+    clean, disturbed, disagreement, answers = [], [], [], []
+    for pixels in islice(frames, MAX_FRAMES):
         clean.append(chroma_features(pixels))
         disturbed.append(chroma_features(with_random_signs(pixels, TAUGHT_LEVELS, rng)))
         answer = first(pixels)
         second = members[1][1](pixels) if len(members) > 1 else first(squeeze(pixels))
         disagreement.append(jensen_shannon(answer, second))
-        kept.append((pixels, answer, second))
+        answers.append((answer, second))
+        if on_frame is not None:
+            on_frame()
     supported = lowest_level(len(clean))
     wanted = supported if level is None else level
     if wanted < supported:
@@ -126,7 +156,7 @@ def fit_inputs(
     if len(members) > 1:
         columns["patch"] = tuple(
             verify_patch(pixels, first, answer, second, min_disagreement_bit=screen).score
-            for pixels, answer, second in kept
+            for pixels, (answer, second) in zip(frames, answers, strict=False)
         )
     return InputsSection(
         schema="edgeguard/inputs/v1",

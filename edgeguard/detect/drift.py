@@ -10,7 +10,7 @@ Volkhonskiy et al., COPA 2017). The population stability index and its rule of t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated
 
 import msgspec
@@ -25,6 +25,8 @@ MAX_SCALARS = 64
 MIN_REFERENCE = 50
 EXPONENTS = np.array([0.2, 0.4, 0.6, 0.8])  # of the mixed power martingales: no exponent has to be chosen
 MAX_LOG_MARTINGALE = 200.0
+DRIFT_WINDOW = 100  # frames: a shift of half a standard deviation is seen in nine of ten windows
+DRIFT_LEVEL = 0.001  # per window, family-wise: at one frame a second one false alarm in a day of windows
 
 Finite = Annotated[float, Meta(ge=-1e18, le=1e18)]
 
@@ -66,6 +68,74 @@ def sketch(values: NDArray[np.float64]) -> Sketch:
         )
     points = np.quantile(array, np.linspace(0.0, 1.0, min(SKETCH_POINTS, array.size)))
     return Sketch(array.size, tuple(points.tolist()))
+
+
+class DriftReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the release's own frames looked like: a sketch per scalar. In the signed bundle, so it never moves."""
+
+    scalars: Annotated[dict[str, Sketch], Meta(min_length=1, max_length=MAX_SCALARS)]
+
+
+class DriftWatch:
+    """Holds a stream of frames against the reference of a release.
+
+    Args:
+        reference: of the release. scalars: which of them this stream will give; others of the reference are not
+            watched, and one that the reference lacks is an error.
+        rng: breaks ties. window: frames per test of distributions.
+
+    Two ways to alarm: a window of frames (Kolmogorov-Smirnov, Bonferroni over the scalars), and the martingale of each
+    scalar, which does not wait for a window. What drifted stays named until a whole window looks right again.
+
+    Raises:
+        CalibrationError: EG-L023: the reference lacks one of the scalars.
+    """
+
+    def __init__(
+        self,
+        reference: DriftReference,
+        scalars: Collection[str],
+        rng: np.random.Generator,
+        *,
+        window: int = DRIFT_WINDOW,
+        level: float = DRIFT_LEVEL,
+    ) -> None:
+        missing = sorted(set(scalars) - reference.scalars.keys())
+        if missing:
+            raise CalibrationError(
+                f"the drift reference says nothing about {missing[0]}", code="EG-L023", hint="make it anew"
+            )
+        self._reference = {name: reference.scalars[name] for name in sorted(scalars)}
+        self._rng, self._window, self._level = rng, window, level
+        self._seen: dict[str, list[float]] = {name: [] for name in self._reference}
+        self._streams = self._fresh()
+        self.drifted: tuple[str, ...] = ()
+
+    def push(self, values: Mapping[str, float]) -> tuple[str, ...]:
+        """Take one frame's scalars; return the names of those that have drifted, sorted.
+
+        Raises:
+            CalibrationError: EG-L023: other scalars than are watched.
+        """
+        if values.keys() != self._reference.keys():
+            raise CalibrationError("the frame gives other scalars than the reference", code="EG-L023")
+        found = {name for name in values if self._streams[name].push(values[name])}
+        for name, value in values.items():
+            self._seen[name].append(value)
+        if len(next(iter(self._seen.values()))) == self._window:
+            _, p = window_drift(
+                self._reference, {name: np.asarray(seen) for name, seen in self._seen.items()}, level=self._level
+            )
+            apart = {name for name, value in p.items() if value < self._level / len(p)}
+            self._seen = {name: [] for name in self._reference}
+            if not apart and not found:
+                self._streams, self.drifted = self._fresh(), ()
+            found |= apart
+        self.drifted = tuple(sorted(found | set(self.drifted)))
+        return self.drifted
+
+    def _fresh(self) -> dict[str, DriftMartingale]:
+        return {name: DriftMartingale(sketch_, self._rng) for name, sketch_ in self._reference.items()}
 
 
 def kolmogorov_smirnov(reference: Sketch, window: NDArray[np.float64]) -> tuple[float, float]:

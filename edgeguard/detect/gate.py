@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeguard.detect.calibration import Classify, InputsSection, Pixels, ScoreName
+from edgeguard.detect.calibration import Classify, InputsSection, Pixels, ScoreName, judged
 from edgeguard.detect.chroma import chroma_features
 from edgeguard.detect.conformal import StreamAlarm
 from edgeguard.detect.disagreement import jensen_shannon
@@ -27,7 +27,6 @@ from edgeguard.kernels.frame import require_image
 Action = Literal["restore", "refuse"]
 RESTORED_VIEWS = 2  # of the first model, each through a chain drawn anew, the second one mirrored
 PATCH_P_VALUE = 0.05  # the place that was covered stays covered when covering it was as telling as this
-PATCH_BUDGET = 0.2  # of the level: patches are one attack among several, and the score is a sharp one
 CHROMA_P_VALUE = 0.2  # above it the picture itself shows nothing, and the first answer keeps its vote
 
 
@@ -37,7 +36,7 @@ class GatedAnswer:
 
     probabilities: (C,) float64, None when refused. p_value: of the frame as a whole; parts: of each score. chains and
     keys: of the restored views, so that each can be made again. window: the place taken for a patch. answers: of
-    every member that was asked on alarm.
+    every member that was asked on alarm. first: the first model's own, never released on an alarm.
     """
 
     probabilities: NDArray[np.float64] | None
@@ -50,6 +49,7 @@ class GatedAnswer:
     keys: tuple[int, ...] = ()
     window: Window | None = None
     answers: tuple[NDArray[np.float64], ...] = field(default=(), repr=False)
+    first: NDArray[np.float64] | None = field(default=None, repr=False)
 
     @property
     def refused(self) -> bool:
@@ -104,8 +104,8 @@ class InputGate:
         """Share of clean frames that alarm."""
         return self._calibration.level
 
-    def judge(self, pixels: Pixels) -> GatedAnswer:
-        """Return the answer to a frame, (H, W, 3) uint8 BGR.
+    def judge(self, pixels: Pixels, *, suspect: bool = False) -> GatedAnswer:
+        """Return the answer to a frame, (H, W, 3) uint8 BGR. suspect: something else has alarmed already.
 
         Raises:
             ConfigError: EG-C140: not a frame. What the models raise passes through.
@@ -118,19 +118,17 @@ class InputGate:
             "chroma": self._calibration.chroma.score(chroma_features(pixels)),
             "disagreement": jensen_shannon(answer, second),
         }
-        p_value, parts = self._combined.judge({str(name): score for name, score in scores.items()})
         patch = PatchEvidence(0.0)
         if self._patch is not None:
             patch = verify_patch(pixels, first, answer, second, min_disagreement_bit=self._calibration.screen_bit)
             scores["patch"] = patch.score
-            parts["patch"] = self._patch.p_value(patch.score)
-            # Bonferroni with weights: the level is shared between two ways to alarm.
-            p_value = min(1.0, p_value / (1.0 - PATCH_BUDGET), parts["patch"] / PATCH_BUDGET)
-        alarm = p_value <= self._calibration.level
+        p_value, parts = judged(self._combined, self._patch, scores)
+        alarm = suspect or p_value <= self._calibration.level
         if self._stream is not None:
             alarm = self._stream.push(p_value) or alarm
         if not alarm or self._action == "refuse":
-            return GatedAnswer(None if alarm else answer, alarm, False, p_value, parts, scores, window=patch.window)
+            released = None if alarm else answer
+            return GatedAnswer(released, alarm, False, p_value, parts, scores, window=patch.window, first=answer)
         window = patch.window if parts.get("patch", 1.0) <= PATCH_P_VALUE else None
         return self._restored(pixels, answer, second, window, GatedAnswer(None, True, True, p_value, parts, scores))
 
@@ -166,6 +164,7 @@ class InputGate:
             tuple(keys),
             window,
             tuple(answers),
+            answer,
         )
 
 

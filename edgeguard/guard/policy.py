@@ -3,6 +3,7 @@
 - The demand of a tick is the strictest of all its reasons; more evidence never makes it milder.
 - Strictness rises at once. It falls only after `relax_after_clean_ticks` ticks in a row that demand less, and then to
   the strictest of what those ticks demanded.
+- A frame that the gate in front of the model takes for manipulated demands DEGRADE, or HOLD where no answer leaves.
 - HOLD that lasts becomes STOP: who cannot see must not wait forever for somebody else to notice.
 - An integrity failure is STOP until a new `Guard` is made: what was tampered with does not heal by itself.
 - A sample that a recording lacks (`tick.recording_gap`) is a fact about the file and never a reason.
@@ -20,6 +21,7 @@ from edgeguard.types import (
     WHEELS,
     CheckResult,
     FusedState,
+    InputEvidence,
     Level,
     SensorTrust,
     StreamHealth,
@@ -76,13 +78,22 @@ class Guard:
         self._integrity = self._integrity or reason
 
     def decide(
-        self, synced: SyncedSet, results: Sequence[CheckResult], fused: FusedState, model_loaded: bool
+        self,
+        synced: SyncedSet,
+        results: Sequence[CheckResult],
+        fused: FusedState,
+        model_loaded: bool,
+        inputs: InputEvidence | None = None,
     ) -> tuple[Verdict, str]:
-        """Return the verdict that holds at this tick, and why, naming the sensors."""
+        """Return the verdict that holds at this tick, and why, naming the sensors. inputs: of the gate, where asked."""
         for result in results:
             if result.quantity == INTEGRITY and result.level is Level.ANOMALY:
                 self.latch_stop(f"{result.check} failed: {result.reason or 'integrity'}")
         demanded, reason = self._demand(synced, results, fused, model_loaded)
+        if inputs is not None and inputs.alarm:
+            asked, why = _about_inputs(inputs)
+            if _RANK[asked] > _RANK[demanded]:
+                demanded, reason = asked, why
         if demanded is Verdict.HOLD and self._held_ticks >= self._policy.stop_after_hold_ticks:
             demanded, reason = Verdict.STOP, f"held for {self._held_ticks} ticks: {reason}"
         verdict, reason = self._move(demanded, reason)
@@ -152,6 +163,14 @@ class Guard:
         self._verdict, self._clean_ticks, self._relax_to = self._relax_to, 0, Verdict.PASS
         self._last_reason = reason
         return self._verdict, reason
+
+
+def _about_inputs(inputs: InputEvidence) -> tuple[Verdict, str]:
+    """A suspicious frame accuses no sensor: the scene itself may be what was made to deceive."""
+    found = f"the frame looks manipulated (p {inputs.p_value:.2g}, level {inputs.level:.2g})"
+    if inputs.refused:
+        return Verdict.HOLD, f"{found}: no answer released"
+    return Verdict.DEGRADE, f"{found}: answer from restored views"
 
 
 def _covers(needed: Sequence[str], rig: Mapping[str, SensorTrust], usable: Sequence[str], minimum: int) -> bool:

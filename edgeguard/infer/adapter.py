@@ -18,7 +18,7 @@ from edgeguard.errors import InferenceError
 from edgeguard.infer.classifier import class_probabilities
 from edgeguard.infer.grid_detector import decode
 from edgeguard.infer.preprocess import image_tensor, place
-from edgeguard.types import Detection, Image
+from edgeguard.types import ClassScore, Detection, Image, ModelAnswer
 
 if TYPE_CHECKING:
     from edgeguard.infer.session import InferenceSession
@@ -29,6 +29,7 @@ _ELEMENT_TYPES: Final[Mapping[str, type[np.generic]]] = {
     "tensor(double)": np.float64,
     "tensor(uint8)": np.uint8,
 }
+SHOWN_CLASSES: Final = 5  # of an answer: what people compare classifiers by
 MAX_SIDE_PX: Final = 16384  # the bound InputSpec has
 
 
@@ -84,15 +85,35 @@ class ImageModel:
 
     def tensor(self, image: Image) -> NDArray[Any]:
         """Return the model's input for a frame, in the element type that the model takes."""
-        return image_tensor(image.pixels, self.io.input).astype(self._element_type, copy=False)
+        return self._tensor(image.pixels)
+
+    def _tensor(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
+        return image_tensor(pixels, self.io.input).astype(self._element_type, copy=False)
 
     def run(self, image: Image) -> dict[str, NDArray[Any]]:
         """Return the raw output tensors by name."""
-        values = self._session.run(self._outputs, {self.io.input.name: self.tensor(image)})
+        return self._run(image.pixels)
+
+    def _run(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        values = self._session.run(self._outputs, {self.io.input.name: self._tensor(pixels)})
         return dict(zip(self._outputs, values, strict=True))
 
+    def ask(self, image: Image) -> ModelAnswer:
+        """Return what the signed decoder makes of the frame: boxes, classes, or nothing where it is raw.
+
+        Raises:
+            InferenceError: the model failed, or its output is not what the decoder expects.
+        """
+        if self.io.decoder.kind == "classifier/v1":
+            return ModelAnswer(classes=class_scores(self.classify(image), self.io.decoder.labels))
+        return ModelAnswer(detections=self.detect(image) if self.io.decoder.kind != "raw" else None)
+
     def classify(self, image: Image) -> NDArray[np.float64]:
-        """Return the probability of each class, (C,) float64.
+        """Return the probability of each class, (C,) float64. Raises as `classify_pixels`."""
+        return self.classify_pixels(image.pixels)
+
+    def classify_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Return the probability of each class, (C,) float64, of a frame of (H, W, 3) uint8 BGR.
 
         Raises:
             InferenceError: EG-I022 the model is no classifier; EG-I020 its output is not what the decoder expects.
@@ -103,7 +124,7 @@ class ImageModel:
                 code="EG-I022",
                 hint='pack it with [decoder] kind = "classifier/v1"',
             )
-        (output,) = self.run(image).values()
+        (output,) = self._run(pixels).values()
         return class_probabilities(output, self.io.decoder)
 
     def detect(self, image: Image) -> tuple[Detection, ...]:
@@ -125,6 +146,12 @@ class ImageModel:
             for b, score, label in zip(boxes, scores, labels, strict=True)
             if b[2] > b[0] and b[3] > b[1]
         )
+
+
+def class_scores(probabilities: NDArray[np.float64], labels: Sequence[str]) -> tuple[ClassScore, ...]:
+    """Return the `SHOWN_CLASSES` likeliest of (C,) probabilities, best first; a class without a label is its number."""
+    best = np.argsort(-probabilities, kind="stable")[:SHOWN_CLASSES]
+    return tuple(ClassScore(labels[k] if k < len(labels) else str(k), float(probabilities[k])) for k in best.tolist())
 
 
 def derive_input(ports: Sequence[Port]) -> InputSpec:
@@ -161,7 +188,7 @@ def _checked_input(ports: Sequence[Port], spec: InputSpec) -> type[np.generic]:
         names = ", ".join(port.name for port in ports)
         raise _not_an_image_model(f"its inputs are {names}, the description names {spec.name} alone")
     width, height = spec.size_px
-    expected = (1, 3, height, width) if spec.layout == "NCHW" else (1, height, width, 3)
+    expected = (1, spec.channels, height, width) if spec.layout == "NCHW" else (1, height, width, spec.channels)
     shape = tuple(ports[0].shape)
     fits = len(shape) == 4 and all(
         dim == wanted for dim, wanted in zip(shape, expected, strict=True) if isinstance(dim, int) and dim > 0

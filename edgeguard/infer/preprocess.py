@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgeguard.bundle.manifest import InputSpec
 from edgeguard.kernels.frame import compiled_view
-from edgeguard.kernels.image_tensor import fill_pixels, fill_planes
+from edgeguard.kernels.image_tensor import encode_levels, fill_pixels, fill_planes, thermometer_table
 
 LETTERBOX_GREY: Final = 114  # what detectors of the YOLO family are trained with
 CROP_SHARE: Final = 0.875  # 224 of 256 pixels, the ImageNet evaluation rule
@@ -58,7 +58,10 @@ def place(frame_size_px: tuple[int, int], spec: InputSpec) -> Placement:
 
 
 def image_tensor(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.float32]:
-    """Return the input tensor, float32, (1, 3, H, W) or (1, H, W, 3), of an (h, w, 3) uint8 BGR frame."""
+    """Return the input tensor of an (h, w, 3) uint8 BGR frame, float32, (1, C, H, W) or (1, H, W, C) with three
+    channels, or three times as many as there are thermometer levels."""
+    if spec.thermometer_levels:
+        return _thermometer(pixels, spec)
     gain = np.array([spec.scale / s for s in spec.std], dtype=np.float32)
     bias = np.array([-m / s for m, s in zip(spec.mean, spec.std, strict=True)], dtype=np.float32)
     border = np.float32(LETTERBOX_GREY) * gain + bias
@@ -72,6 +75,23 @@ def image_tensor(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.float
         tensor = np.empty((1, height, width, 3), dtype=np.float32)
         fill_pixels(scaled, left, top, gain, bias, border, swap, tensor[0])
     return tensor
+
+
+def _thermometer(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.float32]:
+    """Return planes of 0 and 1, the levels of the first colour first; where there is no frame they code the border."""
+    scaled, (left, top) = _resize(pixels, spec)
+    width, height = spec.size_px
+    canvas = np.full((height, width, 3), LETTERBOX_GREY, dtype=np.uint8)
+    rows, columns = scaled.shape[:2]
+    y0, x0 = max(top, 0), max(left, 0)
+    inside = scaled[y0 - top : height - top, x0 - left : width - left]
+    canvas[y0 : min(top + rows, height), x0 : min(left + columns, width)] = inside
+    if spec.color == "RGB":
+        canvas = np.ascontiguousarray(canvas[..., ::-1])
+    coded = np.empty((height, width, 3, spec.thermometer_levels), dtype=np.float32)
+    encode_levels(canvas, thermometer_table(spec.thermometer_levels), coded)
+    flat = coded.reshape(height, width, spec.channels)
+    return np.ascontiguousarray(flat.transpose(2, 0, 1) if spec.layout == "NCHW" else flat)[None]
 
 
 def _resize(pixels: NDArray[np.uint8], spec: InputSpec) -> tuple[NDArray[np.uint8], tuple[int, int]]:

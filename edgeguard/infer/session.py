@@ -82,8 +82,9 @@ class InferenceSession:
             matrix products slower; see docs/inference.md.
 
     Attributes:
-        model_id, release: what was signed. io: how frames go in and detections come out, or None. summary: what the
-        gate saw. cache: what became of the sealed cache, or None.
+        model_id, release: what was signed. io: how frames go in and detections come out, or None. input_policy: chains
+        and drift reference of the release as `InputPolicy.of` takes them, or None. summary: what the gate saw. cache:
+        what became of the sealed cache, or None.
 
     Raises:
         UnprotectedModelError: EG-U001, EG-U002: a plain model.
@@ -125,6 +126,7 @@ class InferenceSession:
             self.model_id: str = model.statement.model_id
             self.release: str = model.statement.release
             self.io: ModelIo | None = model.manifest.io
+            self.input_policy: dict[str, Any] | None = model.manifest.input_policy
             self.summary: GraphSummary = check_model(
                 model.graph,
                 {name: len(w) for name, w in model.weights.items()},

@@ -91,6 +91,14 @@ class ChainChoice:
         """SHA-256 of the chains as canonical JSON, hex: what the evidence names."""
         return hashlib.sha256(msgspec.json.encode(self.chains, order="deterministic")).hexdigest()
 
+    def squeeze(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the frame after the first chain without any draw: a fixed second look, (H, W, 3) uint8.
+
+        Raises:
+            ConfigError: EG-C140: not a frame.
+        """
+        return self.chains[0].apply(pixels, Draw(0))
+
     def apply(self, pixels: NDArray[np.uint8], key: int) -> Restored:
         """Restore a frame with a drawn chain. pixels: (H, W, 3) uint8; key: from `draw.fresh_key`.
 

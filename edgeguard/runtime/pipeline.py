@@ -19,17 +19,18 @@ from edgeguard.errors import AuditError, ModelError, SensorError
 from edgeguard.fusion.fusion import Fusion
 from edgeguard.guard.policy import Guard
 from edgeguard.restore.chain import RestoreChain, build_restorers
-from edgeguard.runtime.calibration import load_fits, monitors_of, require_definitions
+from edgeguard.runtime.calibration import Statistic, load_fits, monitors_of, require_definitions, statistics_of
 from edgeguard.runtime.record import frame_record
 from edgeguard.runtime.stages import build_checks, build_evidence
 from edgeguard.sync.synchronizer import Synchronizer
 from edgeguard.types import (
     CAMERA,
+    CameraModel,
     Check,
     CheckResult,
-    Detection,
     FrameResult,
     Image,
+    ModelAnswer,
     Restorer,
     RigCalibration,
     Sample,
@@ -42,7 +43,6 @@ from edgeguard.types import (
 
 if TYPE_CHECKING:
     from edgeguard.audit.log import AuditLog
-    from edgeguard.infer.adapter import ImageModel
 
 NS_PER_MS = 1_000_000
 
@@ -60,7 +60,8 @@ class Pipeline:
         clock: injected time.
         calibration: geometry of camera and lidar, where the rig has both.
         fits: what clean data of this rig look like; what `config.calibration` names where not given.
-        model: the verified model to run on camera frames, or None to guard sensors only.
+        model: the verified model to ask about camera frames, an `ImageModel` or a gate in front of several; None guards
+            sensors only.
         audit: log that gets one record a tick, or None.
         recheck: called before each frame that the model would see; when it raises `ModelError` (the model has been
             revoked, has expired) the verdict latches at STOP and the model runs no more. See `ModelWatch`.
@@ -78,7 +79,7 @@ class Pipeline:
         *,
         calibration: RigCalibration | None = None,
         fits: SensorFits | None = None,
-        model: ImageModel | None = None,
+        model: CameraModel | None = None,
         audit: AuditLog | None = None,
         recheck: Callable[[], None] | None = None,
         extra_checks: Sequence[Check] = (),
@@ -115,6 +116,11 @@ class Pipeline:
         return monitors_of(self._checks)
 
     @property
+    def statistics(self) -> tuple[Statistic, ...]:
+        """What the alarm rate of the whole system is shared among, in order."""
+        return statistics_of(self._checks)
+
+    @property
     def parameters(self) -> dict[str, tuple[float, float]]:
         """What checks have learned of this rig's physics so far: name to mean and standard deviation."""
         return {name: value for check in self._checks for name, value in getattr(check, "parameters", {}).items()}
@@ -146,12 +152,14 @@ class Pipeline:
         samples, restorations = self._restore.apply(synced.samples, tick.frame)
         watch.lap("restore")
         self._recheck_model()
-        asked = self._infer(samples, fused.trust[CAMERA].state if CAMERA in fused.trust else None)
+        answer = self._infer(samples, fused.trust[CAMERA].state if CAMERA in fused.trust else None)
+        asked = None if answer is None or _refused(answer) else answer.detections
         watch.lap("infer")
         fused = self._fusion.confirm(synced, fused, asked)
         results = (*results, *fused.results)
         watch.lap("confirm")
-        verdict, reason = self._guard.decide(synced, results, fused, model_loaded=self.model is not None)
+        inputs = answer.inputs if answer is not None else None
+        verdict, reason = self._guard.decide(synced, results, fused, model_loaded=self.model is not None, inputs=inputs)
         free = verdict in (Verdict.PASS, Verdict.DEGRADE)
         watch.lap("guard")
         frame = FrameResult(
@@ -164,6 +172,8 @@ class Pipeline:
             verdict_reason=reason,
             stage_ns=watch.lap_ns,
             model_id=self.model.model_id if self.model is not None else "",
+            classes=answer.classes if answer is not None and free else (),
+            inputs=inputs,
         )
         self._record(frame)
         watch.lap("audit")
@@ -227,10 +237,8 @@ class Pipeline:
             self._guard.latch_stop(f"model: {error}")
             self._model_refused = True
 
-    def _infer(
-        self, samples: Mapping[str, Sample | None], camera_state: TrustState | None
-    ) -> tuple[Detection, ...] | None:
-        """Run the model on the restored frame; a camera that is not believed is not shown to it. None: not asked."""
+    def _infer(self, samples: Mapping[str, Sample | None], camera_state: TrustState | None) -> ModelAnswer | None:
+        """Ask the model about the restored frame; a camera that is not believed is not shown to it. None: not asked."""
         image = samples.get(CAMERA)
         if (
             self.model is None
@@ -239,4 +247,8 @@ class Pipeline:
             or camera_state is TrustState.REJECTED
         ):
             return None
-        return self.model.detect(image)
+        return self.model.ask(image)
+
+
+def _refused(answer: ModelAnswer) -> bool:
+    return answer.inputs is not None and answer.inputs.refused

@@ -9,14 +9,14 @@ import hashlib
 import math
 from typing import Any
 
-from edgeguard.types import CheckResult, FrameResult, FusedObject, Image, PointCloud
+from edgeguard.types import CheckResult, FrameResult, FusedObject, Image, InputEvidence, PointCloud
 
 MAX_OBJECTS = 32  # per printed frame: what a person or a script can still use
 
 
 def public_record(frame: FrameResult) -> dict[str, Any]:
-    """Return the object printed per frame: frame, stamp_ns, verdict, trust, anomalies, and the objects that the model
-    named, where there are any."""
+    """Return the object printed per frame: frame, stamp_ns, verdict, trust, anomalies; the objects or classes that the
+    model named and what the gate found, where there are any."""
     objects = [object_record(o) for o in frame.fused.objects if o.label][:MAX_OBJECTS]
     return {
         "frame": frame.synced.tick.frame,
@@ -25,7 +25,31 @@ def public_record(frame: FrameResult) -> dict[str, Any]:
         "trust": {name: trust.state.value for name, trust in frame.fused.trust.items()},
         "anomalies": [anomaly_record(result) for result in frame.anomalies],
         **({"objects": objects} if objects else {}),
+        **({"classes": [[c.label, round(c.probability, 4)] for c in frame.classes]} if frame.classes else {}),
+        **({"inputs": inputs_record(frame.inputs)} if frame.inputs is not None else {}),
     }
+
+
+def inputs_record(inputs: InputEvidence) -> dict[str, Any]:
+    """Return what the gate found as plain JSON values. With `keys`, `chains` and their digest each restored view can be
+    made again from the frame; they are there on an alarm only."""
+    found: dict[str, Any] = {
+        "alarm": inputs.alarm,
+        "restored": inputs.restored,
+        "refused": inputs.refused,
+        "p_value": round(inputs.p_value, 6),
+        "level": round(inputs.level, 6),
+        "parts": {name: round(value, 6) for name, value in sorted(inputs.parts.items())},
+        "passes": inputs.passes,
+    }
+    if inputs.restored:
+        found |= {"chains": list(inputs.chains), "keys": [str(k) for k in inputs.keys]}
+        found["chains_sha256"] = inputs.chains_sha256
+    if inputs.window is not None:
+        found["window_px"] = list(inputs.window)
+    if inputs.drifted:
+        found["drifted"] = list(inputs.drifted)
+    return found
 
 
 def object_record(found: FusedObject) -> dict[str, Any]:
@@ -52,7 +76,8 @@ def anomaly_record(result: CheckResult) -> dict[str, Any]:
 def frame_record(frame: FrameResult) -> dict[str, Any]:
     """Return the audit body of one tick: the public record, the reason, the model, and digests of what was seen."""
     public = public_record(frame)
-    public.pop("objects", None)  # the log says what was decided, not what was in the street
+    for seen in ("objects", "classes"):
+        public.pop(seen, None)  # the log says what was decided, not what was in the street
     return {
         **public,
         "reason": frame.verdict_reason,

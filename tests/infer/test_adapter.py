@@ -81,6 +81,28 @@ def test_the_tensor_follows_the_formula() -> None:
     assert bgr.dtype == rgb.dtype == np.float32
 
 
+@pytest.mark.parametrize(("layout", "resize"), [("NCHW", "stretch"), ("NHWC", "letterbox")])
+def test_a_thermometer_input_says_per_level_whether_the_pixel_exceeds_it(layout: str, resize: str) -> None:
+    """Plane k of a colour is 1 above k / L of full scale, the first always; what is no frame is coded grey."""
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+
+    tensor = image_tensor(
+        pixels, spec(layout=layout, resize=resize, size_px=(32, 24), color="RGB", thermometer_levels=8)
+    )
+
+    planes = tensor[0] if layout == "NCHW" else tensor[0].transpose(2, 0, 1)
+    assert planes.shape == (24, 24, 32)
+    columns = slice(4, 28) if resize == "letterbox" else slice(0, 32)
+    seen = pixels if resize == "letterbox" else cv2.resize(pixels, (32, 24), interpolation=cv2.INTER_LINEAR)
+    for colour in range(3):
+        for level in range(8):
+            expected = (seen[:, :, 2 - colour] / 255.0 > level / 8) | (level == 0)
+            assert np.array_equal(planes[colour * 8 + level][:, columns], expected.astype(np.float32))
+    if resize == "letterbox":
+        grey = (np.arange(8) / 8 < LETTERBOX_GREY / 255.0).astype(np.float32)
+        assert np.array_equal(planes[:, 5, 0], np.tile(grey, 3))
+
+
 def test_letterbox_keeps_the_aspect_ratio_and_fills_with_grey() -> None:
     """A square frame in a wide input has bars left and right."""
     tensor = image_tensor(np.full((100, 100, 3), 200, np.uint8), spec(resize="letterbox"))[0, 0]

@@ -323,6 +323,21 @@ def test_the_differentiable_input_is_the_devices_own(resize: Any, size: tuple[in
 
 
 @NEEDS_TORCH
+def test_thermometer_codes_are_exact_and_let_the_gradient_through() -> None:
+    """An attack sees the device's own planes, and every pixel between black and white has a way to change them."""
+    from edgeguard.infer.preprocess import image_tensor
+    from edgeguard.sim.attacks.torch_input import TorchInput
+
+    pixels = np.random.default_rng(3).integers(1, 255, (SIDE, SIDE, 3)).astype(np.uint8)
+    plain = InputSpec("image", "NCHW", (SIDE, SIDE), "RGB", 1.0, (0.0,) * 3, (1.0,) * 3, "stretch", 16)
+    x = torch.from_numpy(pixels.transpose(2, 0, 1)[None].astype(np.float32)).requires_grad_()
+    got = TorchInput(torch, plain, (SIDE, SIDE))(x)
+    assert np.array_equal(got.detach().numpy(), image_tensor(pixels, plain))
+    got.sum().backward()
+    assert (x.grad > 0).all()
+
+
+@NEEDS_TORCH
 def test_gradients_hide_what_the_detector_finds(frame: Image) -> None:
     """Eight levels of 255 hide every object in a frame of the street; six make more appear."""
     victim = open_victim("obstacle_detector")

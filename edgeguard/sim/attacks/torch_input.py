@@ -41,7 +41,7 @@ class TorchInput:
         self._bias = torch.tensor(bias, dtype=torch.float32)[:, None, None]
 
     def __call__(self, pixels: Any) -> Any:
-        """Return the tensor, (N, 3, h, w) or (N, h, w, 3)."""
+        """Return the tensor, (N, C, h, w) or (N, h, w, C)."""
         x = pixels
         if not self._same:
             scaled = self._rows @ x @ self._columns
@@ -50,8 +50,18 @@ class TorchInput:
             x = self._torch.nn.functional.pad(x, self._pads, value=float(LETTERBOX_GREY))
         if self._spec.color == "RGB":
             x = x.flip(1)
-        x = x * self._gain + self._bias
+        levels = self._spec.thermometer_levels
+        x = self._thermometer(x, levels) if levels else x * self._gain + self._bias
         return x if self._spec.layout == "NCHW" else x.permute(0, 2, 3, 1)
+
+    def _thermometer(self, x: Any, levels: int) -> Any:
+        """Code exactly, and let the gradient through as if each level were a ramp (Athalye et al., ICML 2018)."""
+        share = (x / 255.0)[:, :, None]
+        edges = self._torch.arange(levels, dtype=x.dtype)[None, None, :, None, None] / levels
+        ramp = ((share - edges) * levels).clamp(0.0, 1.0)
+        hard = (share > edges).to(x.dtype)
+        hard[:, :, 0] = 1.0
+        return (ramp + (hard - ramp).detach()).flatten(1, 2)
 
 
 def _resize_matrix(before: int, after: int, method: int) -> NDArray[np.float32]:

@@ -14,20 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.errors import ScenarioError
-from edgeguard.sim.actors import BARRIER, CAR, CYCLIST, PEDESTRIAN, Look, add_actor, draw_look
+from edgeguard.sim.pace import MEAN_SPEED_M_S, Pace
 from edgeguard.sim.primitives import Z0, Z1, PrimitiveList, Primitives, X, Y, joined
 from edgeguard.sim.road import Road, make_road
 from edgeguard.sim.street import add_street, add_structures
-from edgeguard.sim.weather import BRIDGE_M, CLEAR_DAY, TUNNEL_M, Conditions, Ground, queue_time
+from edgeguard.sim.traffic import EGO_OFFSET_M, Traffic, draw_actors
+from edgeguard.sim.weather import BRIDGE_M, CLEAR_DAY, TUNNEL_M, Conditions, Ground
 
-EGO_OFFSET_M = -1.75  # right-hand traffic: the middle of the right lane
 MAX_DURATION_S = 600.0  # ten minutes is 8 km of street, about 12 000 primitives: still a few megabytes
 MAX_REACH_M = 200.0  # beyond every sensor of the rig
 _BEHIND_M = 130.0
 _AHEAD_M = 160.0
-_MEAN_SPEED_M_S = 9.5
-_WALK_M_S = 1.6
-_SPEED_WAVES = ((2.9, 19.0), (1.4, 8.7))  # m/s and seconds: 5.2 to 13.8 m/s, at most 2 m/s^2
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +65,6 @@ class WorldObject:
     size_m: tuple[float, float, float]
 
 
-@dataclass(frozen=True, slots=True)
-class _Actor:
-    """A road user on rails: arc length s0 + v*t (or the ego's own drive, `lead_s` seconds ahead of it).
-
-    One who crosses stands at the kerb until `crosses_at_s` and then walks straight over.
-    """
-
-    look: Look
-    s0_m: float
-    offset_m: float
-    speed_m_s: float
-    turned: bool
-    phase_rad: float
-    lead_s: float = 0.0
-    crosses_at_s: float | None = None
-
-
 class World:
     """One street and one drive.
 
@@ -107,23 +87,24 @@ class World:
         self.seed, self.conditions = seed, conditions
         self.duration_s = duration_s
         rng = np.random.default_rng([seed, 0x77])
-        self._phases = (float(rng.uniform(0, 2 * pi)), float(rng.uniform(0, 2 * pi)))
+        self._pace = Pace((float(rng.uniform(0, 2 * pi)), float(rng.uniform(0, 2 * pi))), conditions.queue)
         self.sun_azimuth_rad = float(rng.uniform(-pi, pi))
         self.sun_elevation_rad = float(rng.uniform(0.65, 1.0))
         self.exposure = float(rng.uniform(0.92, 1.12))
-        end_m = self._progress(duration_s + 6.0) + _AHEAD_M
+        end_m = self._pace.progress(duration_s + 6.0) + _AHEAD_M
         self.road: Road = make_road(rng, -_BEHIND_M, float(np.ceil(end_m)))
         scenery = PrimitiveList()
-        self.ground = Ground(conditions, seed, _MEAN_SPEED_M_S)
+        self.ground = Ground(conditions, seed, MEAN_SPEED_M_S)
         if conditions.low_sun:  # ahead, ten degrees aside, seven above the horizon
-            self.sun_azimuth_rad = self.road.heading(self._progress(duration_s / 2)) + 0.17
+            self.sun_azimuth_rad = self.road.heading(self._pace.progress(duration_s / 2)) + 0.17
             self.sun_elevation_rad = 0.12
         add_street(scenery, self.road, rng, keep_clear=TUNNEL_M if conditions.tunnel else None)
         add_structures(scenery, self.road, conditions)
-        self._still, self._moving = self._draw_actors(rng)
-        for number, actor in enumerate(self._still):
-            add_actor(scenery, actor.look, self._pose(actor, 0.0), actor.phase_rad, number)
-        self._static = self._lifted(scenery.arrays())
+        extra = np.random.default_rng([seed, 0x3A5])
+        still, moving = draw_actors(rng, extra, self.road, self._pace, conditions, duration_s)
+        self._still = Traffic(still, self.road, self._pace, 0)
+        self._moving = Traffic(moving, self.road, self._pace, len(still))
+        self._static = self._lifted(joined(scenery.arrays(), self._still.primitives(0.0)))
 
     # ---- the drive -------------------------------------------------------------------------------------------
 
@@ -138,10 +119,10 @@ class World:
 
     def arc_of_ego(self, time_s: float) -> float:
         """Return how far along the centreline the ego vehicle is, metres."""
-        return self._progress(time_s)
+        return self._pace.progress(time_s)
 
     def _drive(self, time_s: float) -> EgoTruth:
-        s, u, du = self._progress(time_s), self._rate(time_s), self._rate_change(time_s)
+        s, u, du = self._pace.progress(time_s), self._pace.rate(time_s), self._pace.rate_change(time_s)
         x, y, yaw = self.road.place(s, EGO_OFFSET_M)
         kappa, dkappa = self.road.curvature(s), self.road.curvature_rate(s)
         shrink = 1.0 - kappa * EGO_OFFSET_M
@@ -165,39 +146,13 @@ class World:
 
     def _body(self, time_s: float) -> tuple[float, float, float]:
         """Return height, roll and pitch of the vehicle's body: the slope it stands on, and its springs."""
-        s = self._progress(time_s)
+        s = self._pace.progress(time_s)
         x, y, yaw = self.road.place(s, EGO_OFFSET_M)
         heave, pitch, roll = self.ground.shake(s)
         east, north = self.ground.slope(x, y)
         ahead, left = east * cos(yaw) + north * sin(yaw), north * cos(yaw) - east * sin(yaw)
         rise = float(self.ground.height(np.float64(x), np.float64(y)))  # type: ignore[arg-type]
         return rise + heave, atan(left) + roll, pitch - atan(ahead)
-
-    def _progress(self, t: float, ahead_s: float = 0.0) -> float:
-        """Return the arc length at `t` of who drives as the ego does, `ahead_s` seconds before it."""
-        t = self._pace(t)[0] + ahead_s
-        total = _MEAN_SPEED_M_S * t
-        for (amplitude, period), phase in zip(_SPEED_WAVES, self._phases, strict=True):
-            w = 2 * pi / period
-            total -= amplitude / w * (cos(w * t + phase) - cos(phase))
-        return total
-
-    def _rate(self, t: float, ahead_s: float = 0.0) -> float:
-        t, pace, _ = self._pace(t)
-        return pace * self._free_rate(t + ahead_s)
-
-    def _rate_change(self, t: float) -> float:
-        t, pace, change = self._pace(t)
-        waves = zip(_SPEED_WAVES, self._phases, strict=True)
-        free = sum(a * 2 * pi / period * cos(2 * pi / period * t + phase) for (a, period), phase in waves)
-        return pace * pace * free + change * self._free_rate(t)
-
-    def _free_rate(self, t: float) -> float:
-        waves = zip(_SPEED_WAVES, self._phases, strict=True)
-        return _MEAN_SPEED_M_S + sum(a * sin(2 * pi / period * t + phase) for (a, period), phase in waves)
-
-    def _pace(self, t: float) -> tuple[float, float, float]:
-        return queue_time(t) if self.conditions.queue else (t, 1.0, 0.0)
 
     def _require(self, time_s: float) -> None:
         if not 0.0 <= time_s <= self.duration_s:
@@ -212,14 +167,14 @@ class World:
     def objects(self, time_s: float) -> tuple[WorldObject, ...]:
         """Return every labelled road user on the street; `number` is what id buffers and boxes refer to."""
         self._require(time_s)
-        found = []
-        for number, actor in enumerate((*self._still, *self._moving)):
-            if not self._on_road(actor, time_s):
-                continue
-            x, y, yaw = self._pose(actor, time_s)
-            found.append(
-                WorldObject(number, actor.look.label, x, y, yaw, self._speed(actor, time_s), actor.look.size_m)
-            )
+        found: list[WorldObject] = []
+        first = 0
+        for group in (self._still, self._moving):
+            at = group.places(time_s)
+            for k in np.flatnonzero(at.on_road).tolist():
+                look, x, y, yaw = group.actors[k].look, float(at.x_m[k]), float(at.y_m[k]), float(at.yaw_rad[k])
+                found.append(WorldObject(first + k, look.label, x, y, yaw, float(at.speed_m_s[k]), look.size_m))
+            first += len(group.actors)
         return tuple(found)
 
     def primitives(self, time_s: float, reach_m: float = MAX_REACH_M) -> Primitives:
@@ -228,19 +183,9 @@ class World:
         Moving road users further from the ego vehicle than `reach_m` are left out.
         """
         self._require(time_s)
-        ego_s = self._progress(time_s)
-        moving = PrimitiveList()
-        speeds: list[tuple[float, float]] = []
-        for index, actor in enumerate(self._moving):
-            if not self._on_road(actor, time_s) or abs(self._arc(actor, time_s) - ego_s) > reach_m:
-                continue
-            stride = actor.phase_rad + 2.2 * abs(actor.speed_m_s) * time_s
-            pose = self._pose(actor, time_s)
-            add_actor(moving, actor.look, pose, stride, len(self._still) + index)
-            speed = self._speed(actor, time_s)
-            speeds += [(speed * cos(pose[2]), speed * sin(pose[2]))] * (len(moving.rows) - len(speeds))
-        found = self._lifted(moving.arrays())
-        return joined(self._static, Primitives(found.values, found.codes, np.array(speeds).reshape(-1, 2)))
+        ego_m = self._pace.progress(time_s)
+        moving = self._moving.primitives(time_s, (ego_m - reach_m, ego_m + reach_m))
+        return joined(self._static, self._lifted(moving))
 
     def _lifted(self, found: Primitives) -> Primitives:
         """Stand primitives on the ground; scenery's feet go a little into it, so that no gap shows on a slope."""
@@ -263,7 +208,7 @@ class World:
 
     def sky_share(self, time_s: float) -> float:
         """Return which share of the sky a GNSS antenna sees: none in a tunnel, half under a bridge."""
-        s = self._progress(time_s)
+        s = self._pace.progress(time_s)
         if self.conditions.tunnel and TUNNEL_M[0] + 2.0 < s < TUNNEL_M[1] - 2.0:
             return 0.0
         if self.conditions.bridge and BRIDGE_M[0] < s < BRIDGE_M[1]:
@@ -272,88 +217,4 @@ class World:
 
     def label_of(self, number: int) -> str:
         """Return the label of the road user with this object number."""
-        still = len(self._still)
-        return (self._still[number] if number < still else self._moving[number - still]).look.label
-
-    def _arc(self, actor: _Actor, time_s: float) -> float:
-        if actor.lead_s:
-            return self._progress(time_s, actor.lead_s)
-        return actor.s0_m + actor.speed_m_s * time_s
-
-    def _on_road(self, actor: _Actor, time_s: float) -> bool:
-        return self.road.start_m < self._arc(actor, time_s) < self.road.end_m - 1.0
-
-    def _pose(self, actor: _Actor, time_s: float) -> tuple[float, float, float]:
-        if actor.crosses_at_s is not None:
-            walked = min(max(time_s - actor.crosses_at_s, 0.0) * _WALK_M_S, 2 * abs(actor.offset_m))
-            side = 1.0 if actor.offset_m > 0 else -1.0
-            x, y, yaw = self.road.place(actor.s0_m, actor.offset_m - side * walked)
-            return x, y, yaw - side * pi / 2
-        x, y, yaw = self.road.place(self._arc(actor, time_s), actor.offset_m)
-        return x, y, yaw + (pi if actor.turned else 0.0)
-
-    def _speed(self, actor: _Actor, time_s: float) -> float:
-        if actor.crosses_at_s is not None:
-            under_way = 0.0 < (time_s - actor.crosses_at_s) * _WALK_M_S < 2 * abs(actor.offset_m)
-            return _WALK_M_S if under_way else 0.0
-        return self._rate(time_s, actor.lead_s) if actor.lead_s else abs(actor.speed_m_s)
-
-    def _draw_actors(self, rng: np.random.Generator) -> tuple[tuple[_Actor, ...], tuple[_Actor, ...]]:
-        end = self.road.end_m
-        still = [*self._parked(rng, 1.0, end), *self._parked(rng, -1.0, end)]
-        moving = [_Actor(draw_look(rng, CAR), 0.0, EGO_OFFSET_M, 0.0, False, 0.0, lead_s=float(rng.uniform(1.9, 2.8)))]
-        s = 40.0
-        while s < 2.1 * end:  # oncoming: they meet the ego at about twice its own speed
-            speed = 9.0  # one speed for all, so that none drives through another
-            moving.append(_Actor(draw_look(rng, CAR), s, 1.75, -speed, True, 0.0))
-            s += float(rng.uniform(28.0, 90.0))
-        for side in (1.0, -1.0):
-            s = 15.0
-            while s < end + 60.0:
-                speed = -side * 4.3
-                moving.append(
-                    _Actor(draw_look(rng, CYCLIST), s, side * 3.55, speed, side > 0, float(rng.uniform(0, 6)))
-                )
-                s += float(rng.uniform(45.0, 110.0))
-            s = -20.0
-            while s < end:
-                back = rng.random() < 0.5
-                speed = float(rng.uniform(0.9, 1.6)) * (-1 if back else 1)
-                offset = side * (7.4 if back else 8.3) + float(rng.uniform(-0.25, 0.25))
-                moving.append(_Actor(draw_look(rng, PEDESTRIAN), s, offset, speed, back, float(rng.uniform(0, 6))))
-                s += float(rng.uniform(7.0, 24.0))
-        if self.conditions.tunnel:
-            still = [a for a in still if not TUNNEL_M[0] - 4.0 < a.s0_m < TUNNEL_M[1] + 4.0]
-        extra = np.random.default_rng([self.seed, 0x3A5])  # apart, so that the rest of the street stays as it is
-        if self.conditions.trucks:
-            still = [self._lorry(extra, a) if a.look.label == CAR and extra.random() < 0.45 else a for a in still]
-        if self.conditions.crossings:
-            for number in range(int(self.duration_s / 4.0)):
-                at_s = 3.0 + 4.0 * number
-                # They go when the vehicle is 35 m away, and are over before it comes.
-                side = 6.4 if extra.random() < 0.5 else -6.4
-                where = self._progress(min(at_s + 9.0, self.duration_s + 6.0))
-                look = draw_look(extra, PEDESTRIAN)
-                moving.append(_Actor(look, where, side, 0.0, False, float(extra.uniform(0, 6)), crosses_at_s=at_s))
-        return tuple(still), tuple(moving)
-
-    def _lorry(self, rng: np.random.Generator, parked: _Actor) -> _Actor:
-        size = (float(rng.uniform(5.6, 6.1)), float(rng.uniform(2.1, 2.3)), float(rng.uniform(2.6, 3.4)))
-        return replace(parked, look=replace(parked.look, size_m=size))
-
-    def _parked(self, rng: np.random.Generator, side: float, end_m: float) -> list[_Actor]:
-        found, s = [], -60.0
-        while s < end_m - 5.0:
-            draw = rng.random()
-            if draw < 0.62:
-                found.append(_Actor(draw_look(rng, CAR), s, side * 4.85, 0.0, side > 0, 0.0))
-                s += float(rng.uniform(6.2, 8.5))
-            elif draw < 0.74:
-                found.append(_Actor(draw_look(rng, BARRIER), s, side * 4.8, 0.0, side > 0, 0.0))
-                s += float(rng.uniform(3.0, 7.0))
-            elif draw < 0.86:
-                found.append(_Actor(draw_look(rng, PEDESTRIAN), s, side * 5.2, 0.0, side > 0, float(rng.uniform(0, 6))))
-                s += float(rng.uniform(4.0, 8.0))
-            else:
-                s += float(rng.uniform(8.0, 22.0))
-        return found
+        return (*self._still.actors, *self._moving.actors)[number].look.label

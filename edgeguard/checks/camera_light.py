@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -24,9 +25,9 @@ from numpy.typing import NDArray
 
 from edgeguard.checks.camera_evidence import CameraEvidence, CameraFrame
 from edgeguard.checks.lidar_evidence import LidarEvidence, LidarFrame
-from edgeguard.checks.road_plane import RoadPlane, fit_road, road_homography
+from edgeguard.checks.road_plane import ASIDE_M, RoadPlane, fit_road, road_homography
 from edgeguard.clock import NS_PER_S
-from edgeguard.kernels.sweeps import choose_ahead
+from edgeguard.kernels.road import Bands, follow_blocks, mark_beside, mark_blocks, points_ahead
 from edgeguard.types import CheckResult, Level, RigCalibration, SyncedSet
 
 BLOCK_PX = 4  # of the thinned frame
@@ -35,8 +36,8 @@ LOOK_BACK = 2  # frames: twice the motion of one, and still the same road
 # some three per cent is more than the pixel that is forgiven.
 MIN_MOVED_PX, MAX_MOVED_PX = 2.0, 30.0
 NEAR_M, FAR_M = 3.0, 30.0
-UPRIGHT_M, BELOW_M, GROUND_M = 0.25, -0.4, 0.2
 CLEAR_M, CELL_M = 1.5, 0.5
+BANDS = Bands(below_m=-0.4, upright_m=0.25, ground_m=0.2, cell_m=CELL_M)
 MAP_CELLS = int((FAR_M + 4.0) / CELL_M)
 REACH_M = 2 * FAR_M  # what stands farther is above the road in sight
 # What counts as different, whichever is most: absolute, in sensor noise, in what the road leaves, in the height of the
@@ -51,6 +52,19 @@ PASS_BLOCKS = 2.0  # the road must have moved on by the width of the neighbourho
 CLEAN_S, CLEAN_FRAMES = 3.0, 8  # light is not seen in every frame: a frame without is not yet a clean road
 MAX_APART_NS = 60_000_000
 HOLD_S = 1.0
+_SQUARE = np.ones((3, 3), np.uint8)
+_REACH = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(CLEAR_M / CELL_M) + 1,) * 2)
+_AFTER = np.ones((7, 7), np.uint8)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Lens:
+    """The camera at one thinning: K (3, 3); P (3, 4), lidar frame to blocks; rays (R, C, 3) of the blocks' middles,
+    lidar frame."""
+
+    K: NDArray[np.float64]
+    P: NDArray[np.float64]
+    rays: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,7 +115,7 @@ class RoadLightCheck:
         self._lens: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
         T = calibration.T_cam_lidar
         self._eye = -T[:3, :3].T @ T[:3, 3]
-        self._rays: NDArray[np.float64] | None = None
+        self._at: dict[int, _Lens] = {}  # by thinning
         # Half of the picture's width per distance, for a camera that looks ahead, with room for one that squints.
         self._wide = 0.3 + calibration.image_size_px[0] / (2.0 * float(calibration.camera_matrix[0, 0]))
         self._alarm_s = -np.inf
@@ -125,16 +139,16 @@ class RoadLightCheck:
 
     def _judge(self, time_s: float, frame: CameraFrame) -> CheckResult:
         now, before = self._views[-1], self._views[0]
-        moved = np.linalg.inv(before.pose) @ now.pose
-        K = self._thin_matrix(frame.step)
+        moved = _between(before.pose, now.pose)
+        K = self._at_step(frame.step).K
         H, plane = road_homography(K, self._calibration.T_cam_lidar, now.plane, before.plane, moved)
-        top = self._top(plane, K, now.grey.shape)
+        top = _top(plane, K, now.grey.shape[0])
         if top >= now.grey.shape[0] - 4 * BLOCK_PX:
             return self._held(time_s, Level.NOT_OBSERVABLE, 0.0, "no road in the picture")
         seen = _Road(now.grey, before.grey, H, plane, K, top)
         ground = now.ground
         usable = seen.road & ~now.upright[seen.rows] & ~seen.carried(before.upright)
-        usable &= cv2.dilate(ground.astype(np.uint8), np.ones((3, 3), np.uint8))[seen.rows] > 0
+        usable &= cv2.dilate(ground.view(np.uint8), _SQUARE)[seen.rows] > 0
         count = int(np.count_nonzero(usable))
         if count < MIN_ROAD_BLOCKS:
             return self._held(time_s, Level.NOT_OBSERVABLE, 0.0, "too little free road in sight, or it hardly moves")
@@ -165,7 +179,8 @@ class RoadLightCheck:
         """Take the pair in; the reason why not, "" when done."""
         dt_s = (frame.image.stamp_ns - self._stamp_ns) / NS_PER_S
         self._stamp_ns = frame.image.stamp_ns
-        plane = fit_road(sweep)
+        ahead = points_ahead(sweep, REACH_M, self._wide, ASIDE_M, FAR_M)
+        plane = fit_road(ahead)
         motion = sweep.motion
         apart = abs(frame.image.stamp_ns - sweep.stamp_ns) > MAX_APART_NS
         if plane is None or motion is None or apart or not 0.5 < dt_s / motion.dt_s < 2.0:
@@ -181,80 +196,48 @@ class RoadLightCheck:
         if self._views and self._views[-1].grey.shape != grey.shape:
             self._views.clear()
         pose = self._views[-1].pose @ pose if self._views else np.eye(3)
-        self._views.append(_View(grey, plane, pose, *self._masks(sweep, plane, frame.step)))
+        self._views.append(_View(grey, plane, pose, *self._masks(ahead, plane, frame.step)))
         return ""
 
-    def _thin_matrix(self, step: int) -> NDArray[np.float64]:
-        K = self._calibration.camera_matrix.astype(np.float64, copy=True)
-        K[:2] /= step
-        return K
+    def _at_step(self, step: int) -> _Lens:
+        """The camera as every `step`-th pixel sees it."""
+        lens = self._at.get(step)
+        if lens is None:
+            K = self._calibration.camera_matrix.astype(np.float64, copy=True)
+            K[:2] /= step
+            P = K @ self._calibration.T_cam_lidar[:3]
+            P[:2] /= BLOCK_PX
+            rows, columns = self._shape(step)
+            v, u = np.mgrid[0:rows, 0:columns] * BLOCK_PX + 0.5 * (BLOCK_PX - 1)
+            rays = np.stack([u, v, np.ones_like(u)], axis=-1) @ np.linalg.inv(K).T
+            lens = _Lens(K, P, np.ascontiguousarray(rays @ self._calibration.T_cam_lidar[:3, :3]))
+            self._at = {step: lens}
+        return lens
 
     def _rectified(self, frame: CameraFrame) -> NDArray[np.uint8]:
         distortion = self._calibration.distortion
         if not distortion:
             return frame.grey
         if self._lens is None or self._lens[0].shape != frame.grey.shape:
-            K, size = self._thin_matrix(frame.step), (frame.grey.shape[1], frame.grey.shape[0])
+            K, size = self._at_step(frame.step).K, (frame.grey.shape[1], frame.grey.shape[0])
             maps = cv2.initUndistortRectifyMap(K, np.array(distortion), np.eye(3), K, size, cv2.CV_32FC1)
             self._lens = (np.asarray(maps[0], np.float32), np.asarray(maps[1], np.float32))
         return np.asarray(cv2.remap(frame.grey, *self._lens, cv2.INTER_LINEAR), np.uint8)
 
-    def _masks(self, sweep: LidarFrame, plane: RoadPlane, step: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Blocks near anything upright, and blocks with a return from the ground; both (R, C)."""
-        ahead = choose_ahead(sweep, (1.0, REACH_M), 0.0, self._wide, reach_m=REACH_M)
-        xyz, height = sweep.xyz.take(ahead, axis=0), sweep.height_m[ahead]
-        stands = ~((height > BELOW_M) & (height < UPRIGHT_M))  # what is not known counts as upright
-        P = (self._thin_matrix(step) @ self._calibration.T_cam_lidar[:3] / BLOCK_PX).astype(np.float32)
-        P[2] *= BLOCK_PX
-        p = xyz @ P[:, :3].T + P[:, 3]
-        rows, columns = self._shape(step)
-        u, v = p[:, 0] / p[:, 2], p[:, 1] / p[:, 2]
-        inside = (p[:, 2] > 1.0) & (u >= 0) & (u < columns) & (v >= 0) & (v < rows)
-        flat = v.astype(np.intp) * columns + u.astype(np.intp)
-        upright, ground = np.zeros((2, rows, columns), np.uint8)
-        upright.ravel()[flat[inside & stands]] = 1
-        ground.ravel()[flat[inside & (np.abs(height) < GROUND_M)]] = 1
-        near = cv2.dilate(upright, np.ones((3, 3), np.uint8)) > 0
-        return near | self._beside(xyz[stands][::2], plane, step), ground > 0
-
-    def _beside(self, upright: NDArray[np.float32], plane: RoadPlane, step: int) -> NDArray[np.bool_]:
-        """Blocks that look at road within `CLEAR_M` of something upright: cells of a map, looked up."""
-        cells = np.zeros((MAP_CELLS, 2 * MAP_CELLS), np.uint8)
-        at = (upright[:, :2] / CELL_M).astype(np.intp) + np.array((0, MAP_CELLS))
-        at = at[(at[:, 0] < MAP_CELLS) & (at[:, 1] >= 0) & (at[:, 1] < 2 * MAP_CELLS)]
-        cells[at[:, 0], at[:, 1]] = 1
-        reach = 2 * round(CLEAR_M / CELL_M) + 1
-        cells = cv2.dilate(cells, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
-        directions = self._directions(step)
-        slope = directions @ plane.normal
-        eye = self._eye
-        way = -(plane.height_m + float(plane.normal @ eye)) / np.minimum(slope, -1e-6)
-        x = ((directions[..., 0] * way + eye[0]) / CELL_M).astype(np.intp)
-        y = ((directions[..., 1] * way + eye[1]) / CELL_M).astype(np.intp) + MAP_CELLS
-        on_map = (slope < -1e-6) & (x >= 0) & (x < MAP_CELLS) & (y >= 0) & (y < 2 * MAP_CELLS)
-        return np.asarray(on_map & (cells[x.clip(0, MAP_CELLS - 1), y.clip(0, 2 * MAP_CELLS - 1)] > 0), np.bool_)
-
-    def _directions(self, step: int) -> NDArray[np.float64]:
-        """(R, C, 3) float64 directions of the blocks' middles, lidar frame."""
-        if self._rays is None or self._rays.shape[:2] != self._shape(step):
-            rows, columns = self._shape(step)
-            v, u = np.mgrid[0:rows, 0:columns] * BLOCK_PX + 0.5 * (BLOCK_PX - 1)
-            rays = np.stack([u, v, np.ones_like(u)], axis=-1) @ np.linalg.inv(self._thin_matrix(step)).T
-            self._rays = rays @ self._calibration.T_cam_lidar[:3, :3]
-        return self._rays
+    def _masks(
+        self, ahead: NDArray[np.float32], plane: RoadPlane, step: int
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Blocks near anything upright, here or within `CLEAR_M` of the road they look at; and those with a return from
+        the ground; both (R, C)."""
+        lens = self._at_step(step)
+        upright, ground, cells = mark_blocks(ahead, lens.P, self._shape(step), self._wide, BANDS, MAP_CELLS)
+        near = cv2.dilate(upright, _SQUARE)
+        mark_beside(lens.rays, self._eye, plane.normal, plane.height_m, CELL_M, cv2.dilate(cells, _REACH), near)
+        return np.asarray(near, np.uint8).view(np.bool_), ground.view(np.bool_)
 
     def _shape(self, step: int) -> tuple[int, int]:
         width, height = (-(-side // step) // BLOCK_PX for side in self._calibration.image_size_px)
         return height, width
-
-    @staticmethod
-    def _top(plane: NDArray[np.float64], K: NDArray[np.float64], shape: tuple[int, ...]) -> int:
-        """First row of whole blocks whose middle looks at the road nearer than `FAR_M`."""
-        rays = np.linalg.solve(K, np.stack([np.full(shape[0], K[0, 2]), np.arange(shape[0]), np.ones(shape[0])]))
-        slope = plane[:3] @ rays
-        depth = np.where(slope < -1e-6, -plane[3] / np.minimum(slope, -1e-6), np.inf)
-        near = np.flatnonzero(depth < FAR_M)
-        return shape[0] if not near.size else int(-(-near[0] // BLOCK_PX) * BLOCK_PX)
 
     # ---- what stands out, from frame to frame -------------------------------------------------------------------
 
@@ -265,12 +248,13 @@ class RoadLightCheck:
         stand, rows = self._stand, seen.rows
         frames, went, fresh, clean_s = stand.frames[rows], stand.went[rows], stand.fresh[rows], stand.clean_s[rows]
         bright = np.zeros(marked.shape, np.bool_)
-        count, labels, stats, _ = cv2.connectedComponentsWithStats(marked.astype(np.uint8), connectivity=8)
-        for label in range(1, count):
-            region = labels == label
-            if stats[label, cv2.CC_STAT_AREA] >= MIN_BLOCKS and seen.bright(region, usable):
-                bright |= region
-        near = cv2.dilate(bright.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        if marked.any():
+            _, labels, stats, _ = cv2.connectedComponentsWithStats(marked.view(np.uint8), connectivity=8)
+            for label in (np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= MIN_BLOCKS) + 1).tolist():
+                region = labels == label
+                if seen.bright(region, usable):
+                    bright |= region
+        near = cv2.dilate(bright.view(np.uint8), _SQUARE) > 0
         begins = near & (frames == 0)
         fresh[begins] = time_s - clean_s[begins] <= CLEAN_S
         frames += np.where(near, 1, -1).astype(np.int16)
@@ -279,10 +263,26 @@ class RoadLightCheck:
         went[frames == 0] = 0.0
         clean = stand.clean[rows]
         clean[usable & ~marked] += 1
-        clean[cv2.dilate(marked.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0] = 0
+        clean[cv2.dilate(marked.view(np.uint8), _AFTER) > 0] = 0
         clean_s[clean >= CLEAN_FRAMES] = time_s
         share = np.where(fresh & bright, (frames + 0.5) / CONFIRM, 0.0)
         return float(np.where(went > PASS_BLOCKS, share, np.minimum(share, 0.9)).max(initial=0.0))
+
+
+def _between(before: NDArray[np.float64], now: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Planar pose (3, 3) of `now` in the frame of `before`; both in one frame."""
+    turn = before[:2, :2].T
+    moved = np.eye(3)
+    moved[:2, :2] = turn @ now[:2, :2]
+    moved[:2, 2] = turn @ (now[:2, 2] - before[:2, 2])
+    return moved
+
+
+def _top(plane: NDArray[np.float64], K: NDArray[np.float64], height: int) -> int:
+    """First row of whole blocks whose middle looks at the road nearer than `FAR_M`."""
+    slope = plane[1] * (np.arange(height) - K[1, 2]) / K[1, 1] + plane[2]
+    near = np.flatnonzero((slope < -1e-6) & (-plane[3] > FAR_M * slope))
+    return height if not near.size else int(-(-near[0] // BLOCK_PX) * BLOCK_PX)
 
 
 class _Road:
@@ -304,41 +304,33 @@ class _Road:
         top: int,
     ) -> None:
         height, width = now.shape
-        self._H = H
-        self.first_row = top // BLOCK_PX
-        self.rows = slice(self.first_row, height // BLOCK_PX)
+        self.rows = slice(top // BLOCK_PX, height // BLOCK_PX)
         self._now = now[top : height // BLOCK_PX * BLOCK_PX, : width // BLOCK_PX * BLOCK_PX]
-        rows, columns = self._now.shape[0] // BLOCK_PX, self._now.shape[1] // BLOCK_PX
         # Homographies are smooth: their blocks' middles say enough about where and how far.
-        v = (np.arange(rows) + 0.5) * BLOCK_PX + top - 0.5
-        u = (np.arange(columns) + 0.5) * BLOCK_PX - 0.5
-        uu, vv = np.meshgrid(u, v)
-        q = np.stack([uu, vv, np.ones_like(uu)], axis=-1) @ H.T
-        there = q[..., :2] / np.where(np.abs(q[..., 2:]) > 1e-9, q[..., 2:], 1e-9)
-        self.shift = np.hypot(there[..., 0] - uu, there[..., 1] - vv).astype(np.float32)
-        self._there = there
-        slope = (np.stack([(uu - K[0, 2]) / K[0, 0], (vv - K[1, 2]) / K[1, 1], np.ones_like(uu)], axis=-1)) @ plane[:3]
-        depth = np.where(slope < -1e-6, -plane[3] / np.minimum(slope, -1e-6), np.inf)
-        margin = 2 * BLOCK_PX
-        inside = (there > margin).all(axis=-1) & (there[..., 0] < width - margin) & (there[..., 1] < height - margin)
-        self.road = inside & (depth > NEAR_M) & (depth < FAR_M) & (self.shift > MIN_MOVED_PX)
-        self.road &= self.shift < MAX_MOVED_PX
+        self.shift, self.road, self._was_block = follow_blocks(
+            H, plane, K, (self.rows.start, self.rows.stop), (width, height), BLOCK_PX, (NEAR_M, FAR_M),
+            (MIN_MOVED_PX, MAX_MOVED_PX),
+        )  # fmt: skip
         lift = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, float(top)], [0.0, 0.0, 1.0]])
         size = (self._now.shape[1], self._now.shape[0])
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         self._was = np.asarray(cv2.warpPerspective(before, H @ lift, size, flags=flags), np.uint8)
-        one = np.ones((3, 3), np.uint8)
-        highest, lowest = cv2.dilate(self._was, one), cv2.erode(self._was, one)
+        highest, lowest = cv2.dilate(self._was, _SQUARE), cv2.erode(self._was, _SQUARE)
         over, under = cv2.subtract(self._now, highest), cv2.subtract(lowest, self._now)
-        steps = cv2.subtract(cv2.dilate(self._now, one), cv2.erode(self._now, one))
+        steps = cv2.subtract(cv2.dilate(self._now, _SQUARE), cv2.erode(self._now, _SQUARE))
         steps = np.maximum(steps, cv2.subtract(highest, lowest))
         self.edges = _block_means(steps.astype(np.float32))
         self.differ = np.sqrt(_block_means(np.square(cv2.add(over, under), dtype=np.float32)))
 
     def carried(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """A mask of the earlier frame's blocks, looked up where the road of each block was then."""
-        at = np.clip(self._there / BLOCK_PX, 0, np.array(mask.shape[::-1]) - 1).astype(np.intp)
-        return np.asarray(mask[at[..., 1], at[..., 0]], np.bool_)
+        return mask.reshape(-1).take(self._was_block)
+
+    @cached_property
+    def _means(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Brightness of each block now, and the brighter of now and then."""
+        now = _block_means(self._now.astype(np.float32))
+        return now, np.maximum(now, _block_means(self._was.astype(np.float32)))
 
     def bright(self, region: NDArray[np.bool_], usable: NDArray[np.bool_]) -> bool:
         """Whether what differs in a region is brighter, then or now, than the lighter part of the road beside it."""
@@ -348,9 +340,9 @@ class _Road:
         beside = (usable & ~region)[rows, columns]
         if np.count_nonzero(beside) < BESIDE_BLOCKS:
             return False
-        means = _block_means(self._now.astype(np.float32))
+        means, brighter = self._means
         level = float(np.percentile(means[rows, columns][beside], 80))
-        brightest = np.maximum(means, _block_means(self._was.astype(np.float32)))[region]
+        brightest = brighter[region]
         return bool(np.mean(brightest - level) > BRIGHT_SHARE * np.mean(self.differ[region]))
 
 

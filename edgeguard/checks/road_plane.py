@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeguard.checks.lidar_evidence import LidarFrame
-from edgeguard.kernels.sweeps import choose_ahead
+from edgeguard.kernels.road import fit_level_plane
 
 NEAR_M, FAR_M, ASIDE_M = 3.0, 30.0, 6.0  # where a road is a plane to within its crown, and the vehicle's own
 GROUND_M = 0.2
@@ -30,32 +29,24 @@ class RoadPlane:
 
     def levelled(self) -> NDArray[np.float64]:
         """R_level_lidar, (3, 3): z along the normal, x ahead."""
-        x = np.array([1.0, 0.0, 0.0]) - self.normal[0] * self.normal
-        x /= np.linalg.norm(x)
-        return np.stack([x, np.cross(self.normal, x), self.normal])
+        a, b, c = self.normal.tolist()
+        level = float(np.sqrt(b * b + c * c))  # of the x axis less what of it is along the normal
+        return np.array([[level, -a * b / level, -a * c / level], [0.0, c / level, -b / level], [a, b, c]])
 
 
-def fit_road(frame: LidarFrame) -> RoadPlane | None:
-    """Least squares through the ground returns ahead, outliers cut three times; None where there is no plane."""
-    found = choose_ahead(frame, (NEAR_M, FAR_M), ASIDE_M, level_m=GROUND_M)
-    points = frame.xyz[found[:: max(1, len(found) // MAX_POINTS)]].astype(np.float64)
-    slope_x = slope_y = offset = 0.0
-    sigma = np.inf
-    for _ in range(3):
-        if len(points) < MIN_POINTS:
-            return None
-        design = np.column_stack((points[:, :2], np.ones(len(points))))
-        try:
-            slope_x, slope_y, offset = np.linalg.solve(design.T @ design, design.T @ points[:, 2]).tolist()
-        except np.linalg.LinAlgError:
-            return None
-        left = points[:, 2] - design @ (slope_x, slope_y, offset)
-        sigma = max(SIGMA_FLOOR_M, 1.48 * float(np.median(np.abs(left))))
-        points = points[np.abs(left) < 2.5 * sigma]
+def fit_road(ahead: NDArray[np.float32]) -> RoadPlane | None:
+    """Least squares through the ground returns ahead, outliers cut three times; None where there is no plane.
+
+    ahead: (4, M) of `kernels.road.points_ahead`, with `ASIDE_M` and `FAR_M`.
+    """
+    fitted = fit_level_plane(ahead, (NEAR_M, FAR_M), ASIDE_M, GROUND_M, (MIN_POINTS, MAX_POINTS), SIGMA_FLOOR_M)
+    if fitted is None:
+        return None
+    slope_x, slope_y, offset, sigma = fitted
     length = float(np.sqrt(1.0 + slope_x**2 + slope_y**2))
     if sigma > MAX_SIGMA_M or max(abs(slope_x), abs(slope_y)) > MAX_TILT or not -offset / length > 0.1:
         return None
-    return RoadPlane(np.array([-slope_x, -slope_y, 1.0]) / length, float(-offset) / length)
+    return RoadPlane(np.array([-slope_x, -slope_y, 1.0]) / length, -offset / length)
 
 
 def road_homography(

@@ -8,7 +8,7 @@ import pytest
 from edgeguard.kernels import _reference as twin
 from edgeguard.kernels.ground import height_above_ground
 from edgeguard.kernels.ranges import range_image, to_spherical
-from edgeguard.kernels.sweeps import choose_ahead, choose_points, prepare_sweep
+from edgeguard.kernels.sweeps import choose_points, prepare_sweep
 from edgeguard.sim.lidar import sweep
 from edgeguard.sim.world import World
 
@@ -64,19 +64,3 @@ def test_points_are_chosen_between_the_limits() -> None:
     chosen = choose_points(height, range_m, (0.4, 3.5, 2.0, 60.0))
 
     assert chosen.tolist() == [1, 6]
-
-
-def test_points_ahead_are_chosen_as_numpy_does() -> None:
-    """A corridor on the ground, and a wedge of any height with its unknown ones."""
-    sweep = prepare_sweep(_hostile(np.random.default_rng(6)), 1.73)
-    x, y, height = sweep.xyz[:, 0], sweep.xyz[:, 1], sweep.height_m
-
-    corridor = choose_ahead(sweep, (3.0, 60.0), 20.0, level_m=1.5).tolist()
-    wedge = choose_ahead(sweep, (1.0, 70.0), 0.0, 1.1, reach_m=60.0).tolist()
-
-    inside = (x > 3.0) & (x < 60.0) & (np.abs(y) < 20.0)
-    assert corridor == np.flatnonzero(inside & (np.abs(height) < 1.5)).tolist()
-    wide = (x > 1.0) & (x < 70.0) & (np.abs(y) < 1.1 * x) & (sweep.range_m < 60.0)
-    assert wedge == np.flatnonzero(wide).tolist()
-    assert len(corridor) > 5
-    assert len(wedge) > 50

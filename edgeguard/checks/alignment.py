@@ -26,6 +26,7 @@ SHIFT_PAIRS = 5
 MIN_PAIRS = 3
 MIN_TURN_EDGES = 800  # over the pairs: below, one parked car decides
 MIN_CONTRAST = 0.012  # of the field, between the peak and 1.2 deg beside it; half of what a bare street gives
+MAX_TOP_STEPS = 2  # angles that fit as well as the best, in steps of ANGLES_DEG: a peak reaches one to either side
 # Calibration of extrinsics by hand and by common tools is good to 0.1 deg; roll is what the edges fix worst.
 TURN_SIGMA_DEG = (0.075, 0.07, 0.10)
 REFERENCE_PAIRS = 40
@@ -237,7 +238,7 @@ class ExtrinsicCheck:
 
 
 def _peak_angles(pairs: Sequence[Alignment]) -> list[float | None]:
-    """Where each axis' score peaks, degrees; None where it has no clear peak."""
+    """Where each axis' score peaks, degrees; None where it has no clear peak, or one as wide as the view of it."""
     count = sum(p.count for p in pairs)
     if count < MIN_TURN_EDGES:
         return [None, None, None]
@@ -248,6 +249,10 @@ def _peak_angles(pairs: Sequence[Alignment]) -> list[float | None]:
 def _peak_angle(curve: NDArray[np.float64]) -> float | None:
     top = int(np.argmax(curve))
     if curve[top] - min(curve[0], curve[-1]) < MIN_CONTRAST:
+        return None
+    # Along a wall or a kerb one side of the peak may not fall at all: then where the top lies is chance.
+    as_good = np.flatnonzero(curve[top] - curve < MIN_CONTRAST)
+    if as_good[-1] - as_good[0] > MAX_TOP_STEPS:
         return None
     at = min(max(top, 1), curve.size - 2)
     step = ANGLES_DEG[1] - ANGLES_DEG[0]
@@ -274,7 +279,10 @@ def _peak_frames(pairs: Sequence[Alignment]) -> tuple[float | None, float]:
     top, low = int(np.argmax(mean)), int(np.argmin(mean))
     if mean[top] - mean[low] < MIN_MOTION_Z * max(float(np.hypot(noise[top], noise[low])), 1e-6):
         return None, 0.0
-    return _fit_tent(mean, noise), float(mean[top])
+    # Half a frame about the frame that fits best: beyond, another one would fit better. An asymmetric score, as where
+    # light changes from frame to frame, is no delay.
+    best = top - LOOK_BACK
+    return min(max(_fit_tent(mean, noise), best - 0.5), best + 0.5), float(mean[top])
 
 
 def _fit_tent(mean: NDArray[np.float64], noise: NDArray[np.float64]) -> float:

@@ -12,12 +12,11 @@ Why an attacker cannot use this filter to delete a pedestrian:
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.errors import ConfigError
+from edgeguard.restore.cloud_cut import Cap, cut_within, without
 from edgeguard.types import LIDAR, PointCloud, Restoration, Sample
 
 CELL_DEG = 2.0  # the beam spacing of a 16-beam lidar; every denser one has neighbours well inside
@@ -68,14 +67,8 @@ class IsolatedReturns:
         found = find_isolated(sample.xyz)
         if found.size < self._min_share * total:
             return sample, untouched
-        limit = int(self._max_removed_share * total)
-        # Backscatter is dim; where the cap bites, what reflects well stays. Stable, so equal sweeps give equal results.
-        removed = found[np.argsort(sample.intensity[found], kind="stable")[:limit]]
-        if removed.size == 0:
-            return sample, untouched
-        kept = np.ones(total, dtype=np.bool_)
-        kept[removed] = False
-        return _select(sample, kept), Restoration(self.name, self.sensor, removed.size / total)
+        removed = cut_within(sample, found, Cap(self._max_removed_share)).removed
+        return without(sample, removed), Restoration(self.name, self.sensor, removed.size / total)
 
 
 def find_isolated(xyz: NDArray[np.float32]) -> NDArray[np.intp]:
@@ -111,13 +104,3 @@ def _cells(xyz: NDArray[np.float32]) -> NDArray[np.int32]:
     shell = (np.log(clipped) / np.float32(CELL_LOG_RANGE)).astype(np.int32) + 1
     flat: NDArray[np.int32] = (column * _SHAPE[1] + row) * _SHAPE[2] + shell
     return flat
-
-
-def _select(cloud: PointCloud, kept: NDArray[np.bool_]) -> PointCloud:
-    return replace(
-        cloud,
-        xyz=cloud.xyz[kept],
-        intensity=cloud.intensity[kept],
-        ring=None if cloud.ring is None else cloud.ring[kept],
-        time_offset_ns=None if cloud.time_offset_ns is None else cloud.time_offset_ns[kept],
-    )

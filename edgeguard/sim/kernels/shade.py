@@ -14,7 +14,6 @@ from edgeguard.sim.kernels.light import (
     AIR_G,
     AIR_R,
     AMBIENT,
-    EMIT,
     FOG,
     HAZE,
     HEADLIGHT,
@@ -27,13 +26,44 @@ from edgeguard.sim.kernels.light import (
     SUN_DISC,
     WET,
 )
-from edgeguard.sim.kernels.textures import LINE_F4, LINE_U1, F, asphalt, grass, leaves, paving, sky, wall
+from edgeguard.sim.kernels.light import EMIT as EMITTED
+from edgeguard.sim.kernels.textures import (
+    ARC,
+    BLUE,
+    CLEAR,
+    DX,
+    DY,
+    DZ,
+    EMIT,
+    FOOT,
+    GREEN,
+    LANES,
+    LINE_F4,
+    LINES,
+    LIT,
+    OFFSET,
+    REACH,
+    RED,
+    RUN,
+    STRETCH,
+    SUNLIT,
+    TOWARDS,
+    UP,
+    WX,
+    WY,
+    F,
+    asphalt,
+    grass,
+    leaves,
+    paving,
+    sky,
+    wall,
+)  # fmt: skip
 from edgeguard.sim.kernels.things import thing
 from edgeguard.sim.primitives import BUILDING, FOLIAGE
 from edgeguard.sim.road import STEP_M
 
-ANCHOR = 32  # pixels between the places where road coordinates are found; straight in between
-LANES = 16  # runs are lengthened to whole vectors, or their ends would be worked on pixel by pixel
+ANCHOR = np.uint64(32)  # pixels between the places where road coordinates are found; straight in between
 ASPHALT_M, PAVING_M = 6.0, 9.6  # half the width of the carriageway, and out to where grass begins
 _REPEAT_M = 128.0  # every texture of the ground repeats at least this often
 
@@ -111,32 +141,43 @@ def _locate(
     out[2], out[3] = along_road(table, start_m, out[0], out[1], guess)
 
 
-@njit(f"void({LINE_F4}, {LINE_F4})", cache=True, nogil=True, error_model="numpy")
-def _copy(source: np.ndarray, out: np.ndarray) -> None:
-    """Copy a line; an assignment of slices is done place by place."""
-    for k in range(len(source)):
-        out[k] = source[k]
+@njit(
+    f"void({LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, uint8[::1], float32, {LINE_F4})",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def _load(
+    x: np.ndarray, y: np.ndarray, z: np.ndarray, t: np.ndarray, shadow: np.ndarray, haze: float, lines: np.ndarray
+) -> None:
+    """Put a stretch's rays, distances and shadows into `lines`, and the contrast that the air leaves.
+
+    `haze` is the loss per metre.
+    """
+    for k in range(np.uint64(len(t))):
+        dx, dy, dz, reach = x[k], y[k], z[k], t[k]
+        lines[DX + k], lines[DY + k], lines[DZ + k], lines[REACH + k] = dx, dy, dz, reach
+        lines[SUNLIT + k] = F(1.0) if shadow[k] == 0 else F(0.0)
+        lines[CLEAR + k] = decay(reach * np.sqrt(dx * dx + dy * dy + dz * dz) * haze)
 
 
-@njit(f"void({LINE_U1}, {LINE_U1})", cache=True, nogil=True, error_model="numpy")
-def _copy_marks(source: np.ndarray, out: np.ndarray) -> None:
-    """As `_copy`."""
-    for k in range(len(source)):
-        out[k] = source[k]
+@njit("uint64(uint64, uint64)", cache=True, nogil=True, error_model="numpy")
+def _whole(begin: int, end: int) -> int:
+    """Return the end of a run lengthened to whole vectors: what is written beyond it the next run overwrites."""
+    return begin + ((end - begin + np.uint64(LANES - 1)) // np.uint64(LANES)) * np.uint64(LANES)
 
 
-@njit(f"void(int64, int64, {LINE_F4}, float64, float64)", cache=True, nogil=True, error_model="numpy")
-def _lerp(begin: int, end: int, line: np.ndarray, first: float, step: float) -> None:
-    """Fill a line from `begin` on with first, first + step and so on."""
+@njit(f"void({RUN}, uint64, float64, float64)", cache=True, nogil=True, error_model="numpy")
+def _lerp(begin: int, end: int, lines: np.ndarray, quantity: int, first: float, step: float) -> None:
+    """Fill one quantity of a run with first, first + step and so on."""
     base, slope = F(first - begin * step), F(step)
-    for k in range(np.uint64(begin), np.uint64(end)):
-        line[k] = base + F(np.int32(k)) * slope
+    for k in range(begin, end):
+        lines[quantity + k] = base + F(np.int32(k)) * slope
 
 
 @njit(
-    f"float64(int64, int64, int64, {TABLE}, float64, float64[::1], float64, float64, float64, float64, float64,"
-    f" {LINE_F4}, {LINE_F4}, {LINE_F4}, float64, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, float64[::1],"
-    " float64[::1])",
+    f"float64(uint64, uint64, {LINE_F4}, {TABLE}, float64, float64[::1], float64, float64, float64, float64, float64,"
+    " float64, float64[::1], float64[::1])",
     cache=True,
     nogil=True,
     error_model="numpy",
@@ -144,7 +185,7 @@ def _lerp(begin: int, end: int, line: np.ndarray, first: float, step: float) -> 
 def _survey(
     begin: int,
     count: int,
-    end: int,
+    lines: np.ndarray,
     table: np.ndarray,
     start_m: float,
     pose: np.ndarray,
@@ -153,42 +194,36 @@ def _survey(
     scale: float,
     sx: float,
     sy: float,
-    dx: np.ndarray,
-    dy: np.ndarray,
-    reach: np.ndarray,
     guess: float,
-    wx: np.ndarray,
-    wy: np.ndarray,
-    arc: np.ndarray,
-    offset: np.ndarray,
-    foot: np.ndarray,
     here: np.ndarray,
     there: np.ndarray,
 ) -> float:
     """Fill world coordinates (less whole repeats), road coordinates and pixel lengths of a run on the ground.
 
-    They are found every ANCHOR pixels of begin..count and are straight in between, and after up to `end`. Returns the
-    arc length of the run's last pixel. here, there: (4,) scratch.
+    They are found every ANCHOR pixels of begin..count and are straight in between and after. Returns the arc length of
+    the run's last pixel. here, there: (4,) scratch.
     """
-    x, y = sx + reach[begin] * dx[begin], sy + reach[begin] * dy[begin]
+    x, y = sx + lines[REACH + begin] * lines[DX + begin], sy + lines[REACH + begin] * lines[DY + begin]
     _locate(table, start_m, pose, cosine, sine, x, y, guess, here)
     shift_x, shift_y = _REPEAT_M * np.floor(here[0] / _REPEAT_M), _REPEAT_M * np.floor(here[1] / _REPEAT_M)
     flat, width, one = F(0.35 / pose[2]), F(scale), F(1.0)
-    for k in range(np.uint64(begin), np.uint64(end)):  # a pixel is long on ground seen at a flat angle
-        foot[k] = reach[k] * width * max(reach[k] * flat, one)
+    end, last = _whole(begin, count), count - np.uint64(1)
+    for k in range(begin, end):  # a pixel is long on ground seen at a flat angle
+        reach = lines[REACH + k]
+        lines[FOOT + k] = reach * width * max(reach * flat, one)
     while True:
-        stop = min(begin + ANCHOR, count - 1)
-        until = end if stop == count - 1 else stop
-        x, y = sx + reach[stop] * dx[stop], sy + reach[stop] * dy[stop]
+        stop = min(begin + ANCHOR, last)
+        until = end if stop == last else stop
+        x, y = sx + lines[REACH + stop] * lines[DX + stop], sy + lines[REACH + stop] * lines[DY + stop]
         _locate(table, start_m, pose, cosine, sine, x, y, here[2], there)
-        step = 1.0 / max(stop - begin, 1)
-        _lerp(begin, until, wx, here[0] - shift_x, (there[0] - here[0]) * step)
-        _lerp(begin, until, wy, here[1] - shift_y, (there[1] - here[1]) * step)
-        _lerp(begin, until, arc, here[2], (there[2] - here[2]) * step)
-        _lerp(begin, until, offset, here[3], (there[3] - here[3]) * step)
+        step = 1.0 / np.float64(max(stop - begin, np.uint64(1)))
+        _lerp(begin, until, lines, WX, here[0] - shift_x, (there[0] - here[0]) * step)
+        _lerp(begin, until, lines, WY, here[1] - shift_y, (there[1] - here[1]) * step)
+        _lerp(begin, until, lines, ARC, here[2], (there[2] - here[2]) * step)
+        _lerp(begin, until, lines, OFFSET, here[3], (there[3] - here[3]) * step)
         begin = stop
         here[0], here[1], here[2], here[3] = there[0], there[1], there[2], there[3]
-        if begin >= count - 1:
+        if begin >= last:
             return float(there[2])
 
 
@@ -199,110 +234,65 @@ def _zone(offset: float) -> int:
     return 0 if side < ASPHALT_M else (1 if side < PAVING_M else 2)
 
 
-@njit(f"int64({LINE_F4}, int64, int64, int64)", cache=True, nogil=True, error_model="numpy")
-def _end_of_zone(offset: np.ndarray, begin: int, end: int, zone: int) -> int:
+@njit(f"uint64({RUN}, int64)", cache=True, nogil=True, error_model="numpy")
+def _end_of_zone(begin: int, end: int, lines: np.ndarray, zone: int) -> int:
     """Return where the zone that a run begins in is left, at most `end`."""
     low = F(0.0) if zone == 0 else (F(ASPHALT_M) if zone == 1 else F(PAVING_M))
     high = F(ASPHALT_M) if zone == 0 else (F(PAVING_M) if zone == 1 else F(np.inf))
-    for k in range(np.uint64(begin), np.uint64(end)):
-        side = abs(offset[k])
+    for k in range(begin, end):
+        side = abs(lines[OFFSET + k])
         if not (low <= side < high):
-            return np.int64(k)  # type: ignore[return-value]
+            return k
     return end
 
 
-@njit(
-    f"void({LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, float32, {LINE_F4})", cache=True, nogil=True, error_model="numpy"
-)
-def _clear(x: np.ndarray, y: np.ndarray, z: np.ndarray, t: np.ndarray, haze: float, out: np.ndarray) -> None:
-    """Fill which share of a line's contrast is left behind the air; `haze` is the loss per metre."""
-    for k in range(len(t)):
-        out[k] = decay(t[k] * np.sqrt(x[k] * x[k] + y[k] * y[k] + z[k] * z[k]) * haze)
-
-
-@njit(
-    f"void(int64, int64, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, float64[::1], float64[::1], {LINE_F4}, {LINE_F4},"
-    f" {LINE_F4})",
-    cache=True,
-    nogil=True,
-    error_model="numpy",
-)
-def _brighten(
-    begin: int,
-    end: int,
-    x: np.ndarray,
-    y: np.ndarray,
-    z: np.ndarray,
-    up: np.ndarray,
-    sun: np.ndarray,
-    light: np.ndarray,
-    blue: np.ndarray,
-    green: np.ndarray,
-    red: np.ndarray,
-) -> None:
+@njit(f"void({RUN}, float64[::1], float64[::1])", cache=True, nogil=True, error_model="numpy")
+def _brighten(begin: int, end: int, lines: np.ndarray, sun: np.ndarray, light: np.ndarray) -> None:
     """Add fog and the sun to a run of sky."""
     fog, disc, none = F(light[FOG]), F(light[SUN_DISC]), F(0.0)
     air_b, air_g, air_r = F(light[AIR_B]), F(light[AIR_G]), F(light[AIR_R])
     sun_x, sun_y, sun_z = F(sun[0]), F(sun[1]), F(sun[2])
     if fog > none:
-        for k in range(np.uint64(begin), np.uint64(end)):
-            veil = decay(up[k] * fog)
-            blue[k] += veil * (air_b - blue[k])
-            green[k] += veil * (air_g - green[k])
-            red[k] += veil * (air_r - red[k])
+        for k in range(begin, end):
+            veil = decay(lines[UP + k] * fog)
+            lines[BLUE + k] += veil * (air_b - lines[BLUE + k])
+            lines[GREEN + k] += veil * (air_g - lines[GREEN + k])
+            lines[RED + k] += veil * (air_r - lines[RED + k])
     if disc > none:
-        for k in range(np.uint64(begin), np.uint64(end)):
-            near = (x[k] * sun_x + y[k] * sun_y + z[k] * sun_z) / np.sqrt(x[k] * x[k] + y[k] * y[k] + z[k] * z[k])
+        for k in range(begin, end):
+            x, y, z = lines[DX + k], lines[DY + k], lines[DZ + k]
+            near = (x * sun_x + y * sun_y + z * sun_z) / np.sqrt(x * x + y * y + z * z)
             # The disc is a quarter of a degree in radius; the air around it scatters forward.
             glow = F(0.035) / (F(1.002) - near) + (F(60.0) if near > F(0.99999) else none)
             glow = disc * glow if near > none else none
-            blue[k] += F(24.0) * glow
-            green[k] += F(31.0) * glow
-            red[k] += F(34.0) * glow
+            lines[BLUE + k] += F(24.0) * glow
+            lines[GREEN + k] += F(31.0) * glow
+            lines[RED + k] += F(34.0) * glow
 
 
-@njit(
-    f"void(float64[::1], {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, boolean,"
-    f" {LINE_F4}, {LINE_F4}, {LINE_F4})",
-    cache=True,
-    nogil=True,
-    error_model="numpy",
-)
-def _shine(
-    light: np.ndarray,
-    rx: np.ndarray,
-    ry: np.ndarray,
-    rz: np.ndarray,
-    depth: np.ndarray,
-    lit: np.ndarray,
-    emit: np.ndarray,
-    towards: np.ndarray,
-    wall: bool,
-    blue: np.ndarray,
-    green: np.ndarray,
-    red: np.ndarray,
-) -> None:
-    """Night: add the own headlights to `lit`, and to the colours what shines by itself: colour times `lit` shows it."""
-    for k in range(len(lit)):
-        t = depth[k]
-        facing = towards[k] if towards[k] > 0.0 else 0.0
-        lit[k] += headlight(light, t * rx[k], t * ry[k], t * rz[k], facing)
-        if emit[k] > 0.0:
-            glow = light[EMIT] * emit[k]
+@njit(f"void({RUN}, float64[::1], boolean)", cache=True, nogil=True, error_model="numpy")
+def _shine(begin: int, end: int, lines: np.ndarray, light: np.ndarray, wall: bool) -> None:
+    """Night: add the own headlights to the light, and to the colours what shines by itself: colour * light shows it."""
+    for k in range(begin, end):
+        t, facing = lines[REACH + k], max(lines[TOWARDS + k], F(0.0))
+        x, y, z = t * lines[DX + k], t * lines[DY + k], t * lines[DZ + k]
+        lines[LIT + k] += headlight(light, x, y, z, facing)
+        if lines[EMIT + k] > 0.0:
+            glow = light[EMITTED] * lines[EMIT + k]
             if wall:
-                share = glow / max(lit[k], 1e-6)
-                blue[k] += 92.0 * share
-                green[k] += 150.0 * share
-                red[k] += 190.0 * share
+                share = glow / max(lines[LIT + k], 1e-6)
+                lines[BLUE + k] += 92.0 * share
+                lines[GREEN + k] += 150.0 * share
+                lines[RED + k] += 190.0 * share
             else:
-                lit[k] += 5.0 * glow
+                lines[LIT + k] += 5.0 * glow
 
 
-@njit(f"void({LINE_F4}, {LINE_F4}, float32, {LINE_F4}, {LINE_F4})", cache=True, nogil=True, error_model="numpy")
-def _through_air(lit: np.ndarray, clear: np.ndarray, air: float, colour: np.ndarray, out: np.ndarray) -> None:
-    """Light a line of one colour and put the air in front of it."""
-    for k in range(len(out)):
-        out[k] = air + clear[k] * (colour[k] * lit[k] - air)
+@njit(f"void({LINE_F4}, float32, uint64, {LINE_F4})", cache=True, nogil=True, error_model="numpy")
+def _through_air(lines: np.ndarray, air: float, colour: int, out: np.ndarray) -> None:
+    """Light a stretch of one colour and put the air in front of it."""
+    for k in range(np.uint64(len(out))):
+        out[k] = air + lines[CLEAR + k] * (lines[colour + k] * lines[LIT + k] - air)
 
 
 @njit(
@@ -345,96 +335,80 @@ def shade(
         light: what shines and what dims, see `edgeguard.sim.kernels.light`. lamps: (N, N, 2) map of daylight and
             lamps, or (0, 0, 2).
 
-    A row is cut into runs of one surface. Road coordinates change slowly: they are found every ANCHOR pixels. What is
-    left is arithmetic on lines, whole vectors of pixels at a time.
+    A row is cut into stretches, and those into runs of one surface. Road coordinates change slowly: they are found
+    every ANCHOR pixels. What is left is arithmetic on lines, whole vectors of pixels at a time.
     """
     rows, columns = depth.shape
-    width, full = columns + LANES, np.uint64(columns)
     cosine, sine, ground_z = np.cos(pose[3]), np.sin(pose[3]), -pose[2]
     mapped, night = lamps.shape[0] > 0, light[HEADLIGHT] > 0.0
     ambient, strength, wet = F(light[AMBIENT]), F(light[SUN]), light[WET]
     on_ground, haze, scale = F(light[SUN] * sun[2]), F(1.0 / light[HAZE]), F(1.0 / focal_px)
     air_b, air_g, air_r = F(light[AIR_B]), F(light[AIR_G]), F(light[AIR_R])
-    lines = np.ones((20, width), np.float32)
-    dx, dy, dz, reach, clear = lines[0], lines[1], lines[2], lines[3], lines[4]
-    blue, green, red, lit, emit, towards = lines[5], lines[6], lines[7], lines[8], lines[9], lines[10]
-    wx, wy, arc, offset, foot = lines[11], lines[12], lines[13], lines[14], lines[15]
-    at_x, at_y, at_z, up = lines[16], lines[17], lines[18], lines[19]
-    face, shaded = np.zeros(width, np.int32), np.zeros(width, np.uint8)
+    lines = np.ones(LINES * (STRETCH + LANES), np.float32)
     here, there = np.empty(4), np.empty(4)
     arc0 = first_s_m
     for i in range(rows - 1, -1, -1):  # upwards: arc length grows smoothly, so the search starts close
-        sx, sy, sz, tau, what = starts[i, 0], starts[i, 1], starts[i, 2], starts[i, 3], hit[i]
-        _copy(rx[i], dx)
-        _copy(ry[i], dy)
-        _copy(rz[i], dz)
-        _copy(depth[i], reach)
-        _copy_marks(shadow[i], shaded)
-        _clear(rx[i], ry[i], rz[i], depth[i], haze, clear)
-        b, guess = np.uint64(0), arc0
-        while b < full:
-            first, index = b, what[b]
-            b += np.uint64(1)
-            while b < full and what[b] == index:
+        sx, sy, sz, tau, guess = starts[i, 0], starts[i, 1], starts[i, 2], starts[i, 3], arc0
+        for left in range(0, columns, STRETCH):
+            right = min(left + STRETCH, columns)
+            what, b, full = hit[i, left:right], np.uint64(0), np.uint64(right - left)
+            _load(rx[i, left:right], ry[i, left:right], rz[i, left:right], depth[i, left:right],
+                  shadow[i, left:right], haze, lines)  # fmt: skip
+            while b < full:
+                a, index = b, what[b]
                 b += np.uint64(1)
-            # Lines are worked on in whole vectors: what is written past the run's end is overwritten by the next run.
-            a, z = np.int64(first), np.int64(b)
-            e = a + ((z - a + LANES - 1) // LANES) * LANES
-            if index == -2:
-                sky(a, e, dx, dy, dz, cosine, sine, light[OVERCAST], light[SKY], up, blue, green, red)
-                if light[FOG] > 0.0 or light[SUN_DISC] > 0.0:
-                    _brighten(a, e, dx, dy, dz, up, sun, light, blue, green, red)
-                for k in range(first, b):
-                    lit[k], clear[k] = F(1.0), F(1.0)
-                continue
-            if index == -1:
-                guess = _survey(a, z, e, table, table_start_m, pose, cosine, sine, scale, sx, sy, dx, dy, reach, guess,
-                                wx, wy, arc, offset, foot, here, there)  # fmt: skip
-                if a == 0:
-                    arc0 = np.float64(arc[0])
-                while a < z:
-                    zone = _zone(offset[a])
-                    stop = _end_of_zone(offset, a, z, zone)
-                    e = a + ((stop - a + LANES - 1) // LANES) * LANES
-                    damp = F(1.0 - 0.15 * (3 - zone) * wet)
-                    if zone == 0:
-                        asphalt(a, e, wx, wy, arc, offset, foot, ambient * damp, shaded, on_ground * damp, blue, green,
-                                red, lit)  # fmt: skip
-                    elif zone == 1:
-                        paving(a, e, wx, wy, arc, offset, foot, ambient * damp, shaded, on_ground * damp, blue, green,
-                               red, lit)  # fmt: skip
-                    else:
-                        grass(a, e, wx, wy, foot, ambient * damp, shaded, on_ground * damp, blue, green, red, lit)
-                    a = stop
-                if night:
-                    for k in range(first, b):
-                        emit[k], towards[k] = F(0.0), F(0.3)  # the ground's facets stand up to a grazing beam
-            else:
-                p, material = values[index], codes[index, 1]
-                px = sx - p[0] - velocity[index, 0] * tau
-                py = sy - p[1] - velocity[index, 1] * tau
-                pz = sz - p[2]
-                if material == BUILDING:
-                    wall(a, e, p, px, py, pz, ground_z, focal_px, sun, ambient, strength, dx, dy, dz, reach, blue,
-                         green, red, lit, emit, towards)  # fmt: skip
-                elif material == FOLIAGE:
-                    leaves(a, e, p, px, py, pz, ground_z, sun, ambient, strength, dx, dy, dz, reach, blue, green, red,
-                           lit, emit, towards)  # fmt: skip
+                while b < full and what[b] == index:
+                    b += np.uint64(1)
+                e = _whole(a, b)
+                if index == -2:
+                    sky(a, e, lines, cosine, sine, light[OVERCAST], light[SKY])
+                    if light[FOG] > 0.0 or light[SUN_DISC] > 0.0:
+                        _brighten(a, e, lines, sun, light)
+                    for k in range(a, b):
+                        lines[LIT + k], lines[CLEAR + k] = F(1.0), F(1.0)
+                    continue
+                if index == -1:
+                    guess = _survey(a, b, lines, table, table_start_m, pose, cosine, sine, scale, sx, sy, guess, here,
+                                    there)  # fmt: skip
+                    if a == 0 and left == 0:
+                        arc0 = np.float64(lines[ARC])
+                    from_ = a
+                    while from_ < b:
+                        zone = _zone(lines[OFFSET + from_])
+                        stop = _end_of_zone(from_, b, lines, zone)
+                        damp = F(1.0 - 0.15 * (3 - zone) * wet)
+                        if zone == 0:
+                            asphalt(from_, _whole(from_, stop), lines, ambient * damp, on_ground * damp)
+                        elif zone == 1:
+                            paving(from_, _whole(from_, stop), lines, ambient * damp, on_ground * damp)
+                        else:
+                            grass(from_, _whole(from_, stop), lines, ambient * damp, on_ground * damp)
+                        from_ = stop
+                    if night:
+                        for k in range(a, b):  # the ground's facets stand up to a grazing beam
+                            lines[EMIT + k], lines[TOWARDS + k] = F(0.0), F(0.3)
                 else:
-                    thing(a, e, p, codes[index, 0], material, index, px, py, pz, ground_z, sun, ambient, strength,
-                          scale, dx, dy, dz, reach, blue, green, red, lit, emit, towards, at_x, at_y, at_z,
-                          face)  # fmt: skip
-            if mapped:
-                for k in range(first, b):
-                    day, lamp = lights_at(lamps, light, sx + reach[k] * dx[k], sy + reach[k] * dy[k])
-                    lit[k] = lit[k] * day + lamp
-            if night:
-                glass = index >= 0 and codes[max(index, 0), 1] == BUILDING
-                _shine(light, dx[first:b], dy[first:b], dz[first:b], reach[first:b], lit[first:b], emit[first:b],
-                       towards[first:b], glass, blue[first:b], green[first:b], red[first:b])  # fmt: skip
-        _through_air(lit, clear, air_b, blue, out[0, i])
-        _through_air(lit, clear, air_g, green, out[1, i])
-        _through_air(lit, clear, air_r, red, out[2, i])
+                    p, material = values[index], codes[index, 1]
+                    px = sx - p[0] - velocity[index, 0] * tau
+                    py = sy - p[1] - velocity[index, 1] * tau
+                    pz = sz - p[2]
+                    if material == BUILDING:
+                        wall(a, e, lines, p, px, py, pz, ground_z, sun, ambient, strength, scale)
+                    elif material == FOLIAGE:
+                        leaves(a, e, lines, p, px, py, pz, ground_z, sun, ambient, strength)
+                    else:
+                        thing(a, e, lines, p, px, py, pz, ground_z, sun, ambient, strength, codes[index, 0], material,
+                              index, scale)  # fmt: skip
+                if mapped:
+                    for k in range(a, b):
+                        x, y = sx + lines[REACH + k] * lines[DX + k], sy + lines[REACH + k] * lines[DY + k]
+                        day, lamp = lights_at(lamps, light, x, y)
+                        lines[LIT + k] = lines[LIT + k] * day + lamp
+                if night:
+                    _shine(a, b, lines, light, index >= 0 and codes[max(index, 0), 1] == BUILDING)
+            _through_air(lines, air_b, BLUE, out[0, i, left:right])
+            _through_air(lines, air_g, GREEN, out[1, i, left:right])
+            _through_air(lines, air_r, RED, out[2, i, left:right])
 
 
 @njit(

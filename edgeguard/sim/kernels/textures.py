@@ -3,6 +3,10 @@
 Everything is in float32 and 32-bit integers and without branches where it is called per pixel of a long run. The value
 noise lives in one table of 64 by 64 cells that repeats; a cell's four corners are packed in one word, so that a look-up
 is one load.
+
+What is known of the pixels of a stretch of one row lies in one array, `lines`, one quantity after the other, each at a
+place known at compile time: the compiler then sees that no quantity overlaps another. Pixel k of the stretch has its
+distance at `lines[REACH + k]`. A run is pixels `begin` to `end` of one surface.
 """
 
 from __future__ import annotations
@@ -11,7 +15,20 @@ import numpy as np
 from numba import njit
 
 F = np.float32
-LINE_F4, LINE_U1 = "float32[::1]", "uint8[::1]"
+LINE_F4 = "float32[::1]"
+LANES = 16  # runs are lengthened to whole vectors, or their ends would be worked on pixel by pixel
+STRETCH = 640  # most pixels of a row that are worked on at once
+_ROOM = STRETCH + LANES
+LINES = 22
+# Rays, distance along them, share of contrast left; colour, light, share of lamp, cosine towards the ray; world x and y
+# (less whole repeats), arc length, offset and a pixel's length on the ground, share of sun on the ground; place on a
+# solid and its face; sine of elevation of the sky. Unsigned: a signed index is tested for counting from the end.
+(DX, DY, DZ, REACH, CLEAR, BLUE, GREEN, RED, LIT, EMIT, TOWARDS, WX, WY, ARC, OFFSET, FOOT, SUNLIT, AT_X, AT_Y, AT_Z,
+ FACE, UP) = (np.uint64(_ROOM * k) for k in range(LINES))  # fmt: skip
+RUN = f"uint64, uint64, {LINE_F4}"  # begin, end, lines
+# A solid's row, the rays' start seen from its place on the ground, the ground's height, the sun, ambient and direct
+# light.
+SOLID = "float64[::1], float64, float64, float64, float64, float64[::1], float32, float32"
 
 
 def _packed() -> np.ndarray:
@@ -30,9 +47,12 @@ def noise(x, y, seed):  # type: ignore[no-untyped-def]
     fx, fy = np.floor(x), np.floor(y)
     u, v = x - fx, y - fy
     u, v = u * u * (F(3.0) - F(2.0) * u), v * v * (F(3.0) - F(2.0) * v)
-    row, column = (np.int32(fy) + seed * 29 + (seed >> 5)) & 63, (np.int32(fx) + seed * 17) & 63
-    word = _TILE[(row << 6) | column]
-    a, b, c, d = F(word & 255), F((word >> 8) & 255), F((word >> 16) & 255), F((word >> 24) & 255)
+    # Sums of 32-bit integers are 64 bits wide until they are cut off, and so would be the vectors.
+    row = np.int32((np.int32(fy) + np.int32(seed * 29 + (seed >> 5))) & 63)
+    column = np.int32((np.int32(fx) + np.int32(seed * 17)) & 63)
+    word = _TILE[np.int32(np.int32(row << 6) | column)]
+    a, b = F(np.int32(word & 255)), F(np.int32((word >> 8) & 255))
+    c, d = F(np.int32((word >> 16) & 255)), F(np.int32((word >> 24) & 255))
     top, low = a + u * (b - a), c + u * (d - c)
     return (top + v * (low - top)) * F(1.0 / 255.0)
 
@@ -61,54 +81,49 @@ def mix(a, b, c):  # type: ignore[no-untyped-def]
     return np.int32((h ^ (h >> np.uint32(16))) & np.uint32(0xFFFFFF))
 
 
-@njit(
-    f"void(int64, int64, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, float32, {LINE_U1}, float32,"
-    f" {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})",
-    cache=True, nogil=True, error_model="numpy",
-)  # fmt: skip
-def asphalt(
-    begin: int, end: int,
-    x: np.ndarray, y: np.ndarray, arc: np.ndarray, offset: np.ndarray, foot: np.ndarray, ambient: float,
-    shadow: np.ndarray, direct: float, blue: np.ndarray, green: np.ndarray, red: np.ndarray, lit: np.ndarray,
-) -> None:  # fmt: skip
+@njit(inline="always")
+def lit_by(facing, height, ambient, strength):  # type: ignore[no-untyped-def]
+    """Light on a surface: `facing` is the cosine towards the sun. Walls darken towards the ground, which hides sky."""
+    dim = F(0.78) + F(0.22) * min(F(1.0), height * F(1.0 / 0.7))
+    return (ambient * (F(1.0) + F(0.12) * facing) + strength * max(facing, F(0.0))) * dim
+
+
+@njit(f"void({RUN}, float32, float32)", cache=True, nogil=True, error_model="numpy")
+def asphalt(begin: int, end: int, lines: np.ndarray, ambient: float, direct: float) -> None:
     """Worn tracks, patches, grain, lane paint and gutters. `foot` is a pixel's length on the ground in metres."""
-    for k in range(np.uint64(begin), np.uint64(end)):
-        coarse = noise(x[k] * F(0.5), y[k] * F(0.5), np.int32(11)) - F(0.5)
-        fine = noise(x[k] * F(16.0), y[k] * F(16.0), np.int32(12)) - F(0.5)
-        side, s, blur = abs(offset[k]), arc[k], foot[k]
+    for k in range(begin, end):
+        x, y, s, blur = lines[WX + k], lines[WY + k], lines[ARC + k], lines[FOOT + k]
+        offset = lines[OFFSET + k]
+        coarse = noise(x * F(0.5), y * F(0.5), np.int32(11)) - F(0.5)
+        fine = noise(x * F(16.0), y * F(16.0), np.int32(12)) - F(0.5)
+        side = abs(offset)
         sharp = F(1.0) / (F(0.02) + F(0.35) * blur)
         grey = F(84.0) + F(16.0) * coarse + F(26.0) * fine * min(F(1.0), F(0.03) / blur)
         grey -= F(5.0) * band(abs(side - F(1.75)), F(0.55), F(1.0), F(2.5))
-        patch = mix(np.int32(np.floor(s * F(1.0 / 7.0))), np.int32(np.floor(offset[k] * F(1.0 / 1.75))), 13)
+        patch = mix(np.int32(np.floor(s * F(1.0 / 7.0))), np.int32(np.floor(offset * F(1.0 / 1.75))), 13)
         grey -= (F(11.0) if patch < np.int32(0xFFFFFF // 9) else F(0.0)) * band(
             wrap(s, F(7.0)), F(0.8), F(5.9), F(1.0) / (F(0.15) + blur)
         )
         # Broken centre line, 3 m dash and 3 m gap; edge line.
         dash = band(side, F(-1.0), F(0.07), sharp) * band(wrap(s, F(6.0)), F(0.0), F(3.0), F(1.0) / (F(0.05) + blur))
         paint = dash + band(side, F(3.43), F(3.57), sharp)
-        paint *= F(0.88) - F(0.35) * max(F(0.0), noise(x[k] * F(3.0), y[k] * F(3.0), np.int32(14)) - F(0.5))
+        paint *= F(0.88) - F(0.35) * max(F(0.0), noise(x * F(3.0), y * F(3.0), np.int32(14)) - F(0.5))
         gutter = F(14.0) * band(side, F(5.55), F(5.95), sharp)
-        blue[k] = grey * F(1.02) + paint * (F(208.0) - grey * F(1.02)) - gutter
-        green[k] = grey + paint * (F(214.0) - grey) - gutter
-        red[k] = grey + paint * (F(214.0) - grey) - gutter
-        lit[k] = ambient + (direct if shadow[k] == 0 else F(0.0))
+        lines[BLUE + k] = grey * F(1.02) + paint * (F(208.0) - grey * F(1.02)) - gutter
+        lines[GREEN + k] = grey + paint * (F(214.0) - grey) - gutter
+        lines[RED + k] = grey + paint * (F(214.0) - grey) - gutter
+        lines[LIT + k] = ambient + direct * lines[SUNLIT + k]
 
 
-@njit(
-    f"void(int64, int64, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, float32, {LINE_U1}, float32,"
-    f" {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})",
-    cache=True, nogil=True, error_model="numpy",
-)  # fmt: skip
-def paving(
-    begin: int, end: int,
-    x: np.ndarray, y: np.ndarray, arc: np.ndarray, offset: np.ndarray, foot: np.ndarray, ambient: float,
-    shadow: np.ndarray, direct: float, blue: np.ndarray, green: np.ndarray, red: np.ndarray, lit: np.ndarray,
-) -> None:  # fmt: skip
+@njit(f"void({RUN}, float32, float32)", cache=True, nogil=True, error_model="numpy")
+def paving(begin: int, end: int, lines: np.ndarray, ambient: float, direct: float) -> None:
     """Paving stones of 0.6 m."""
-    for k in range(np.uint64(begin), np.uint64(end)):
-        coarse = noise(x[k] * F(0.5), y[k] * F(0.5), np.int32(11)) - F(0.5)
-        fine = noise(x[k] * F(16.0), y[k] * F(16.0), np.int32(12)) - F(0.5)
-        side, s, blur = abs(offset[k]), arc[k], foot[k]
+    for k in range(begin, end):
+        x, y, s, blur = lines[WX + k], lines[WY + k], lines[ARC + k], lines[FOOT + k]
+        offset = lines[OFFSET + k]
+        coarse = noise(x * F(0.5), y * F(0.5), np.int32(11)) - F(0.5)
+        fine = noise(x * F(16.0), y * F(16.0), np.int32(12)) - F(0.5)
+        side = abs(offset)
         edge = F(1.0) / (F(0.02) + blur)
         joint = F(1.0) - min(
             band(wrap(s, F(0.6)), F(0.03), F(0.57), edge), band(wrap(side - F(6.0), F(0.6)), F(0.03), F(0.57), edge)
@@ -117,42 +132,27 @@ def paving(
         stone = (F(cell) * F(1.0 / 0xFFFFFF) - F(0.5)) * min(F(1.0), F(0.15) / blur)
         grey = F(148.0) + F(10.0) * coarse + F(16.0) * stone + F(14.0) * fine * min(F(1.0), F(0.03) / blur)
         grey -= F(34.0) * joint * min(F(1.0), F(0.08) / blur)
-        blue[k], green[k], red[k] = grey * F(0.95), grey, grey * F(1.02)
-        lit[k] = ambient + (direct if shadow[k] == 0 else F(0.0))
+        lines[BLUE + k], lines[GREEN + k], lines[RED + k] = grey * F(0.95), grey, grey * F(1.02)
+        lines[LIT + k] = ambient + direct * lines[SUNLIT + k]
 
 
-@njit(
-    "void(int64, int64,"
-    f" {LINE_F4}, {LINE_F4}, {LINE_F4}, float32, {LINE_U1}, float32, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})",
-    cache=True, nogil=True, error_model="numpy",
-)  # fmt: skip
-def grass(
-    begin: int, end: int,
-    x: np.ndarray, y: np.ndarray, foot: np.ndarray, ambient: float,
-    shadow: np.ndarray, direct: float, blue: np.ndarray, green: np.ndarray, red: np.ndarray, lit: np.ndarray,
-) -> None:  # fmt: skip
+@njit(f"void({RUN}, float32, float32)", cache=True, nogil=True, error_model="numpy")
+def grass(begin: int, end: int, lines: np.ndarray, ambient: float, direct: float) -> None:
     """What lies beyond the pavement."""
-    for k in range(np.uint64(begin), np.uint64(end)):
-        coarse = noise(x[k] * F(0.5), y[k] * F(0.5), np.int32(11)) - F(0.5)
-        blade = (noise(x[k] * F(7.0), y[k] * F(7.0), np.int32(16)) - F(0.5)) * min(F(1.0), F(0.1) / foot[k])
-        blue[k] = F(62.0) + F(12.0) * coarse + F(18.0) * blade
-        green[k] = F(116.0) + F(24.0) * coarse + F(30.0) * blade
-        red[k] = F(88.0) + F(22.0) * coarse + F(26.0) * blade
-        lit[k] = ambient + (direct if shadow[k] == 0 else F(0.0))
+    for k in range(begin, end):
+        coarse = noise(lines[WX + k] * F(0.5), lines[WY + k] * F(0.5), np.int32(11)) - F(0.5)
+        blade = noise(lines[WX + k] * F(7.0), lines[WY + k] * F(7.0), np.int32(16)) - F(0.5)
+        blade *= min(F(1.0), F(0.1) / lines[FOOT + k])
+        lines[BLUE + k] = F(62.0) + F(12.0) * coarse + F(18.0) * blade
+        lines[GREEN + k] = F(116.0) + F(24.0) * coarse + F(30.0) * blade
+        lines[RED + k] = F(88.0) + F(22.0) * coarse + F(26.0) * blade
+        lines[LIT + k] = ambient + direct * lines[SUNLIT + k]
 
 
-@njit(
-    "void(int64, int64,"
-    f" float64[::1], float64, float64, float64, float64, float64, float64[::1], float32, float32, {LINE_F4},"
-    f" {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})",
-    cache=True, nogil=True, error_model="numpy",
-)  # fmt: skip
+@njit(f"void({RUN}, {SOLID}, float32)", cache=True, nogil=True, error_model="numpy")
 def wall(
-    begin: int, end: int,
-    p: np.ndarray, px: float, py: float, pz: float, ground_z: float, focal_px: float, sun: np.ndarray, ambient: float,
-    strength: float, rx: np.ndarray, ry: np.ndarray, rz: np.ndarray, depth: np.ndarray,
-    blue: np.ndarray, green: np.ndarray, red: np.ndarray,
-    lit: np.ndarray, emit: np.ndarray, towards: np.ndarray,
+    begin: int, end: int, lines: np.ndarray, p: np.ndarray, px: float, py: float, pz: float, ground_z: float,
+    sun: np.ndarray, ambient: float, strength: float, scale: float,
 ) -> None:  # fmt: skip
     """A building's walls: plaster, a window per 2.8 m and floor, shops below, a cornice above.
 
@@ -162,20 +162,21 @@ def wall(
     c, s, half_x, half_y = F(p[6]), F(p[7]), F(p[4]), F(p[5])
     start_x, start_y, start_z = F(p[6] * px + p[7] * py), F(p[6] * py - p[7] * px), F(pz)
     sun_x, sun_y = F(p[6] * sun[0] + p[7] * sun[1]), F(p[6] * sun[1] - p[7] * sun[0])
-    top, above, scale, grain = F(p[3] - p[2]), F(p[2] - ground_z), F(1.0 / focal_px), np.int32(p[14])
+    top, above, grain = F(p[3] - p[2]), F(p[2] - ground_z), np.int32(p[14])
     plain_r, plain_g, plain_b = F(p[10]), F(p[11]), F(p[12])
     wide = grain % np.int32(3) == 0
     upper_left, upper_right = F(0.4) if wide else F(0.8), F(2.4) if wide else F(2.0)
     upper_low, upper_high = F(0.9) if wide else F(0.75), F(2.5) if wide else F(2.55)
-    for k in range(np.uint64(begin), np.uint64(end)):
-        t, blur = depth[k], depth[k] * scale
-        ex, ey = c * rx[k] + s * ry[k], c * ry[k] - s * rx[k]
-        lx, ly, z = start_x + t * ex, start_y + t * ey, start_z + t * rz[k]
+    for k in range(begin, end):
+        t, blur = lines[REACH + k], lines[REACH + k] * scale
+        dx, dy = lines[DX + k], lines[DY + k]
+        ex, ey = c * dx + s * dy, c * dy - s * dx
+        lx, ly, z = start_x + t * ex, start_y + t * ey, start_z + t * lines[DZ + k]
         flank = abs(half_y - abs(ly)) < abs(half_x - abs(lx))
         across = ly if flank else lx
         sign = F(1.0) if across > F(0.0) else F(-1.0)
         facing = sign * (sun_y if flank else sun_x)
-        towards[k] = -sign * (ey if flank else ex)
+        lines[TOWARDS + k] = -sign * (ey if flank else ex)
         along, half = (lx if flank else ly), (half_x if flank else half_y)
         face = np.int32(0 if flank else 2) + np.int32(0 if sign > F(0.0) else 1)
         blotch = (noise(along * F(0.7), z * F(0.7), grain) - F(0.5)) * F(14.0)
@@ -199,32 +200,22 @@ def wall(
         glass = open_ * band(uu, left, right, sharp) * band(zz, low, high, sharp)
         middle = F(0.5) * (left + right)
         glass -= glass * band(uu, middle - F(0.04), middle + F(0.04), sharp) * min(F(1.0), F(0.08) / blur)
-        shine = F((pick >> 8) & 127) * F(1.0 / 127.0)
+        shine = F(np.int32((pick >> 8) & 127)) * F(1.0 / 127.0)
         glow = F(34.0) + F(60.0) * shine + F(26.0) * (zz - low) / (high - low)
         shade = (F(0.82) if z < top - F(0.7) else F(1.08)) if cornice else F(1.0)
         r_, g_, b_ = r_ * shade, g_ * shade, b_ * shade
         r_, g_, b_ = r_ + frame * (F(222.0) - r_), g_ + frame * (F(220.0) - g_), b_ + frame * (F(214.0) - b_)
-        blue[k] = b_ + glass * (glow * F(1.14) - b_)
-        green[k] = g_ + glass * (glow * F(0.98) - g_)
-        red[k] = r_ + glass * (glow * F(0.86) - r_)
-        emit[k] = glass if shine > F(0.72) else F(0.0)
-        # Walls darken towards the ground, which hides part of the sky from them.
-        dim = F(0.78) + F(0.22) * min(F(1.0), (z + above) * F(1.0 / 0.7))
-        lit[k] = (ambient * (F(1.0) + F(0.12) * facing) + strength * max(facing, F(0.0))) * dim
+        lines[BLUE + k] = b_ + glass * (glow * F(1.14) - b_)
+        lines[GREEN + k] = g_ + glass * (glow * F(0.98) - g_)
+        lines[RED + k] = r_ + glass * (glow * F(0.86) - r_)
+        lines[EMIT + k] = glass if shine > F(0.72) else F(0.0)
+        lines[LIT + k] = lit_by(facing, z + above, ambient, strength)
 
 
-@njit(
-    "void(int64, int64,"
-    f" float64[::1], float64, float64, float64, float64, float64[::1], float32, float32, {LINE_F4}, {LINE_F4},"
-    f" {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4})",
-    cache=True, nogil=True, error_model="numpy",
-)  # fmt: skip
+@njit(f"void({RUN}, {SOLID})", cache=True, nogil=True, error_model="numpy")
 def leaves(
-    begin: int, end: int,
-    p: np.ndarray, px: float, py: float, pz: float, ground_z: float, sun: np.ndarray, ambient: float, strength: float,
-    rx: np.ndarray, ry: np.ndarray, rz: np.ndarray, depth: np.ndarray,
-    blue: np.ndarray, green: np.ndarray, red: np.ndarray, lit: np.ndarray,
-    emit: np.ndarray, towards: np.ndarray,
+    begin: int, end: int, lines: np.ndarray, p: np.ndarray, px: float, py: float, pz: float, ground_z: float,
+    sun: np.ndarray, ambient: float, strength: float,
 ) -> None:  # fmt: skip
     """The crown of a tree; arguments as in `wall`."""
     half = 0.5 * (p[3] - p[2])
@@ -233,38 +224,32 @@ def leaves(
     flat, tall, above = F(1.0 / (p[4] * p[4])), F(1.0 / (half * half)), F(p[2] - ground_z)
     sun_x, sun_y, sun_z = F(sun[0]), F(sun[1]), F(sun[2])
     r_, g_, b_ = F(p[10]), F(p[11]), F(p[12])
-    for k in range(np.uint64(begin), np.uint64(end)):
-        t = depth[k]
-        x, y, z = x0 + t * rx[k], y0 + t * ry[k], z0 + t * rz[k]
+    for k in range(begin, end):
+        t = lines[REACH + k]
+        x, y, z = x0 + t * lines[DX + k], y0 + t * lines[DY + k], z0 + t * lines[DZ + k]
         nx, ny, nz = x * flat, y * flat, (z - middle) * tall
         scale = F(1.0) / np.sqrt(nx * nx + ny * ny + nz * nz + F(1e-12))
         nx, ny, nz = nx * scale, ny * scale, nz * scale
         gain = F(0.62) + F(0.76) * noise(
             F(5.0) * (c * x + s * y) + F(3.0) * z, F(5.0) * (c * y - s * x) + F(4.0) * z, grain
         )
-        blue[k], green[k], red[k] = b_ * gain, g_ * gain, r_ * gain
+        lines[BLUE + k], lines[GREEN + k], lines[RED + k] = b_ * gain, g_ * gain, r_ * gain
         facing = nx * sun_x + ny * sun_y + nz * sun_z
-        dim = F(0.78) + F(0.22) * min(F(1.0), (z + above) * F(1.0 / 0.7))
-        lit[k] = (ambient * (F(1.0) + F(0.12) * facing) + strength * max(facing, F(0.0))) * dim
-        emit[k] = F(0.0)
-        towards[k] = -(nx * rx[k] + ny * ry[k] + nz * rz[k])
+        lines[LIT + k] = lit_by(facing, z + above, ambient, strength)
+        lines[EMIT + k] = F(0.0)
+        lines[TOWARDS + k] = -(nx * lines[DX + k] + ny * lines[DY + k] + nz * lines[DZ + k])
 
 
-@njit(
-    f"void(int64, int64, {LINE_F4}, {LINE_F4}, {LINE_F4}, float64, float64, float32, float32, {LINE_F4},"
-    f" {LINE_F4}, {LINE_F4}, {LINE_F4})",
-    cache=True, nogil=True, error_model="numpy",
-)  # fmt: skip
+@njit(f"void({RUN}, float64, float64, float32, float32)", cache=True, nogil=True, error_model="numpy")
 def sky(
-    begin: int, end: int,
-    rx: np.ndarray, ry: np.ndarray, rz: np.ndarray, cosine: float, sine: float, overcast: float, gain: float,
-    up: np.ndarray, blue: np.ndarray, green: np.ndarray, red: np.ndarray,
+    begin: int, end: int, lines: np.ndarray, cosine: float, sine: float, overcast: float, gain: float,
 ) -> None:  # fmt: skip
     """Sky along rays of the level frame; its heading is given so that clouds stay put. `up` out: sine of elevation."""
     c, s = F(cosine), F(sine)
-    for k in range(np.uint64(begin), np.uint64(end)):
-        norm = F(1.0) / np.sqrt(rx[k] * rx[k] + ry[k] * ry[k] + rz[k] * rz[k])
-        x, y, z = rx[k] * norm, ry[k] * norm, max(rz[k] * norm, F(0.0))
+    for k in range(begin, end):
+        x, y, z = lines[DX + k], lines[DY + k], lines[DZ + k]
+        norm = F(1.0) / np.sqrt(x * x + y * y + z * z)
+        x, y, z = x * norm, y * norm, max(z * norm, F(0.0))
         wx, wy, far = c * x - s * y, s * x + c * y, F(1.0) / (z + F(0.12))
         cloud = F(0.68) * noise(wx * far * F(1.1), wy * far * F(1.1), np.int32(21))
         cloud += F(0.32) * noise(wx * far * F(3.1), wy * far * F(3.1), np.int32(22))
@@ -272,7 +257,7 @@ def sky(
         cover = max(cover, overcast)
         grey = F(240.0) - F(34.0) * overcast
         r_, g_, b_ = F(214.0) - F(110.0) * z, F(224.0) - F(74.0) * z, F(236.0) - F(26.0) * z
-        blue[k] = (b_ + cover * (grey + F(3.0) - b_)) * gain
-        green[k] = (g_ + cover * (grey + F(1.0) - g_)) * gain
-        red[k] = (r_ + cover * (grey - r_)) * gain
-        up[k] = z
+        lines[BLUE + k] = (b_ + cover * (grey + F(3.0) - b_)) * gain
+        lines[GREEN + k] = (g_ + cover * (grey + F(1.0) - g_)) * gain
+        lines[RED + k] = (r_ + cover * (grey - r_)) * gain
+        lines[UP + k] = z

@@ -12,17 +12,26 @@ from __future__ import annotations
 import argparse
 import importlib.util
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.timing import paired_s, yardstick_s
+from benchmarks.timing import best_s, paired_s, yardstick_s
+from edgeguard.bundle.manifest import InputSpec
+from edgeguard.detect.calibration import fit_inputs
+from edgeguard.detect.chroma import chroma_features
+from edgeguard.detect.gate import InputGate
+from edgeguard.detect.patch import entropy_map
+from edgeguard.infer.preprocess import image_tensor
 from edgeguard.kernels._reference_images import entropy_windows as numpy_entropy
 from edgeguard.kernels.image_noise import entropy_weights, entropy_windows, second_differences
 from edgeguard.kernels.image_tensor import encode_levels, fill_planes, thermometer_table
+from edgeguard.restore.diagnose import diagnose
 from edgeguard.restore.draw import Draw
+from edgeguard.restore.image_chain import ChainChoice
 from edgeguard.restore.image_steps import BitDepth, ImageStep, Jpeg, Median, TotalVariation
 
 SIZES = {"vga": (640, 480), "hd": (1920, 1080)}
@@ -70,6 +79,8 @@ def main(arguments: list[str] | None = None) -> None:
         width, height = SIZES[name]
         print(f"\n{width} x {height}                           ours            peer     ratio")
         frame = scene(width, height)
+        if name == "vga":
+            whole_stages(frame)
         against_numpy(frame)
         if importlib.util.find_spec("art"):
             against_art(frame, everything=name == "vga")
@@ -77,6 +88,50 @@ def main(arguments: list[str] | None = None) -> None:
             print("adversarial-robustness-toolbox is not installed: its rows are left out")
         if importlib.util.find_spec("skimage"):
             against_skimage(frame)
+
+
+def whole_stages(frame: Pixels) -> None:
+    """What a frame costs before any model runs: absolute goals, beside the yardstick above."""
+    spec = InputSpec("x", "NCHW", (224, 224), "RGB", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "letterbox")
+    answer = np.random.default_rng(1).dirichlet(np.full(1000, 0.1))
+    frames = [np.roll(frame, 8 * shift, axis=1) for shift in range(40)]
+    # Members that cost nothing: what is left is the gate.
+    members = [("a", lambda pixels: answer), ("b", lambda pixels: answer)]
+    choice = ChainChoice()
+    gate = InputGate(
+        members,
+        fit_inputs(frames, members, choice.squeeze, chains=choice.digest),
+        restore=lambda pixels, key: (pixels, ""),
+        squeeze=choice.squeeze,
+        fresh_key=lambda: 0,
+        chains=choice.digest,
+    )
+    quiet = next(other for other in frames if not gate.judge(other).alarm)
+
+    def left() -> None:
+        chroma_features(frame)
+        image_tensor(frame, spec)
+        entropy_map(frame)
+
+    with ThreadPoolExecutor(1) as other:
+
+        def together() -> None:
+            waiting = other.submit(diagnose, frame)
+            left()
+            waiting.result()
+
+        rows = [
+            ("diagnose", lambda: diagnose(frame), None),
+            ("chroma features", lambda: chroma_features(frame), None),
+            ("entropy map", lambda: entropy_map(frame), None),
+            ("tensor of 224 x 224", lambda: image_tensor(frame, spec), None),
+            ("all four, two threads", together, 4.0),
+            ("gate, no alarm, models excluded", lambda: gate.judge(quiet), 6.0),
+        ]
+        for name, call, goal_ms in rows:
+            spent_ms = best_s(call, 20) * 1e3
+            verdict = "" if goal_ms is None else f"goal {goal_ms:g} ms {'met' if spent_ms <= goal_ms else 'MISSED'}"
+            print(f"{name:34s} {spent_ms:9.2f} ms  {verdict}")
 
 
 def against_numpy(frame: Pixels) -> None:

@@ -191,6 +191,11 @@ def init(
     help="TOML: what the gate may restore suspicious frames with; becomes part of what is signed.",
 )
 @click.option(
+    "--no-mirror",
+    is_flag=True,
+    help="Left and right matter to the classes (arrows, letters): the gate never exchanges them.",
+)
+@click.option(
     "--drift-frames",
     type=FOLDER,
     help="Folder of pictures or a recording: what the inputs of this release look like; a sketch of it is signed.",
@@ -248,6 +253,7 @@ def pack(
     channel: str,
     io_path: Path | None,
     chains: Path | None,
+    no_mirror: bool,
     drift_frames: Path | None,
     libraries: tuple[Path, ...],
     operator_domains: tuple[str, ...],
@@ -280,7 +286,7 @@ def pack(
             release=release,
             wall_ns=_wall_ns(),
             io=read_model_io(io_path) if io_path else None,
-            inputs=input_policy(chains, drift_frames),
+            inputs=input_policy(chains, drift_frames, mirror=not no_mirror),
             libraries=libraries,
             operator_domains=operator_domains,
             golden=read_golden(golden) if golden else b"",

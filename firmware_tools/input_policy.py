@@ -19,25 +19,29 @@ EVERY_S = 1.0  # of a recording: frames nearer than this are one observation
 
 
 def input_policy(
-    chains: Path | None, drift_frames: Path | None, *, on_frame: Callable[[], None] = lambda: None
+    chains: Path | None,
+    drift_frames: Path | None,
+    *,
+    mirror: bool = True,
+    on_frame: Callable[[], None] = lambda: None,
 ) -> dict[str, Any] | None:
     """Return the manifest's `input_policy`; None when nothing is given.
 
     Args:
         chains: TOML of restoration chains; the standard ones without it. drift_frames: a folder of pictures or a
-            recording, as the model's users will see the world.
+            recording, as the model's users will see the world. mirror: see `InputPolicy`.
 
     Raises:
         ProvisioningError: EG-P026: a file cannot be used, or the frames are fewer than a reference takes.
     """
-    if chains is None and drift_frames is None:
+    if chains is None and drift_frames is None and mirror:
         return None
     try:
         chosen = STANDARD_CHAINS if chains is None else read_chains(chains)
         drift = None if drift_frames is None else _reference(FrameReader(drift_frames, EVERY_S), on_frame)
     except (ConfigError, RecordingError) as error:
         raise ProvisioningError(error.message, code="EG-P026", hint=error.hint) from None
-    return InputPolicy(SCHEMA, chosen, drift).fields()
+    return InputPolicy(SCHEMA, chosen, mirror, drift).fields()
 
 
 def _reference(frames: Iterable[Any], on_frame: Callable[[], None]) -> DriftReference:

@@ -24,18 +24,14 @@ from numpy.typing import NDArray
 
 from edgeguard.errors import CalibrationError
 from edgeguard.kernels.frame import require_image
-from edgeguard.kernels.image_noise import second_differences
-from edgeguard.kernels.scratch import Scratch
+from edgeguard.kernels.image_noise import block_noise
 
-BLOCK_PX = 16  # small enough for quiet places in a 224-pixel frame, large enough for a mean over 256 pixels
 SHARES = (0.05, 0.25, 0.5, 0.9)
 FEATURES = 2 * (len(SHARES) + 1)
 FLOOR_LEVELS = 0.05  # a mean second difference below it is rounding
 TAUGHT_LEVELS = 1  # the smallest perturbation a frame of whole levels can carry: what tells it apart tells larger ones
 MIN_FRAMES = 20
 RIDGE = 1e-3  # on standardised features: keeps the weights of ten strongly related numbers bounded
-
-_SCRATCH = Scratch()
 
 
 class ChromaModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,14 +51,9 @@ def chroma_features(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     pixels: (H, W, 3) uint8 BGR, at least 16 pixels a side. Raises ConfigError EG-C140 for anything else.
     """
     require_image(pixels)
-    height, width = pixels.shape[:2]
-    rows, columns = height // BLOCK_PX, width // BLOCK_PX
-    if not rows or not columns:
+    blocks = block_noise(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2YCrCb), dtype=np.uint8))
+    if not blocks.size:
         return np.zeros(FEATURES)
-    ycrcb = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2YCrCb), dtype=np.uint8)
-    blocks = np.empty((rows, columns, 3), dtype=np.float32)
-    row, sums = (_SCRATCH.array(name, width * 3, np.float32) for name in ("row", "sums"))
-    second_differences(ycrcb, BLOCK_PX, row, sums, blocks)
     out = np.empty(FEATURES)
     for plane in (0, 1):
         values = np.sort(blocks[:, :, plane + 1], axis=None)

@@ -3,6 +3,10 @@
 No alarm: the first model's answer leaves untouched, the same object. Alarm: the first model sees restored views, the
 other models see the frame as it is and mirrored, and the median of their log-odds leaves, marked as restored and with
 the evidence; or nothing leaves, where the policy says so. The number of passes is fixed, so the time is bounded.
+
+On an alarm the class that the first model gave at first is doubted: an attacker who did not know the gate has put it
+there. The doubt is the e-value of the weaker of two signs, a picture that no camera makes and a second model that
+disagrees: noise alone does not make a right answer doubtful, nor does a hard picture.
 MITRE ATLAS AML.M0010, AML.M0015, AML.M0006.
 """
 
@@ -12,12 +16,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.detect.calibration import Classify, InputsSection, Pixels, ScoreName, judged
 from edgeguard.detect.chroma import chroma_features
-from edgeguard.detect.conformal import StreamAlarm
+from edgeguard.detect.conformal import StreamAlarm, e_value
 from edgeguard.detect.disagreement import jensen_shannon
 from edgeguard.detect.patch import PatchEvidence, Window, cover, verify_patch
 from edgeguard.detect.vote import median_log_odds
@@ -25,7 +30,7 @@ from edgeguard.errors import CalibrationError
 from edgeguard.kernels.frame import require_image
 
 Action = Literal["restore", "refuse"]
-RESTORED_VIEWS = 2  # of the first model, each through a chain drawn anew, the second one mirrored
+RESTORED_VIEWS = 2  # of the first model, each through a chain drawn anew, and mirrored
 PATCH_P_VALUE = 0.05  # the place that was covered stays covered when covering it was as telling as this
 CHROMA_P_VALUE = 0.2  # above it the picture itself shows nothing, and the first answer keeps its vote
 
@@ -69,6 +74,7 @@ class InputGate:
         chains: digest of what `restore` chooses from.
         action: what an alarm leads to.
         stream: alarms also on many slightly suspicious frames; None judges each frame alone.
+        mirror: show models the frame with left and right exchanged as well; not where that changes a class (arrows).
 
     Raises:
         CalibrationError: EG-L025: the calibration is of other models or chains; EG-L020: it rests on too few frames.
@@ -85,6 +91,7 @@ class InputGate:
         chains: str,
         action: Action = "restore",
         stream: StreamAlarm | None = None,
+        mirror: bool = True,
     ) -> None:
         if tuple(name for name, _ in members) != calibration.models or chains != calibration.chains:
             raise CalibrationError(
@@ -98,6 +105,7 @@ class InputGate:
         self._restore, self._squeeze, self._fresh_key = restore, squeeze, fresh_key
         self._action = action
         self._stream = stream
+        self._turn = mirrored if mirror else _as_it_is
 
     @property
     def level(self) -> float:
@@ -144,17 +152,20 @@ class InputGate:
         answers, chains, keys = [], [], []
         if window is None and found.parts["chroma"] > CHROMA_P_VALUE:
             answers.append(answer)
-        for view in range(RESTORED_VIEWS):
+        for _ in range(RESTORED_VIEWS):
             key = self._fresh_key()
             restored, chain = self._restore(base, key)
-            answers.append(self._members[0](mirrored(restored) if view % 2 else restored))
+            answers.append(self._members[0](self._turn(restored)))
             chains.append(chain)
             keys.append(key)
         for number, member in enumerate(self._members[1:], start=1):
             answers.append(second if number == 1 and window is None else member(base))
-            answers.append(member(mirrored(base)))
+            if self._turn is mirrored:
+                answers.append(member(mirrored(base)))
+        signs = found.parts["patch"] if window is not None else max(found.parts["chroma"], found.parts["disagreement"])
+        doubt = max(0.0, float(np.log(e_value(signs))))
         return GatedAnswer(
-            median_log_odds(answers),
+            median_log_odds(answers, doubted=int(np.argmax(answer)), doubt=doubt),
             found.alarm,
             True,
             found.p_value,
@@ -168,6 +179,10 @@ class InputGate:
         )
 
 
+def _as_it_is(pixels: Pixels) -> Pixels:
+    return pixels
+
+
 def mirrored(pixels: Pixels) -> Pixels:
     """Return the frame with left and right exchanged: natural classes stay, a perturbation loses its aim."""
-    return np.ascontiguousarray(pixels[:, ::-1])
+    return np.asarray(cv2.flip(pixels, 1), dtype=np.uint8)

@@ -74,6 +74,7 @@ class GatedClassifier:
             chains=self._choice.digest,
             action=action,
             stream=stream,
+            mirror=policy.mirror,
         )
 
     def ask(self, image: Image) -> ModelAnswer:

@@ -19,10 +19,12 @@ SCHEMA: Final = "edgeguard/input-policy/v1"
 
 
 class InputPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The content of `input_policy`. chains: what the gate may choose from on an alarm. drift: None watches nothing."""
+    """The content of `input_policy`. chains: what the gate may choose from on an alarm. mirror: whether a picture with
+    left and right exchanged still is of its class; not for arrows and letters. drift: None watches nothing."""
 
     schema: Literal["edgeguard/input-policy/v1"]
     chains: Annotated[tuple[ImageChain, ...], Meta(min_length=1, max_length=MAX_CHAINS)] = STANDARD_CHAINS
+    mirror: bool = True
     drift: DriftReference | None = None
 
     def __post_init__(self) -> None:

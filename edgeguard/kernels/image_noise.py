@@ -11,7 +11,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from edgeguard.kernels.scratch import Scratch
+
+_SCRATCH = Scratch()
+
 BINS = 32  # of the histogram: 8 grey levels each, so that sensor noise does not look like information
+BLOCK_PX = 16  # small enough for quiet places in a 224-pixel frame, large enough for a mean over 256 pixels
 CELL_PX = 8
 WINDOW_CELLS = 3  # a window of 24 x 24 pixels, moved by one cell
 
@@ -52,6 +57,19 @@ def second_differences(
                 for x in range(left, right):
                     total += sums[x * 3 + c]
                 out[by, bx, c] = total / count if count > 0 else np.float32(0.0)
+
+
+def block_noise(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the mean absolute second difference of each block of 16 x 16 pixels and channel.
+
+    pixels: (H, W, 3) uint8, contiguous. Returns (H // 16, W // 16, 3) float32, empty for a frame under 16 pixels.
+    """
+    height, width = pixels.shape[:2]
+    blocks = np.empty((height // BLOCK_PX, width // BLOCK_PX, 3), dtype=np.float32)
+    if blocks.size:
+        row, sums = (_SCRATCH.array(name, width * 3, np.float32) for name in ("row", "sums"))
+        second_differences(pixels, BLOCK_PX, row, sums, blocks)
+    return blocks
 
 
 @njit("void(u1[:,::1], u2[:,:,::1], f4[::1], f4[:,::1])", cache=True, nogil=True)

@@ -24,13 +24,11 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from edgeguard.kernels.frame import compiled_view, require_image
-from edgeguard.kernels.image_noise import second_differences
-from edgeguard.kernels.scratch import Scratch
+from edgeguard.kernels.image_noise import block_noise
 from edgeguard.restore.image_filters import luma_range
 from edgeguard.restore.image_steps import Bilateral, Dehaze, ImageStep, RowMedian, Stretch
 from edgeguard.restore.impulse import clustering, find_impulses
 
-BLOCK_PX = 16
 QUIET_SHARE = 0.25  # of the blocks: texture fills the rest, noise is in all of them
 PER_SIGMA = 6.0 * np.sqrt(2.0 / np.pi)  # mean |second difference| of white noise of standard deviation one
 STREAK_LEVELS = 40  # a drop in front of a scene is brighter by a sixth of full scale at least
@@ -38,8 +36,6 @@ MAX_CLUSTERING = 1.5
 
 Levels = Annotated[float, Meta(ge=0.0, le=255.0)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
-
-_SCRATCH = Scratch()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,41 +68,40 @@ def diagnose(pixels: NDArray[np.uint8]) -> Diagnosis:
     require_image(pixels)
     pixels = compiled_view(pixels)
     median, impulses = find_impulses(pixels)
-    share = float(impulses.mean())
+    share = float(np.count_nonzero(impulses)) / impulses.size
     if share and clustering(impulses) > MAX_CLUSTERING:
         share = 0.0
     grey = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), dtype=np.uint8)
     low, high = luma_range(grey, 0.005)
     half = cv2.resize(pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    dark = cv2.erode(half.min(axis=2), np.ones((7, 7), np.uint8))
+    blue, green, red = cv2.split(half)
+    dark = cv2.erode(cv2.min(cv2.min(blue, green), red), np.ones((7, 7), np.uint8))
     return Diagnosis(
         # Without what looks like impulses: they are no noise, and clipped noise is still noise without them.
         noise_levels=noise_levels(np.where(impulses, median, pixels) if share else pixels),
         impulse_share=share,
         streak_share=streak_share(grey),
         range_levels=float(high - low),
-        haze_share=float(dark.mean()) / 255.0,
+        haze_share=cv2.mean(dark)[0] / 255.0,
     )
 
 
 def noise_levels(pixels: NDArray[np.uint8]) -> float:
     """Return the standard deviation of the noise in the quiet quarter of the blocks, levels of luma."""
-    height, width = pixels.shape[:2]
-    rows, columns = height // BLOCK_PX, width // BLOCK_PX
-    if not rows or not columns:
+    blocks = block_noise(pixels)
+    if not blocks.size:
         return 0.0
-    blocks = np.empty((rows, columns, 3), dtype=np.float32)
-    row, sums = (_SCRATCH.array(name, width * 3, np.float32) for name in ("row", "sums"))
-    second_differences(pixels, BLOCK_PX, row, sums, blocks)
     return float(np.quantile(blocks[:, :, 1], QUIET_SHARE) / PER_SIGMA)
 
 
 def streak_share(grey: NDArray[np.uint8]) -> float:
     """Return the surplus of narrow bright over narrow dark structure along the rows, share of the pixels, >= 0."""
     middle = RowMedian.of(grey)
-    brighter = float((cv2.subtract(grey, middle) > STREAK_LEVELS).mean())
-    darker = float((cv2.subtract(middle, grey) > STREAK_LEVELS).mean())
-    return max(0.0, brighter - darker)
+    brighter, darker = (
+        cv2.countNonZero(cv2.threshold(apart, STREAK_LEVELS, 1, cv2.THRESH_BINARY)[1])
+        for apart in (cv2.subtract(grey, middle), cv2.subtract(middle, grey))
+    )
+    return max(0, brighter - darker) / grey.size
 
 
 def choose_step(found: Diagnosis, limits: Limits) -> ImageStep | None:

@@ -46,7 +46,9 @@ class ImpulseMedian:
         if not isinstance(sample, Image) or sample.pixels.size == 0:
             return sample, untouched
         median, impulses = find_impulses(sample.pixels)
-        share = float(impulses.mean())
+        import numpy as np
+
+        share = float(np.count_nonzero(impulses)) / impulses.size
         if share == 0.0 or not self._min_share <= share <= 0.5 or clustering(impulses) > MAX_CLUSTERING:
             return sample, untouched
         pixels = sample.pixels.copy()

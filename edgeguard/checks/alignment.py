@@ -34,7 +34,7 @@ MAX_REFERENCE_DEG = 0.25  # more at the start of a session is no honest mount: i
 MAX_REFERENCE_FRAMES = 0.5  # sensors that are paired by the nearest stamp are at most half a frame apart
 SHIFT_SIGMA_FRAMES = 0.12
 MOUNT_SIGMA_M = 0.05  # a lidar mounted this much farther ahead looks like one that is this much of driving early
-MIN_MOTION_Z = 4.0  # between the best and the worst fitting frame: without it nothing moved, and any frame fits
+MIN_MOTION_Z = 4.0  # sigma by which two frames fit differently: as long as none do nothing moved, and any frame fits
 # A late sensor's older partner must fit as well as the worst tenth of the pairs of this drive, of so many at least.
 LEVEL_PAIRS, MIN_LEVELS, USUAL_QUANTILE, CALM_SHARE = 100, 8, 0.1, 0.5
 TOO_LATE_FRAMES = 0.5  # a pair this far apart in time says nothing about angles
@@ -279,9 +279,9 @@ def _peak_frames(pairs: Sequence[Alignment]) -> tuple[float | None, float]:
     top, low = int(np.argmax(mean)), int(np.argmin(mean))
     if mean[top] - mean[low] < MIN_MOTION_Z * max(float(np.hypot(noise[top], noise[low])), 1e-6):
         return None, 0.0
-    # Half a frame about the frame that fits best: beyond, another one would fit better. An asymmetric score, as where
-    # light changes from frame to frame, is no delay.
-    best = top - LOOK_BACK
+    # Half a frame about the frame that fits best: beyond, another one would fit better. That is the present one until
+    # another fits better by more than noise: along a tunnel's walls all fit alike, and changing light favours one side.
+    best = top - LOOK_BACK if mean[top] >= MIN_MOTION_Z * noise[top] else 0
     return min(max(_fit_tent(mean, noise), best - 0.5), best + 0.5), float(mean[top])
 
 

@@ -16,7 +16,7 @@ def points_ahead(
     x, y, z = sweep.xyz.T
     here = (x > NEAREST_M) & (x < reach_m) & (sweep.range_m < reach_m) & (z < np.inf)
     here &= (np.abs(y) < np.float32(widen) * x) | ((np.abs(y) < aside_m) & (x < aside_far_m))
-    return np.vstack((sweep.xyz[here].T, sweep.height_m[here]))
+    return np.ascontiguousarray(np.vstack((sweep.xyz[here].T, sweep.height_m[here])))
 
 
 def fit_level_plane(

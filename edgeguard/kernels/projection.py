@@ -4,11 +4,14 @@ A point is inside when its depth is at least `MIN_DEPTH_M` and its pixel, rounde
 image. NaN, infinite and absurdly large coordinates fall outside by comparison, never by exception.
 
 Five short passes instead of one long one: a coarse cull without divisions, the survivors side by side, their divisions,
-the depth buffer, the answers. The first and third are vectorised, the others branch only on what is rarely true. All
-arithmetic is in double precision, so that the result is the twin's to the last bit.
+the depth buffer, the answers. The first and third are vectorised, the others branch only on what is rarely true. The
+cull is in single precision and lets through whatever it could be wrong about; all else is in double precision, so that
+the result is the twin's to the last bit.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import numpy as np
 from numba import njit
@@ -17,56 +20,53 @@ from numpy.typing import NDArray
 from edgeguard.kernels.scratch import Scratch
 
 MIN_DEPTH_M = 0.1  # nearer than any lens; keeps the division finite
+SINGLE = 1e-6  # share of its terms by which a sum of four products is wrong in single precision, three times over
+HUGE_M = 1e15  # coordinates whose products may not be finite in single precision
 _ONE = np.uint64(1)
 _TWO = np.uint64(2)
 _THREE = np.uint64(3)
 _EIGHT = np.uint64(8)
+_BLOCK = np.uint64(2_048)
 _scratch = Scratch()
 
 
-@njit("void(f4[::1], f8[:,::1], f8, f8, b1[::1])", cache=True, nogil=True)
+# sums that are fused round otherwise than the exact pass does: the slack covers both
+@njit("void(f4[::1], f4[:,::1], f4[::1], b1[::1])", cache=True, nogil=True, fastmath={"contract"})
 def _cull(
-    flat: NDArray[np.float32], P: NDArray[np.float64], width: float, height: float, maybe: NDArray[np.bool_]
+    flat: NDArray[np.float32], P: NDArray[np.float32], limits: NDArray[np.float32], maybe: NDArray[np.bool_]
 ) -> None:
-    """Whether each point may be inside: the image with a pixel to spare on each side, tested without dividing."""
+    """Whether each point may be inside, in single precision and without dividing. P, limits: of `_centred`."""
     p00, p01, p02, p03 = P[0, 0], P[0, 1], P[0, 2], P[0, 3]
     p10, p11, p12, p13 = P[1, 0], P[1, 1], P[1, 2], P[1, 3]
     p20, p21, p22, p23 = P[2, 0], P[2, 1], P[2, 2], P[2, 3]
-    right = width + 1.0
-    low = height + 1.0
+    half_width, half_height, share, slack, huge = limits[0], limits[1], limits[2], limits[3], limits[4]
     for i in range(np.uint64(maybe.shape[0])):
         j = i * _THREE
-        x = float(flat[j])
-        y = float(flat[j + _ONE])
-        z = float(flat[j + _TWO])
+        x, y, z = flat[j], flat[j + _ONE], flat[j + _TWO]
+        size = abs(x) + abs(y) + abs(z)
         w = p20 * x + p21 * y + p22 * z + p23
-        u = p00 * x + p01 * y + p02 * z + p03
-        v = p10 * x + p11 * y + p12 * z + p13
-        maybe[i] = (w >= MIN_DEPTH_M) & (w < np.inf) & (u > -w) & (u < right * w) & (v > -w) & (v < low * w)
+        u = abs(p00 * x + p01 * y + p02 * z + p03)
+        v = abs(p10 * x + p11 * y + p12 * z + p13)
+        off = share * size + slack
+        maybe[i] = ((w + off > np.float32(0.0)) & (u < half_width * w + off) & (v < half_height * w + off)) | (
+            size > huge
+        )
 
 
-@njit("i8(f4[::1], b1[::1], u8[::1], i4[::1], f4[:,::1])", cache=True, nogil=True)
-def _collect(
-    flat: NDArray[np.float32],
-    maybe: NDArray[np.bool_],
-    eights: NDArray[np.uint64],
-    who: NDArray[np.int32],
-    kept: NDArray[np.float32],
-) -> int:
-    """Number and coordinates of the points that may be inside. eights: `maybe`, eight flags at a time."""
-    m = np.uint64(0)
-    for e in range(np.uint64(eights.shape[0])):
-        if eights[e] == np.uint64(0):
-            continue
-        for i in range(e * _EIGHT, e * _EIGHT + _EIGHT):
-            who[m] = np.int32(i)
-            m += np.uint64(maybe[i])
-    for t in range(m):
-        j = np.uint64(who[t]) * _THREE
-        kept[0, t] = flat[j]
-        kept[1, t] = flat[j + _ONE]
-        kept[2, t] = flat[j + _TWO]
-    return np.int64(m)  # type: ignore[return-value]  # numba hands Python an int
+@lru_cache(maxsize=16)
+def _centred(flat: bytes, width: int, height: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """P, given as its bytes, with pixels counted from the image's middle; and the limits of `_cull`.
+
+    These are half of the width and of the height with a pixel to spare; the share of |x| + |y| + |z| and the constant
+    by which single precision may be wrong about any of the three; and the size beyond which it says nothing.
+    """
+    half = np.array((0.5 * width, 0.5 * height))
+    P = np.frombuffer(flat).reshape(3, 4)
+    centred = P.copy()
+    centred[:2] -= (half - 0.5)[:, None] * P[2]
+    size = np.abs(P[2]) * (half.max() + 1.0) + np.abs(centred).max(axis=0)
+    share, slack = SINGLE * float(size[:3].max()), SINGLE * float(size[3])
+    return centred.astype(np.float32), np.array((*(half + 1.0), share, slack, HUGE_M), np.float32)
 
 
 # a division by zero gives inf or NaN, as in NumPy: the test for it would keep the loop from being vectorised
@@ -96,10 +96,86 @@ def _divide(
         w = p20 * x + p21 * y + p22 * z + p23
         u = (p00 * x + p01 * y + p02 * z + p03) / w + 0.5
         v = (p10 * x + p11 * y + p12 * z + p13) / w + 0.5
-        inside = (u >= 0.0) & (u < right) & (v >= 0.0) & (v < low)
+        inside = (w >= MIN_DEPTH_M) & (w < np.inf) & (u >= 0.0) & (u < right) & (v >= 0.0) & (v < low)
         index = np.int32(v) * width + np.int32(u)  # what is not negative is rounded down by cutting
         place[t] = index if inside else np.int32(-1)
         near[t] = np.float32(w)
+
+
+@njit("i8(f4[::1], f4[:,::1], f4[::1], b1[::1], u8[::1], i4[::1], f4[:,::1])", cache=True, nogil=True)
+def _collect(
+    flat: NDArray[np.float32],
+    P: NDArray[np.float32],
+    limits: NDArray[np.float32],
+    maybe: NDArray[np.bool_],
+    eights: NDArray[np.uint64],
+    who: NDArray[np.int32],
+    kept: NDArray[np.float32],
+) -> int:
+    """Number and coordinates of the points that may be inside; maybe, eights: scratch, the flags of a block twice.
+
+    Block by block, so that what is culled is still at hand when it is collected.
+    """
+    n = np.uint64(flat.shape[0]) // _THREE
+    xs, ys, zs = kept[0], kept[1], kept[2]
+    m = first = np.uint64(0)
+    for begin in range(np.uint64(0), n, _BLOCK):
+        count = min(_BLOCK, n - begin)
+        maybe[count : (count + _EIGHT - _ONE) // _EIGHT * _EIGHT] = False  # the flags are read eight at a time
+        _cull(flat[_THREE * begin : _THREE * (begin + count)], P, limits, maybe[:count])
+        for e in range((count + _EIGHT - _ONE) // _EIGHT):
+            if eights[e] == np.uint64(0):
+                continue
+            for i in range(e * _EIGHT, e * _EIGHT + _EIGHT):
+                who[m] = np.int32(begin + i)
+                m += np.uint64(maybe[i])
+        for t in range(first, m):
+            j = np.uint64(who[t]) * _THREE
+            xs[t] = flat[j]
+            ys[t] = flat[j + _ONE]
+            zs[t] = flat[j + _TWO]
+        first = m
+    return np.int64(m)  # type: ignore[return-value]  # numba hands Python an int
+
+
+@njit(
+    "i8(f4[::1], f4[:,::1], f4[::1], f8[:,::1], i4, i4, b1[::1], u8[::1], i4[::1], f4[:,::1], i4[::1], f4[::1])",
+    cache=True,
+    nogil=True,
+)
+def _find(
+    flat: NDArray[np.float32],
+    single: NDArray[np.float32],
+    limits: NDArray[np.float32],
+    P: NDArray[np.float64],
+    width: int,
+    height: int,
+    maybe: NDArray[np.bool_],
+    eights: NDArray[np.uint64],
+    who: NDArray[np.int32],
+    kept: NDArray[np.float32],
+    place: NDArray[np.int32],
+    near: NDArray[np.float32],
+) -> int:
+    """Number, pixel and depth of the points that may be inside; how many."""
+    m: int = _collect(flat, single, limits, maybe, eights, who, kept)
+    _divide(kept[0, :m], kept[1, :m], kept[2, :m], P, width, height, place[:m], near[:m])
+    return m
+
+
+@njit("i8(i4[::1], f4[::1], f4[::1])", cache=True, nogil=True)
+def _depths(place: NDArray[np.int32], near: NDArray[np.float32], depth: NDArray[np.float32]) -> int:
+    """Depth buffer, NaN where empty; how many points are inside."""
+    depth[:] = np.nan
+    inside = 0
+    for t in range(np.uint64(place.shape[0])):
+        if place[t] < 0:
+            continue
+        inside += 1
+        q = np.uint64(place[t])
+        behind = near[t] >= depth[q]  # false for an empty pixel
+        depth[q] = depth[q] if behind else near[t]
+    return inside
 
 
 @njit("void(i4[::1], f4[::1], i4[::1], f4[::1], i4[::1])", cache=True, nogil=True)
@@ -110,7 +186,7 @@ def _nearest(
     depth: NDArray[np.float32],
     owner: NDArray[np.int32],
 ) -> None:
-    """Depth buffer, NaN where empty. owner is read only where this call has written."""
+    """Depth buffer, and who gave each pixel its own. owner is read only where this call has written."""
     depth[:] = np.nan
     for t in range(np.uint64(place.shape[0])):
         if place[t] < 0:
@@ -121,16 +197,19 @@ def _nearest(
         owner[q] = owner[q] if behind else who[t]
 
 
-@njit("i8(i4[::1], i4[::1], i4[::1], i8, i4[::1], b1[::1])", cache=True, nogil=True)
+@njit("i8(i4[::1], f4[::1], i4[::1], i8, f4[::1], i4[::1], i4[::1], b1[::1])", cache=True, nogil=True)
 def _answer(
     place: NDArray[np.int32],
+    near: NDArray[np.float32],
     who: NDArray[np.int32],
-    owner: NDArray[np.int32],
     width: int,
+    depth: NDArray[np.float32],
+    owner: NDArray[np.int32],
     pixel: NDArray[np.int32],
     visible: NDArray[np.bool_],
 ) -> int:
-    """Column, row and visibility of each point; how many are inside."""
+    """Depth buffer; column, row and visibility of each point; how many are inside."""
+    _nearest(place, near, who, depth, owner)
     pixel[:] = -1
     visible[:] = False
     columns = np.uint32(width)
@@ -159,8 +238,9 @@ def depth_image(
 
     Arguments as there. out: (height, width) float32, C-contiguous, written and returned instead of a new array.
     """
-    depth, place, _, _ = _buffer(xyz, P, width, height, out)
-    return depth, int(np.count_nonzero(place >= 0))
+    depth = np.empty((height, width), dtype=np.float32) if out is None else out
+    place, near, _ = _inside(xyz, P, width, height)
+    return depth, int(_depths(place, near, depth.reshape(-1)))
 
 
 def project_points(
@@ -193,28 +273,21 @@ def project_points(
             np.empty(n, dtype=np.bool_),
         )
     depth, pixel, visible = out
-    _, place, who, owner = _buffer(xyz, P, width, height, depth)
-    inside = _answer(place, who, owner, width, pixel.reshape(-1), visible)
+    place, near, who = _inside(xyz, P, width, height)
+    owner = _scratch.array("owner", width * height, np.int32)
+    inside = _answer(place, near, who, width, depth.reshape(-1), owner, pixel.reshape(-1), visible)
     return depth, pixel, visible, int(inside)
 
 
-def _buffer(
-    xyz: NDArray[np.float32], P: NDArray[np.float64], width: int, height: int, out: NDArray[np.float32] | None
-) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    """Depth; pixel index and number of the points that may be inside; the owner of each pixel."""
-    depth = np.empty((height, width), dtype=np.float32) if out is None else out
+def _inside(
+    xyz: NDArray[np.float32], P: NDArray[np.float64], width: int, height: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32]]:
+    """Pixel index (-1 outside), depth and number of the points that may be inside."""
     n = xyz.shape[0]
-    flat = xyz.reshape(-1)
-    whole = -(-n // 8)  # the flags are read eight at a time
-    maybe = _scratch.array("maybe", 8 * whole, np.bool_)
-    maybe[n:] = False
-    _cull(flat, P, width, height, maybe[:n])
-    who = _scratch.array("who", 8 * whole + 1, np.int32)  # the last write of a full block may be for nobody
+    maybe = _scratch.array("maybe", int(_BLOCK), np.bool_)
+    who = _scratch.array("who", n + 8, np.int32)  # the last write of a block may be for nobody
     kept = _scratch.array("kept", 3 * n, np.float32).reshape(3, n)
-    m = _collect(flat, maybe, maybe.view(np.uint64), who, kept)
-    place = _scratch.array("place", n, np.int32)[:m]
-    near = _scratch.array("near", n, np.float32)[:m]
-    _divide(kept[0, :m], kept[1, :m], kept[2, :m], P, width, height, place, near)
-    owner = _scratch.array("owner", width * height, np.int32)
-    _nearest(place, near, who[:m], depth.reshape(-1), owner)
-    return depth, place, who, owner
+    place, near = _scratch.array("place", n, np.int32), _scratch.array("near", n, np.float32)
+    single = _centred(P.tobytes(), width, height)
+    m = _find(xyz.reshape(-1), *single, P, width, height, maybe, maybe.view(np.uint64), who, kept, place, near)
+    return place[:m], near[:m], who[:m]

@@ -1,32 +1,43 @@
 """Bodies that arrived from nowhere and went nowhere: free space carved on both sides of a moment.
 
 A body that is born in space seen to be free moved there, and moves on. Every displacement that could have brought it
-(`lidar_paths.possible_motions`) says where it must be one and two sweeps later. When each of these places is seen
-through, and as many returns as before stay near the birth, no body does what was seen: a ghost (ADoPT, 3D-TC2 follow
-tracks instead; here nothing has to be tracked or segmented again).
-
-Slices of slow bodies are born too, as they step forward; their motions are small, and such births are not judged.
+(`lidar_paths.possible_origins`) says where it must be one and two sweeps later. When each of these places is seen
+through, no body does what was seen (ADoPT, 3D-TC2 follow tracks instead; here nothing is tracked or segmented again).
+Errors of ego-motion and the slices by which people and cars step forward leave now and then no motion either. That
+is why the surface is heard as well: injected returns are rough or porous (`lidar_sightings`), and what has neither
+must have come at speed and stay for two sweeps.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.checks.lidar_evidence import LidarFrame
-from edgeguard.checks.lidar_paths import MARGIN_M, MARGIN_RATIO, MOST_SAMPLES, PosedFrame, carried
-from edgeguard.kernels.ranges import SEEN_THROUGH, ask_sweep
+from edgeguard.checks.lidar_paths import MARGIN_RATIO, MOST_SAMPLES, PosedFrame, carried, inverse, possible_origins
+from edgeguard.checks.lidar_sightings import (
+    jitter_llr,
+    penetration,
+    penetration_llr,
+    roughness,
+    roughness_llr,
+)
+from edgeguard.kernels.ranges import SEEN_THROUGH, Surroundings, ask_surroundings
 from edgeguard.kernels.regions import within_reach
 
-LEAST_MOVE_M = 1.2  # per sweep: nothing slower than 12 m/s is judged; people, cyclists and creeping cars are not
+BIRTH_MARGIN_M, BIRTH_MARGIN_RATIO = 0.3, 0.015  # ego-motion error and footprint; nearer to a surface it is of it
+LEAST_MOVE_M = 1.2  # per sweep: of smooth bodies nothing slower than 12 m/s is judged
 SLICE_M = 0.8  # smaller births may be slices of people, who turn and swing: they are judged from twice as much on
 ONWARD_MARGIN_M, ONWARD_GROWTH_M = 0.3, 0.2  # the displacements' spacing, and it again for every sweep that follows
 MIN_ONWARD_SHARE = 0.5  # of a body's points that must not be seen through where it went
 LEAST_STAY, MOST_STAY = 0.5, 1.8  # returns near the birth over those born: what comes into view grows faster
 STAY_M = 1.5  # three sigma of the difference of two spoofed ranges
 SWEEPS = 2  # that an arrival is followed for
+NOWHERE_LLR = 4.0  # of no motion left: one in fifty of the clean births that leave none, for odds of one to one
+STAYS_LLR = 1.0  # of as many returns still being there, when no motion is left
+SWERVE_M = 0.35  # spoofed jitter is in range only; a change across the beam means that another body was followed
 
 
 @dataclass(slots=True, eq=False)
@@ -34,7 +45,9 @@ class Arrival:
     """A born body and the motions that could still explain it.
 
     sample: (S, 3) float32 of its points, sensor frame of the birth; back: (K, 2) displacements per interval in that
-    frame, to where it came from; pose: sensor to world at the birth; reference: the sweep before.
+    frame, to where it came from; least_m: the shortest of them at the birth; pose: sensor to world at the birth;
+    reference: the sweep before; porous: share of `penetration`; rough_m, places_m: of the birth and each sweep that the
+    returns stayed for; sweeps: followed for; stays: in how many of them as many returns were near.
     """
 
     sample: NDArray[np.float32]
@@ -46,81 +59,128 @@ class Arrival:
     points: int
     extent_m: float
     range_m: float
-    swift: bool
+    least_m: float
+    porous: float
+    rough_m: list[float]
+    places_m: list[tuple[float, float]] = field(default_factory=list)
+    sweeps: int = 0
     stays: int = 0
 
     @property
+    def nowhere(self) -> bool:
+        """No motion explains it; of a birth as small as a slice of a person, if it must have been fast as well."""
+        large = self.extent_m >= SLICE_M or self.least_m >= LEAST_MOVE_M
+        return self.sweeps > 0 and self.back.shape[0] == 0 and large
+
+    @property
     def impossible(self) -> bool:
-        """No motion explains it, and it stayed through all sweeps that it was followed for."""
-        return self.swift and self.stays >= SWEEPS and self.back.shape[0] == 0
+        """No motion explains it although it must have been fast, and it stayed for all sweeps it was followed for."""
+        swift = self.least_m >= (LEAST_MOVE_M if self.extent_m >= SLICE_M else 2.0 * LEAST_MOVE_M)
+        return self.nowhere and swift and self.stays >= SWEEPS
 
-    def follow(self, frame: LidarFrame, pose: NDArray[np.float64], xyz: NDArray[np.float32]) -> bool:
-        """Look again in a later sweep; False when the arrival is explained.
+    @property
+    def llr(self) -> float:
+        """Log-likelihood ratio, ghost against body."""
+        known = [r for r in self.rough_m if np.isfinite(r)]
+        surface = roughness_llr(float(np.median(known))) if known else 0.0
+        surface += penetration_llr(self.porous)
+        path = NOWHERE_LLR + STAYS_LLR * self.stays if self.nowhere else 0.0
+        return path + surface + self._jitter_llr()
 
-        frame, pose: that sweep and its sensor in the world; xyz: (N, 3) float32, its upright returns.
+    def _jitter_llr(self) -> float:
+        if len(self.places_m) < 3 or self.stays < SWEEPS:
+            return 0.0
+        range_m, across_m = np.diff(np.array(self.places_m), n=2, axis=0)[-1]
+        return jitter_llr(abs(float(range_m))) if abs(float(across_m)) < SWERVE_M else 0.0
+
+    def follow(
+        self, frame: LidarFrame, around: Surroundings, pose: NDArray[np.float64], xyz: NDArray[np.float32],
+        range_m: NDArray[np.float32],
+    ) -> None:  # fmt: skip
+        """Look again in a later sweep.
+
+        frame, around, pose: that sweep, what is around its cells, and its sensor in the world; xyz (N, 3), range_m
+        (N,) float32: its upright returns.
         """
-        T = np.linalg.inv(pose) @ self.pose
-        if self.back.shape[0]:
-            steps = (frame.stamp_ns - self.stamp_ns) / self.step_ns
-            places = carried(self.sample, -self.back * steps)
-            margin_m = ONWARD_MARGIN_M + ONWARD_GROWTH_M * steps
-            status, _ = ask_sweep(places, T, frame.image, margin_m, MARGIN_RATIO)
-            there = (status != SEEN_THROUGH).reshape(self.back.shape[0], -1).mean(axis=1)
-            # what stays near the birth is not the body, when the body has left by as much as both are long
-            moved, ridden = -self.back * steps, T[:2, 3] @ T[:2, :2]
-            from_birth, from_sensor = np.hypot(*moved.T), np.hypot(*(moved + ridden).T)
-            near = np.minimum(from_birth, from_sensor) <= self.extent_m + STAY_M
-            self.back = self.back[(there >= MIN_ONWARD_SHARE) & near]
-        stay = self._near(pose, T, xyz)
-        if not LEAST_STAY * self.points <= stay <= MOST_STAY * self.points:
-            return False
-        self.stays += 1
-        return True
+        self.sweeps += 1
+        T = inverse(pose) @ self.pose
+        self._carry_on(frame, around, T)
+        near = self._near(pose, T, xyz)
+        if LEAST_STAY * self.points <= near.size <= MOST_STAY * self.points:
+            self.stays += 1
+            self.rough_m.append(roughness(xyz[near], range_m[near]))
+            self.places_m.append(place_of(xyz[near], range_m[near]))
 
-    def _near(self, pose: NDArray[np.float64], T: NDArray[np.float64], xyz: NDArray[np.float32]) -> int:
+    def _carry_on(self, frame: LidarFrame, around: Surroundings, T: NDArray[np.float64]) -> None:
+        """Drop the motions that would have taken the body to where this sweep sees emptiness, or out of its own way."""
+        if self.back.shape[0] == 0:
+            return
+        steps = (frame.stamp_ns - self.stamp_ns) / self.step_ns
+        moved, ridden = -self.back * steps, T[:2, 3] @ T[:2, :2]
+        status = ask_surroundings(
+            carried(self.sample, moved), T, around, ONWARD_MARGIN_M + ONWARD_GROWTH_M * steps, MARGIN_RATIO
+        )
+        there = (status != SEEN_THROUGH).reshape(self.back.shape[0], -1).mean(axis=1)
+        # what stays near the birth is not the body, when the body has left by as much as both are long
+        from_birth, from_sensor = np.hypot(*moved.T), np.hypot(*(moved + ridden).T)
+        near = np.minimum(from_birth, from_sensor) <= self.extent_m + STAY_M
+        self.back = self.back[(there >= MIN_ONWARD_SHARE) & near]
+
+    def _near(self, pose: NDArray[np.float64], T: NDArray[np.float64], xyz: NDArray[np.float32]) -> NDArray[np.intp]:
         """Returns near the birth, in the world or carried with the sensor, where the sweep before it saw through."""
         there = np.median(self.sample[:, :2], axis=0).astype(np.float64)
         here = T[:2, :2] @ there + T[:2, 3]
         reach_m = self.extent_m / 2 + STAY_M
-        chosen = within_reach(xyz, here[0], here[1], reach_m) | within_reach(xyz, there[0], there[1], reach_m)
-        near = np.ascontiguousarray(xyz[chosen])
-        if near.shape[0] < LEAST_STAY * self.points:
-            return 0
-        status, _ = ask_sweep(
-            near,
-            np.linalg.inv(self.reference.T_world_sensor) @ pose,
-            self.reference.frame.image,
-            MARGIN_M,
-            MARGIN_RATIO,
+        near = np.flatnonzero(
+            within_reach(xyz, here[0], here[1], reach_m) | within_reach(xyz, there[0], there[1], reach_m)
         )
-        return int(np.count_nonzero(status == SEEN_THROUGH))
+        if near.size < LEAST_STAY * self.points:
+            return near[:0]
+        T_ref = self.reference.T_sensor_world @ pose
+        status = ask_surroundings(
+            np.ascontiguousarray(xyz[near]), T_ref, self.reference.around, BIRTH_MARGIN_M, BIRTH_MARGIN_RATIO
+        )
+        found: NDArray[np.intp] = near[status == SEEN_THROUGH]
+        return found
+
+
+def place_of(points: NDArray[np.float32], range_m: NDArray[np.float32]) -> tuple[float, float]:
+    """Median range, and how far aside of the x axis in metres of arc, of some points."""
+    azimuth = float(np.arctan2(*np.median(points[:, :2], axis=0)[::-1]))
+    mid_m = float(np.median(range_m))
+    return mid_m, azimuth * mid_m
 
 
 def arrive(
     frame: LidarFrame,
-    members: NDArray[np.intp],
-    motions: NDArray[np.float64],
+    members: NDArray[np.integer],
     pose: NDArray[np.float64],
-    reference: PosedFrame,
+    past: tuple[PosedFrame, ...],
     extent_m: float,
+    rough_m: float,
 ) -> Arrival:
     """Return the arrival of a born cluster.
 
-    members: its returns in the sweep; motions: (K, 2) of `possible_motions`; pose: sensor to world; reference: the
-    sweep before.
+    members: its returns in the sweep; pose: sensor to world; past: earlier sweeps, newest first; extent_m: its size;
+    rough_m: of `roughness`.
     """
-    points = frame.xyz[members]
-    back = -motions @ pose[:2, :2]
+    points, range_m = frame.xyz[members], frame.range_m[members]
+    sample = np.ascontiguousarray(points[:: max(1, points.shape[0] // MOST_SAMPLES)])
+    back = possible_origins(frame, sample, pose, past)
     least_m = float(np.hypot(back[:, 0], back[:, 1]).min()) if back.shape[0] else np.inf
+    place = place_of(points, range_m)
     return Arrival(
-        sample=np.ascontiguousarray(points[:: max(1, points.shape[0] // MOST_SAMPLES)]),
+        sample=sample,
         back=back,
         pose=pose.copy(),
-        reference=reference,
+        reference=past[0],
         stamp_ns=frame.stamp_ns,
-        step_ns=max(frame.stamp_ns - reference.frame.stamp_ns, 1),
+        step_ns=max(frame.stamp_ns - past[0].frame.stamp_ns, 1),
         points=points.shape[0],
         extent_m=extent_m,
-        range_m=float(np.median(np.linalg.norm(points, axis=1))),
-        swift=least_m >= (LEAST_MOVE_M if extent_m >= SLICE_M else 2.0 * LEAST_MOVE_M),
+        range_m=place[0],
+        least_m=least_m,
+        porous=penetration(frame, members),
+        rough_m=[rough_m],
+        places_m=[place],
     )

@@ -7,6 +7,8 @@ the 3 x 3 neighbourhood is what is asked.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -250,3 +252,171 @@ def ask_sweep(
     out, front_m = np.empty(n, dtype=np.int8), np.empty(n, dtype=np.float32)
     _ask(range_m, cell, reference, low, high, count, total, known, margin_m, margin_ratio, out, front_m)
     return out, front_m
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Surroundings:
+    """A range image with what the 3 x 3 cells around each cell hold, worked out once for many questions.
+
+    image: (ROWS, COLUMNS) float32; low, high: nearest and farthest return, inf and 0 where none; count: int8, returns.
+    """
+
+    image: NDArray[np.float32]
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+    count: NDArray[np.int8]
+
+
+@njit("void(f4[:,::1], f4[:,::1], f4[:,::1], i1[:,::1], f4[:,::1], f4[:,::1], i1[:,::1])", cache=True, nogil=True)
+def _look_around(
+    image: NDArray[np.float32],
+    low: NDArray[np.float32],
+    high: NDArray[np.float32],
+    count: NDArray[np.int8],
+    row_low: NDArray[np.float32],
+    row_high: NDArray[np.float32],
+    row_count: NDArray[np.int8],
+) -> None:
+    """First three columns, then three rows; the row memories are (ROWS, COLUMNS + 2)."""
+    columns = np.uint64(COLUMNS)
+    for k in range(ROWS):
+        source, a, b, n = image[k], row_low[k], row_high[k], row_count[k]
+        for c in range(columns):
+            d = source[c]
+            here = d < np.inf
+            a[c + _ONE] = d
+            b[c + _ONE] = d if here else np.float32(0.0)
+            n[c + _ONE] = np.int8(1) if here else np.int8(0)
+        a[0], a[COLUMNS + 1] = a[COLUMNS], a[1]
+        b[0], b[COLUMNS + 1] = b[COLUMNS], b[1]
+        n[0], n[COLUMNS + 1] = n[COLUMNS], n[1]
+        for c in range(columns):  # what is read at c and beyond has not been written yet
+            a[c] = min(a[c], a[c + _ONE], a[c + _TWO])
+            b[c] = max(b[c], b[c + _ONE], b[c + _TWO])
+            n[c] = n[c] + n[c + _ONE] + n[c + _TWO]
+    for k in range(ROWS):
+        above, below = min(k + 1, ROWS - 1), max(k - 1, 0)
+        a0, a1, a2 = row_low[below], row_low[k], row_low[above]
+        b0, b1, b2 = row_high[below], row_high[k], row_high[above]
+        n0, n1, n2 = row_count[below], row_count[k], row_count[above]
+        edge0 = np.int8(1) if below < k else np.int8(0)
+        edge2 = np.int8(1) if above > k else np.int8(0)
+        for c in range(columns):
+            low[k, c] = min(a0[c], a1[c], a2[c])
+            high[k, c] = max(b0[c], b1[c], b2[c])
+            count[k, c] = edge0 * n0[c] + n1[c] + edge2 * n2[c]
+
+
+def look_around(image: NDArray[np.float32]) -> Surroundings:
+    """Nearest, farthest and number of the returns around each cell. image: of `range_image`."""
+    shape, wide = (ROWS, COLUMNS), (ROWS, COLUMNS + 2)
+    rows = (
+        _scratch.array("row low", ROWS * (COLUMNS + 2), np.float32).reshape(wide),
+        _scratch.array("row high", ROWS * (COLUMNS + 2), np.float32).reshape(wide),
+        _scratch.array("row count", ROWS * (COLUMNS + 2), np.int8).reshape(wide),
+    )
+    low, high, count = np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty(shape, np.int8)
+    _look_around(image, low, high, count, *rows)
+    return Surroundings(image, low, high, count)
+
+
+@njit("i8(f8[::1], i4[::1], f4[:,::1], i1[:,::1], f8, f8, i4[::1])", cache=True, nogil=True)
+def _through(
+    range_m: NDArray[np.float64],
+    cell: NDArray[np.int32],
+    low: NDArray[np.float32],
+    count: NDArray[np.int8],
+    margin_m: float,
+    margin_ratio: float,
+    out: NDArray[np.int32],
+) -> int:
+    m = np.uint64(0)
+    for i in range(np.uint64(cell.shape[0])):
+        at = cell[i] - np.int32(COLUMNS)
+        out[m] = np.int32(i)
+        if at < 0 or at >= ROWS * COLUMNS:
+            continue
+        k, c = np.uint64(at // COLUMNS), np.uint64(at % COLUMNS)
+        r = range_m[i]
+        m += np.uint64((np.float64(low[k, c]) > r + margin_m + margin_ratio * r) & (count[k, c] >= 2))
+    return np.int64(m)  # type: ignore[return-value]  # numba hands Python an int
+
+
+def find_seen_through(
+    xyz: NDArray[np.float32],
+    T_ref_cur: NDArray[np.float64],
+    reference: Surroundings,
+    margin_m: float,
+    margin_ratio: float,
+) -> NDArray[np.int32]:
+    """Numbers of the points that an earlier sweep saw through, (M,) int32: SEEN_THROUGH of `ask_surroundings`.
+
+    xyz: (N, 3) float32, C-contiguous, metres, current sensor frame. T_ref_cur, margins: as of `ask_sweep`.
+    """
+    n = xyz.shape[0]
+    range_m = _scratch.array("range", n, np.float64)
+    cell = _scratch.array("cell", n, np.int32)
+    look(xyz.reshape(-1), np.ascontiguousarray(T_ref_cur, dtype=np.float64), range_m, cell)
+    out = np.empty(n + 1, np.int32)
+    return out[: _through(range_m, cell, reference.low, reference.count, margin_m, margin_ratio, out)]
+
+
+@njit(
+    "void(f8[::1], i4[::1], f4[:,::1], f4[:,::1], f4[:,::1], i1[:,::1], f8, f8, i1[::1])",
+    cache=True,
+    nogil=True,
+)
+def _status(
+    range_m: NDArray[np.float64],
+    cell: NDArray[np.int32],
+    image: NDArray[np.float32],
+    low: NDArray[np.float32],
+    high: NDArray[np.float32],
+    count: NDArray[np.int8],
+    margin_m: float,
+    margin_ratio: float,
+    out: NDArray[np.int8],
+) -> None:
+    for i in range(np.uint64(cell.shape[0])):
+        out[i] = UNKNOWN
+        at = np.int64(cell[i]) - COLUMNS
+        if at < 0 or at >= ROWS * COLUMNS:
+            continue
+        row, column = int(at // COLUMNS), int(at % COLUMNS)
+        k, c = np.uint64(row), np.uint64(column)
+        seen, nearest, farthest = count[k, c], np.float64(low[k, c]), np.float64(high[k, c])
+        r = range_m[i]
+        margin = margin_m + margin_ratio * r
+        if seen == 0:
+            continue
+        if nearest > r + margin:
+            if seen >= 2:
+                out[i] = SEEN_THROUGH
+        elif nearest >= r - margin or (farthest >= r - margin and farthest <= r + margin):
+            out[i] = HIT
+        else:
+            out[i] = HIDDEN
+            if farthest <= r + margin:
+                continue
+            for line in range(max(row - 1, 0), min(row + 2, ROWS)):  # some in front, some beyond: is one at the place?
+                for dc in range(-1, 2):
+                    d = image[line, (column + dc) % COLUMNS]
+                    if d >= r - margin and d <= r + margin:
+                        out[i] = HIT
+
+
+def ask_surroundings(
+    xyz: NDArray[np.float32],
+    T_ref_cur: NDArray[np.float64],
+    reference: Surroundings,
+    margin_m: float,
+    margin_ratio: float,
+) -> NDArray[np.int8]:
+    """As `ask_sweep`, for places inside the image (others are UNKNOWN), and without the surfaces in front."""
+    n = xyz.shape[0]
+    range_m = _scratch.array("range", n, np.float64)
+    cell = _scratch.array("cell", n, np.int32)
+    look(xyz.reshape(-1), np.ascontiguousarray(T_ref_cur, dtype=np.float64), range_m, cell)
+    out = np.empty(n, np.int8)
+    _status(range_m, cell, reference.image, reference.low, reference.high, reference.count, margin_m, margin_ratio, out)
+    return out

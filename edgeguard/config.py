@@ -55,9 +55,13 @@ class GuardPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RestoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which restorers run, in this order. Known: impulse-median, isolated-returns."""
+    """Which restorers run, in this order: impulse-median, scattered-returns, isolated-returns, and those of `chains`.
 
-    chain: tuple[str, ...] = ("impulse-median", "isolated-returns")
+    chains: TOML file of chains for pictures, point clouds and series (docs/restoration.md), or empty.
+    """
+
+    chain: tuple[str, ...] = ("impulse-median", "scattered-returns", "isolated-returns")
+    chains: str = ""
     max_removed_share: float = 0.05
 
     def __post_init__(self) -> None:

@@ -457,12 +457,29 @@ class CameraModel(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """One number of one serial sample that a restorer replaced; `quantity` has its unit in the name."""
+
+    quantity: str
+    stamp_ns: int
+    old: float
+    new: float
+
+
+@dataclass(frozen=True, slots=True)
 class Restoration:
-    """What a restorer did to one sample: `changed_share` in 0..1 of its pixels or points."""
+    """What a restorer did to one sample or series: `changed_share` in 0..1 of its pixels, points or readings.
+
+    changes: of a series, number by number; unlisted: how many more there were. note: what it left alone and why, such
+    as returns that a cap spared; empty where there is nothing to say.
+    """
 
     restorer: str
     sensor: str
     changed_share: float
+    changes: tuple[Change, ...] = ()
+    unlisted: int = 0
+    note: str = ""
 
 
 class Restorer(Protocol):

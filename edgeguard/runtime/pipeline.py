@@ -149,10 +149,10 @@ class Pipeline:
         synced, results = self.evidence(tick, watch)
         fused = self._fusion.update(synced, results)
         watch.lap("fusion")
-        samples, restorations = self._restore.apply(synced.samples, tick.frame)
+        restored, restorations = self._restore.restore(synced)
         watch.lap("restore")
         self._recheck_model()
-        answer = self._infer(samples, fused.trust[CAMERA].state if CAMERA in fused.trust else None)
+        answer = self._infer(restored.samples, fused.trust[CAMERA].state if CAMERA in fused.trust else None)
         asked = None if answer is None or _refused(answer) else answer.detections
         watch.lap("infer")
         fused = self._fusion.confirm(synced, fused, asked)
@@ -163,7 +163,7 @@ class Pipeline:
         free = verdict in (Verdict.PASS, Verdict.DEGRADE)
         watch.lap("guard")
         frame = FrameResult(
-            synced=replace(synced, samples=samples),
+            synced=restored,
             results=results,
             fused=fused if free else replace(fused, objects=()),
             restorations=restorations,

@@ -56,13 +56,16 @@ class Rig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Made(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the fits come from. anomalies: ticks with one, during calibration."""
+    """Where the fits come from. anomalies: ticks with one, during calibration. seconds: fitted on, of all recordings.
+    margin: `mean`, over calibrations on so much data the rate is the stated one; `sure`, in 95 % of them at most."""
 
     recording: Text
     from_s: Seconds
     to_s: Seconds
     hours_between_alarms: Annotated[float, msgspec.Meta(gt=0.0, le=1e6)]
     anomalies: Count
+    seconds: Seconds = 0.0
+    margin: Literal["mean", "sure"] = "mean"
 
 
 class HeldOut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -103,6 +106,17 @@ class Monitor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError("bins must be sorted and not overlap")
 
 
+class Threshold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a statistic alarms, as a share of its shipped threshold.
+
+    per_hour: alarms that are expected of it. peaks: how many say so; 0, too few, the shipped one stays.
+    """
+
+    scale: Annotated[float, msgspec.Meta(ge=0.1, le=10.0)]
+    per_hour: Annotated[float, msgspec.Meta(ge=0.0, le=1e6)]
+    peaks: Count
+
+
 class SensorSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `calibrate sensors` writes."""
 
@@ -110,6 +124,9 @@ class SensorSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     made: Made
     held_out: HeldOut
     monitors: Annotated[dict[Name, Monitor], msgspec.Meta(max_length=MAX_MONITORS)]
+    thresholds: Annotated[dict[Name, Threshold], msgspec.Meta(max_length=MAX_MONITORS)] = msgspec.field(
+        default_factory=dict
+    )
 
     def fits(self) -> SensorFits:
         """The fits as checks take them."""
@@ -126,6 +143,7 @@ class SensorSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 for name, monitor in self.monitors.items()
             },
             {name: monitor.definition for name, monitor in self.monitors.items()},
+            {name: threshold.scale for name, threshold in self.thresholds.items()},
         )
 
 

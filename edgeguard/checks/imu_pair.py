@@ -107,7 +107,7 @@ class ImuPairCheck:
         for monitor, score in zip(self.monitors, (self._residual / self._sigma).tolist(), strict=True):
             monitor.push(t_s, score)
         self._judged_s = t_s
-        if max(m.statistic for m in self.monitors) > 0.3:
+        if max(m.share for m in self.monitors) > 0.3:
             self._lessons.clear()
             return
         self._lessons.append((t_s, difference))

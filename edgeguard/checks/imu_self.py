@@ -138,7 +138,7 @@ class NoiseCheck:
         for monitor, score in zip(self.monitors, self._loudness.tolist(), strict=True):
             monitor.push(t_s, score)
         self._judged_s = t_s
-        if max(m.statistic for m in self.monitors) > 0.5:
+        if max(m.share for m in self.monitors) > 0.5:
             self._lessons.clear()
             return
         self._lessons.append((t_s, level))

@@ -246,7 +246,7 @@ class ScanYawCheck(_PlanarCheck):
         return rate - (other - self._bias), sigma, moving
 
     def _learn(self, t_s: float, dt_s: float, bias: float) -> None:
-        if self.monitors[0].statistic > 0.3:
+        if self.monitors[0].share > 0.3:
             self._lessons.clear()
             return
         self._lessons.append((t_s, bias))

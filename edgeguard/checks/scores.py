@@ -83,15 +83,20 @@ class SensorFits:
     Args:
         bins: by monitor name; bins of one monitor do not overlap.
         definitions: by monitor name, `ScoreMonitor.definition` when it was fitted.
+        scales: by the name of a statistic, its threshold as a share of what it is without; 1 where not given.
     """
 
     def __init__(
-        self, bins: Mapping[str, tuple[SpeedBin, ...]] | None = None, definitions: Mapping[str, str] | None = None
+        self,
+        bins: Mapping[str, tuple[SpeedBin, ...]] | None = None,
+        definitions: Mapping[str, str] | None = None,
+        scales: Mapping[str, float] | None = None,
     ) -> None:
         self._bins = MappingProxyType(
             {name: tuple(sorted(each, key=lambda one: one.from_m_s)) for name, each in (bins or {}).items() if each}
         )
         self.definitions: Mapping[str, str] = MappingProxyType(dict(definitions or {}))
+        self.scales: Mapping[str, float] = MappingProxyType(dict(scales or {}))
 
     @classmethod
     def of(cls, fits: Mapping[str, Fit]) -> SensorFits:
@@ -112,6 +117,10 @@ class SensorFits:
         place = bisect_right(bins, abs(speed_m_s), key=lambda one: one.from_m_s)
         found = bins[max(0, place - 1)]
         return found.fit if found.from_m_s <= abs(speed_m_s) < found.to_m_s else None
+
+    def scale(self, statistic: str) -> float:
+        """The threshold of a statistic as a share of what it is without a calibration of the whole system's rate."""
+        return self.scales.get(statistic, 1.0)
 
     def bins(self, monitor: str) -> tuple[SpeedBin, ...]:
         """The bins of a monitor, by speed; empty where it has none."""
@@ -138,6 +147,9 @@ class ScoreMonitor:
 
     Attributes:
         statistic: largest share of its threshold among gate and CUSUM; above 1 is an anomaly.
+        scale: of the threshold, by the calibration of the whole system's rate.
+        share: the same of the threshold before that scale. What a check may learn is decided by it, so that what it
+            learns, and with it the clean statistic, does not depend on the rate that was asked for.
         last: newest raw score; None before the first, and when the last call had none to offer.
         listener: gets (t_s, score, speed_m_s) of every finite score; a calibration collects with it.
     """
@@ -166,11 +178,13 @@ class ScoreMonitor:
         self._gate_reach = gate_sigma + NormalDist().inv_cdf(0.5 ** (1.0 / persist))
         self._period_s: float | None = None
         self._fit = self._fits.get(name)
+        self.scale = self._fits.scale(name)
+        self._peak = 0.0
         self.restart()
 
     def restart(self) -> None:
         """Forget the running statistics: what comes now must not be joined to what was before."""
-        self.statistic = 0.0
+        self.statistic = self.share = 0.0
         self.last = None
         self._up = self._down = 0.0
         self._run: deque[float] = deque(maxlen=self.persist)
@@ -238,10 +252,15 @@ class ScoreMonitor:
         samples = POWER_HORIZON_S / self._period_s
         h, d = self._limits()
         # Three digits: the running period changes at every score, the answer hardly ever.
-        found = _detectable(float(f"{samples / d:.3g}"), self.cusum_k, h)
+        found = _detectable(float(f"{samples / d:.3g}"), self.cusum_k, h * self.scale)
         if samples >= self.persist:
-            found = min(found, self._gate_reach)
+            found = min(found, self._gate_reach - (1.0 - self.scale) * self.gate_sigma)
         return self.sigma * found
+
+    def take_peak(self) -> float:
+        """The largest `share` since the last call."""
+        peak, self._peak = self._peak, 0.0
+        return peak
 
     def _limits(self) -> tuple[float, float]:
         """CUSUM limit in sigma, and how many samples count as one."""
@@ -270,11 +289,12 @@ class ScoreMonitor:
 
     def _judge(self, t_s: float) -> None:
         running = max(self._up, self._down, self._gate())
-        if running > 1.0:
+        self._peak = max(self._peak, running)
+        if running > self.scale:
             self._alarm_s, self._alarm_size = t_s, running
         elif self._alarm_s is not None and abs(t_s - self._alarm_s) <= self._hold_s:
             running = self._alarm_size
-        self.statistic = running
+        self.share, self.statistic = running, running / self.scale
 
     def _gate(self) -> float:
         """Share of the gate that all of the last `persist` scores reached on one side."""

@@ -1,4 +1,7 @@
-"""Calibration: run a clean recording through the checks, fit every monitor on one part, hold the fits on the rest."""
+"""The first half of a calibration: run clean data through the checks on their priors and fit every monitor on one part.
+
+`calibrate_rate` is the other: thresholds for the rate of the whole system, and what all of it does on the rest.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from edgeguard.checks.calibration_file import Bin, HeldOut, Made, Monitor, Rig, 
 from edgeguard.checks.fitting import FittedBin, Scores, fit_scores
 from edgeguard.checks.quantiles import poisson_upper
 from edgeguard.checks.scores import SensorFits
+from edgeguard.checks.thresholds import Threshold
 from edgeguard.clock import NS_PER_S, ManualClock
 from edgeguard.config import Config
 from edgeguard.errors import CalibrationError, NotCleanError
@@ -63,11 +67,15 @@ class Fitted:
 
 @dataclass(frozen=True, slots=True)
 class SensorCalibration:
-    """The section to write, its rows for people, and the monitors that gave too little to say anything."""
+    """The section to write, its rows for people, and the monitors that gave too little to say anything.
+
+    thresholds: by statistic, of the whole system's rate; empty before `calibrate_rate` has derived them.
+    """
 
     section: SensorSection
     rows: tuple[Fitted, ...]
     unseen: tuple[str, ...]
+    thresholds: Mapping[str, Threshold] = field(default_factory=dict)
 
 
 def observe(
@@ -189,7 +197,12 @@ def calibrate_sensors(
     section = SensorSection(
         rig=observed.rig,
         made=Made(
-            recording[:256], observed.from_s, observed.to_s, hours_between_alarms, sum(observed.anomalies.values())
+            recording[:256],
+            observed.from_s,
+            observed.to_s,
+            hours_between_alarms,
+            sum(observed.anomalies.values()),
+            observed.fit_s,
         ),
         held_out=HeldOut(observed.tail_s, alarms, poisson_upper(alarms) * 3600.0 / observed.tail_s),
         monitors={

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from edgeguard.checks.scores import ScoreMonitor, SensorFits
 from edgeguard.config import Config
@@ -67,6 +67,27 @@ def monitors_of(checks: Iterable[Check]) -> tuple[ScoreMonitor, ...]:
     """Every monitor of these checks that a fit can serve; a check without any has no `monitors`."""
     offered = (monitor for check in checks for monitor in getattr(check, "monitors", ()))
     return tuple(monitor for monitor in offered if isinstance(monitor, ScoreMonitor))
+
+
+class Statistic(Protocol):
+    """What alarms above its threshold: a monitor of any kind. `scale` is its threshold as a share of the shipped."""
+
+    name: str
+    scale: float
+
+    def take_peak(self) -> float:
+        """The largest share of the shipped threshold since the last call."""
+        ...
+
+
+def statistics_of(checks: Iterable[Check]) -> tuple[Statistic, ...]:
+    """Every statistic of these checks that the system's alarm rate is shared among; hard limits have none."""
+    return tuple(
+        statistic
+        for check in checks
+        for statistic in getattr(check, "statistics", getattr(check, "monitors", ()))
+        if hasattr(statistic, "take_peak")
+    )
 
 
 def require_definitions(fits: SensorFits, checks: Iterable[Check]) -> None:

@@ -47,18 +47,19 @@ IMU_LATENCY_NS, WHEELS_LATENCY_NS = 2_000_000, 4_000_000
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """Which sensors a lean rig has, and the share of the day that it drives."""
+    """Which sensors a lean rig has, the share of the day that it drives, and how many rigs of the kind do."""
 
     name: str
     sensors: tuple[str, ...]
     share: float
+    rigs: int
 
 
 PRESETS = (
-    Preset("car", (GNSS, IMU, WHEELS), 0.70),
-    Preset("no-imu", (GNSS, WHEELS), 0.14),
-    Preset("no-gnss", (IMU, WHEELS), 0.14),
-    Preset("frames", (CAMERA, LIDAR, GNSS, IMU, WHEELS), 0.02),
+    Preset("car", (GNSS, IMU, WHEELS), 0.70, 4),
+    Preset("no-imu", (GNSS, WHEELS), 0.14, 2),
+    Preset("no-gnss", (IMU, WHEELS), 0.14, 2),
+    Preset("frames", (CAMERA, LIDAR, GNSS, IMU, WHEELS), 0.02, 1),
 )
 
 

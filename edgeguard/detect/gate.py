@@ -5,8 +5,8 @@ other models see the frame as it is and mirrored, and the median of their log-od
 the evidence; or nothing leaves, where the policy says so. The number of passes is fixed, so the time is bounded.
 
 On an alarm the class that the first model gave at first is doubted: an attacker who did not know the gate has put it
-there. The doubt is the e-value of the weaker of two signs, a picture that no camera makes and a second model that
-disagrees: noise alone does not make a right answer doubtful, nor does a hard picture.
+there. The doubt is the product of the e-values of two signs, a picture that no camera makes and a second model that
+disagrees, and needs both: noise alone does not make a right answer doubtful, nor does a hard picture.
 MITRE ATLAS AML.M0010, AML.M0015, AML.M0006.
 """
 
@@ -162,8 +162,7 @@ class InputGate:
             answers.append(second if number == 1 and window is None else member(base))
             if self._turn is mirrored:
                 answers.append(member(mirrored(base)))
-        signs = found.parts["patch"] if window is not None else max(found.parts["chroma"], found.parts["disagreement"])
-        doubt = max(0.0, float(np.log(e_value(signs))))
+        doubt = _doubt([found.parts["patch"]] if window else [found.parts["chroma"], found.parts["disagreement"]])
         return GatedAnswer(
             median_log_odds(answers, doubted=int(np.argmax(answer)), doubt=doubt),
             found.alarm,
@@ -177,6 +176,12 @@ class InputGate:
             tuple(answers),
             answer,
         )
+
+
+def _doubt(p_values: Sequence[float]) -> float:
+    """Return the logarithm of the product of their e-values; 0 where one of them says nothing."""
+    signs = [float(np.log(e_value(p))) for p in p_values]
+    return sum(signs) if min(signs) > 0.0 else 0.0
 
 
 def _as_it_is(pixels: Pixels) -> Pixels:

@@ -15,7 +15,7 @@ from edgeguard.sim.primitives import BOX
 (GROUND, HALF_POWER, STEEPNESS, STRAY_LOSS, SIGMA, SIGMA_WEAK, BEAM, MAX_RANGE, EXTINCTION, BACKSCATTER, SCATTER_M,
  INTENSITY_NOISE, QUANTUM, DUAL) = range(14)  # fmt: skip
 PLACES = 14
-RINGS = 16
+RINGS = 64
 
 
 @njit(
@@ -41,32 +41,33 @@ def reflect(
 ) -> None:
     """Fill reflectance and cosine of incidence (both (L, B) float32) for unit rays; zero where nothing was hit."""
     lines, rays = distance.shape
+    x, y, z = dx.reshape(-1), dy.reshape(-1), dz.reshape(-1)
+    far, what, rho, slant = distance.reshape(-1), hit.reshape(-1), reflectance.reshape(-1), cosine.reshape(-1)
     for i in range(lines):
-        for j in range(rays):
-            index = hit[i, j]
+        sx, sy, sz, tau = starts[i, 0], starts[i, 1], starts[i, 2], starts[i, 3]
+        for at in range(np.uint64(i * rays), np.uint64((i + 1) * rays)):
+            index = what[at]
             if index == -2:
-                reflectance[i, j], cosine[i, j] = 0.0, 0.0
+                rho[at], slant[at] = ZERO, ZERO
             elif index == -1:
-                reflectance[i, j], cosine[i, j] = ground_reflectance, abs(dz[i, j])
+                rho[at], slant[at] = ground_reflectance, abs(z[at])
             else:
-                p, t, tau = values[index], distance[i, j], starts[i, 3]
-                vx, vy, vz = dx[i, j], dy[i, j], dz[i, j]
-                x = starts[i, 0] - velocity[index, 0] * tau + t * vx
-                y = starts[i, 1] - velocity[index, 1] * tau + t * vy
-                reflectance[i, j] = p[13]
-                if codes[index, 0] == BOX and p[8] == 0.0 and p[9] == 0.0:
-                    lx, ly = p[6] * (x - p[0]) + p[7] * (y - p[1]), p[6] * (y - p[1]) - p[7] * (x - p[0])
-                    z = starts[i, 2] + t * vz
-                    side, end = abs(p[5] - abs(ly)), abs(p[4] - abs(lx))
-                    if min(abs(p[3] - z), abs(z - p[2])) < min(side, end):
-                        cosine[i, j] = abs(vz)
-                    elif side < end:
-                        cosine[i, j] = abs(p[6] * vy - p[7] * vx)
-                    else:
-                        cosine[i, j] = abs(p[6] * vx + p[7] * vy)
+                n, t, vx, vy, vz = np.uint64(index), far[at], x[at], y[at], z[at]
+                px = sx - velocity[n, 0] * tau + t * vx - values[n, 0]
+                py = sy - velocity[n, 1] * tau + t * vy - values[n, 1]
+                pz = sz + t * vz
+                rho[at] = values[n, 13]
+                if codes[n, 0] == BOX and values[n, 8] == 0.0 and values[n, 9] == 0.0:
+                    c, s = values[n, 6], values[n, 7]
+                    side = abs(values[n, 5] - abs(c * py - s * px))
+                    end = abs(values[n, 4] - abs(c * px + s * py))
+                    cap = min(abs(values[n, 3] - pz), abs(pz - values[n, 2]))
+                    level = abs(c * vy - s * vx) if side < end else abs(c * vx + s * vy)
+                    slant[at] = abs(vz) if cap < min(side, end) else level
                 else:
-                    _, nx, ny, nz = surface(p, codes[index, 0], x, y, starts[i, 2] + t * vz)
-                    cosine[i, j] = abs(nx * vx + ny * vy + nz * vz)
+                    p = values[n]
+                    _, nx, ny, nz = surface(p, codes[n, 0], px + p[0], py + p[1], pz)
+                    slant[at] = abs(nx * vx + ny * vy + nz * vz)
 
 
 @njit(
@@ -340,36 +341,41 @@ def tell(
         xyz, intensity, ring, offset, owner, true_range: (tally[-1], ...) out; the last two may be empty: not wanted.
     """
     lines, rays = said.shape
-    pairs, truth_too = len(late) > 0, len(owner) > 0
-    following = np.empty(RINGS, np.uint64)  # unsigned: a signed index is tested for counting from the end
-    for begin in range(0, rays, RINGS):  # so few rings at a time that what is written stays in the nearest cache
-        end = min(begin + RINGS, rays)
-        for k in range(np.uint64(end - begin)):
-            following[k] = tally[begin + np.int64(k)]
-        for i in range(lines):
-            x, y, z, when = sx[i, begin:end], sy[i, begin:end], sz[i, begin:end], fired[i, begin:end]
-            says, shines, truth, struck = said[i, begin:end], shine[i, begin:end], true[i, begin:end], hit[i, begin:end]
-            for k in range(np.uint64(end - begin)):
-                measured = says[k]
+    pairs, truth_too, width = len(late) > 0, len(owner) > 0, np.uint64(rays)
+    # Flat, for a slice per line would cost more than a short line itself; unsigned, for a signed index is tested.
+    x, y, z, when, what = sx.reshape(-1), sy.reshape(-1), sz.reshape(-1), fired.reshape(-1), hit.reshape(-1)
+    says, shines, truth = said.reshape(-1), shine.reshape(-1), true.reshape(-1)
+    quieter, behind, points = late.reshape(-1), share_behind.reshape(-1), xyz.reshape(-1)
+    following = np.empty(RINGS, np.uint64)
+    for begin in range(np.uint64(0), width, np.uint64(RINGS)):  # so few rings at a time that what is written stays near
+        count = min(np.uint64(RINGS), width - begin)
+        for k in range(count):
+            following[k] = tally[begin + k]
+        for i in range(np.uint64(lines)):
+            first = i * width + begin
+            for k in range(count):
+                beam, at = first + k, following[k]
+                measured = says[beam]
                 if measured <= ZERO:
                     continue
-                at, whose = following[k], struck[k]
-                xyz[at, 0], xyz[at, 1], xyz[at, 2] = x[k] * measured, y[k] * measured, z[k] * measured
-                intensity[at] = min(max(shines[k], ZERO), F(1.0))
-                offset[at] = when[k]
+                place = at * np.uint64(3)
+                points[place] = x[beam] * measured
+                points[place + np.uint64(1)] = y[beam] * measured
+                points[place + np.uint64(2)] = z[beam] * measured
+                intensity[at] = min(max(shines[beam], ZERO), F(1.0))
+                offset[at] = when[beam]
                 if truth_too:
-                    known = (whose >= 0) & (truth[k] < FAR)
-                    true_range[at], owner[at] = truth[k], owners[np.uint64(whose)] if known else np.int32(-1)
+                    known = (what[beam] >= 0) & (truth[beam] < FAR)
+                    true_range[at], owner[at] = truth[beam], owners[np.uint64(what[beam])] if known else np.int32(-1)
                 at += np.uint64(1)
-                if pairs:
-                    far = late[i, begin + np.int64(k)]
-                    if far > ZERO:
-                        xyz[at, 0], xyz[at, 1], xyz[at, 2] = x[k] * far, y[k] * far, z[k] * far
-                        intensity[at] = F(0.3) * share_behind[i, begin + np.int64(k)]
-                        offset[at] = when[k]
-                        if truth_too:
-                            owner[at], true_range[at] = -1, far
-                        at += np.uint64(1)
+                if pairs and quieter[beam] > ZERO:
+                    far = quieter[beam]
+                    xyz[at, 0], xyz[at, 1], xyz[at, 2] = x[beam] * far, y[beam] * far, z[beam] * far
+                    intensity[at] = F(0.3) * behind[beam]
+                    offset[at] = when[beam]
+                    if truth_too:
+                        owner[at], true_range[at] = -1, far
+                    at += np.uint64(1)
                 following[k] = at
     for j in range(rays):
         ring[tally[j] : tally[j + 1]] = j

@@ -1,0 +1,436 @@
+"""What became of the returns of an earlier sweep: one pass over them, and over the cells of today's range image.
+
+Each earlier return is carried into today's frame; the one cell of the range image that it falls into says whether it
+is there, covered, seen past, or without any return. The counterpart of `ranges.ask_sweep`, which asks an earlier sweep
+about today's returns. One cell, not nine: a thinned object keeps some neighbours, but few cells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from edgeguard.kernels.ranges import (
+    AZ_SCALE,
+    COLUMNS,
+    EL_MIN_DEG,
+    EL_OFFSET,
+    EL_SCALE,
+    EL_STEP_DEG,
+    MAX_RANGE_M,
+    MIN_RANGE_M,
+    ROWS,
+)
+from edgeguard.kernels.scratch import Scratch
+
+PRESENT, COVERED, BEYOND, EMPTY, OUTSIDE = 0, 1, 2, 3, 4
+UPRIGHT, GROUND = 0, 1
+MIN_COLUMN = 4  # filled cells of a column of the image; with fewer, the sensor does not look there
+SPARSE_SHARE = 0.6  # of the fullest row: rows that a coarse scanner's rings hardly meet, or only at times
+# Bodies nearby have returns to spare: they are thinned to the density that they would have at `thin_m`, by a hash of
+# their number (Knuth's multiplier), which no pattern of rings and columns is in step with.
+_HASH, _SHIFT, _MASK, _WHOLE = np.uint64(2_654_435_761), np.uint64(16), np.uint64(0xFFF), 4096.0
+_PI, _AZ_SCALE = np.float32(np.pi), np.float32(AZ_SCALE)
+_EL_SCALE, _EL_OFFSET = np.float32(EL_SCALE), np.float32(EL_OFFSET)
+_HALF, _QUARTER, _BEND = np.float32(0.5 * np.pi), np.float32(0.25 * np.pi), np.float32(0.41421356)
+_C3, _C5, _C7, _C9 = (
+    np.float32(-0.333329491539),
+    np.float32(0.199777106478),
+    np.float32(-0.138776856032),
+    np.float32(0.0805374449538),
+)
+_NONE = np.float32(0.0)
+_ONE = np.uint64(1)
+_TWO = np.uint64(2)
+_THREE = np.uint64(3)
+_scratch = Scratch()
+
+
+@njit("f4(f4, f4)", cache=True, nogil=True, error_model="numpy", inline="always")
+def _atan2(y: float, x: float) -> float:
+    """As `angles.fast_atan2`, in float32 within 1e-6: a 7000th of a cell. Polynomial: Cephes, atanf."""
+    ax = abs(x)
+    ay = abs(y)
+    high = ax if ax > ay else ay
+    low = ay if ax > ay else ax
+    bent = np.float32(1.0) if low > _BEND * high else _NONE
+    below = high + bent * low
+    t = (low - bent * high) / (below if below != _NONE else np.float32(1.0))
+    u = t * t
+    a = bent * _QUARTER + t + t * u * (_C3 + u * (_C5 + u * (_C7 + u * _C9)))
+    a = a if ax > ay else _HALF - a
+    a = _PI - a if x < _NONE else a
+    return -a if y < _NONE else a  # type: ignore[return-value]  # float32 is a float to numba
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SweepCells:
+    """A sweep by the cells of its range image.
+
+    near, far: (ROWS, COLUMNS) float32 m, inf and 0 without a return; count: (ROWS, COLUMNS) int32 returns; level:
+    (ROWS, COLUMNS) bool, a return from the ground; filled: (COLUMNS,) int32 filled cells; rows: (ROWS,) int32 filled
+    cells. Scratch memory, except `filled`: the next sweep overwrites it.
+    """
+
+    near: NDArray[np.float32]
+    far: NDArray[np.float32]
+    count: NDArray[np.int32]
+    level: NDArray[np.bool_]
+    filled: NDArray[np.int32]
+    rows: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Whereabouts:
+    """The earlier returns that were asked for, (M,) each; scratch memory.
+
+    index: int32 in the earlier sweep; fate: int8; kind: int8, UPRIGHT or GROUND; cell: int32 of today's image, row
+    times COLUMNS plus column, -1 outside; place: int32 of the plane's grid. there, gone: (2, side * side)
+    int32, how many of each kind were present and gone in each piece of the grid. Gone upright returns are BEYOND or EMPTY, those
+    of the ground BEYOND alone.
+    """
+
+    index: NDArray[np.int32]
+    fate: NDArray[np.int8]
+    kind: NDArray[np.int8]
+    cell: NDArray[np.int32]
+    place: NDArray[np.int32]
+    there: NDArray[np.int32]
+    gone: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Which returns are asked for, and when an answer counts. Metres, and shares of the range.
+
+    nearest_m, farthest_m: of the range; upright_m, top_m: heights of upright returns; ground_m: of the ground's, either
+    way. margin: a return is at the place when within it. depth: how far below the ground one must lie to be beyond it.
+    thin_m: bodies nearer than this are thinned to the density that they would have there. side, piece_m: pieces of the plane's grid a side, and their size; the sensor is in its middle.
+    """
+
+    nearest_m: float
+    farthest_m: float
+    upright_m: float
+    top_m: float
+    ground_m: float
+    margin_m: float
+    margin_ratio: float
+    depth_m: float
+    depth_ratio: float
+    thin_m: float
+    side: int
+    piece_m: float
+
+
+@njit(
+    "void(f4[::1], i2[::1], i2[::1], f4[::1], f4, f4[:,::1], f4[:,::1], i4[:,::1], b1[:,::1], i4[::1], i4[::1])",
+    cache=True,
+    nogil=True,
+)
+def _fill(
+    range_m: NDArray[np.float32],
+    row: NDArray[np.int16],
+    col: NDArray[np.int16],
+    height_m: NDArray[np.float32],
+    ground_m: float,
+    near: NDArray[np.float32],
+    far: NDArray[np.float32],
+    count: NDArray[np.int32],
+    level: NDArray[np.bool_],
+    filled: NDArray[np.int32],
+    rows: NDArray[np.int32],
+) -> None:
+    near[:] = np.inf
+    far[:] = 0.0
+    count[:] = 0
+    level[:] = False
+    filled[:] = 0
+    rows[:] = 0
+    for i in range(np.uint64(range_m.shape[0])):
+        if row[i] >= 0:
+            k, c = np.uint64(row[i]), np.uint64(col[i])
+            fresh = count[k, c] == 0
+            filled[c] += fresh
+            rows[k] += fresh
+            near[k, c] = min(near[k, c], range_m[i])
+            far[k, c] = max(far[k, c], range_m[i])
+            count[k, c] += 1
+            level[k, c] |= abs(height_m[i]) < ground_m
+
+
+def cells_of_sweep(
+    range_m: NDArray[np.float32],
+    row: NDArray[np.int16],
+    col: NDArray[np.int16],
+    height_m: NDArray[np.float32],
+    ground_m: float,
+) -> SweepCells:
+    """Sort a sweep into cells. range_m, row, col: (N,) as of `sweeps.prepare_sweep`; height_m: (N,) float32 over the
+    ground, NaN unknown. ground_m: returns within it of the ground are its."""
+    shape, size = (ROWS, COLUMNS), ROWS * COLUMNS
+    out = SweepCells(
+        _scratch.array("near", size, np.float32).reshape(shape),
+        _scratch.array("far", size, np.float32).reshape(shape),
+        _scratch.array("count", size, np.int32).reshape(shape),
+        _scratch.array("level", size, np.bool_).reshape(shape),
+        np.empty(COLUMNS, np.int32),
+        _scratch.array("rows", ROWS, np.int32),
+    )
+    _fill(range_m, row, col, height_m, ground_m, out.near, out.far, out.count, out.level, out.filled, out.rows)
+    return out
+
+
+@njit("i8(f4[::1], f4[::1], f4[::1], f8[::1], i4[::1], i1[::1], f4[:,::1])", cache=True, nogil=True)
+def _gather(
+    flat: NDArray[np.float32],
+    range_m: NDArray[np.float32],
+    height_m: NDArray[np.float32],
+    bounds: NDArray[np.float64],
+    index: NDArray[np.int32],
+    kind: NDArray[np.int8],
+    at: NDArray[np.float32],
+) -> int:
+    """Choose and thin the returns; at: (3, N) their coordinates."""
+    nearest, farthest = np.float32(bounds[0]), np.float32(bounds[1])
+    upright, top, level = np.float32(bounds[2]), np.float32(bounds[3]), np.float32(bounds[4])
+    scale = np.float32(_WHOLE / bounds[9] ** 2)
+    m = np.uint64(0)
+    for i in range(np.uint64(range_m.shape[0])):
+        h, r = height_m[i], range_m[i]
+        lies = abs(h) < level
+        stands = (h > upright) & (h < top)
+        ticket = np.float32(((i * _HASH) >> _SHIFT) & _MASK)
+        index[m] = np.int32(i)
+        kind[m] = np.int8(lies)
+        j = i * _THREE
+        at[0, m] = flat[j]
+        at[1, m] = flat[j + _ONE]
+        at[2, m] = flat[j + _TWO]
+        m += np.uint64((stands | lies) & (r > nearest) & (r < farthest) & (ticket < scale * r * r))
+    return np.int64(m)  # type: ignore[return-value]  # numba hands Python an int
+
+
+@njit("void(f4[:,::1], i8, f8[:,::1], f4[::1], f4[::1], f4[::1])", cache=True, nogil=True, error_model="numpy")
+def _carry(
+    at: NDArray[np.float32],
+    m: int,
+    T: NDArray[np.float64],
+    range_m: NDArray[np.float32],
+    row: NDArray[np.float32],
+    col: NDArray[np.float32],
+) -> None:
+    """Range, row and column (with fractions) of each place as the sensor sees it now."""
+    t00, t01, t02, t03 = np.float32(T[0, 0]), np.float32(T[0, 1]), np.float32(T[0, 2]), np.float32(T[0, 3])
+    t10, t11, t12, t13 = np.float32(T[1, 0]), np.float32(T[1, 1]), np.float32(T[1, 2]), np.float32(T[1, 3])
+    t20, t21, t22, t23 = np.float32(T[2, 0]), np.float32(T[2, 1]), np.float32(T[2, 2]), np.float32(T[2, 3])
+    for i in range(np.uint64(m)):
+        x0, y0, z0 = at[0, i], at[1, i], at[2, i]
+        x = t00 * x0 + t01 * y0 + t02 * z0 + t03
+        y = t10 * x0 + t11 * y0 + t12 * z0 + t13
+        z = t20 * x0 + t21 * y0 + t22 * z0 + t23
+        rho2 = x * x + y * y
+        range_m[i] = np.sqrt(rho2 + z * z)
+        row[i] = _atan2(z, np.sqrt(rho2)) * _EL_SCALE + _EL_OFFSET
+        col[i] = (_atan2(y, x) + _PI) * _AZ_SCALE
+
+
+@njit(
+    "void(f4[:,::1], f4[::1], f4[::1], f4[::1], i1[::1], i8, f8[::1], f4[:,::1], f4[:,::1], b1[::1], b1[::1], i8, i8,"
+    " i1[::1], i4[::1], i4[::1], i4[:,::1], i4[:,::1])",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def _judge(
+    at: NDArray[np.float32],
+    range_m: NDArray[np.float32],
+    rows: NDArray[np.float32],
+    columns: NDArray[np.float32],
+    kind: NDArray[np.int8],
+    m: int,
+    bounds: NDArray[np.float64],
+    near: NDArray[np.float32],
+    far: NDArray[np.float32],
+    looks: NDArray[np.bool_],
+    sparse: NDArray[np.bool_],
+    lowest: int,
+    highest: int,
+    fate: NDArray[np.int8],
+    cell: NDArray[np.int32],
+    place: NDArray[np.int32],
+    there: NDArray[np.int32],
+    gone: NDArray[np.int32],
+) -> None:
+    margin_m, margin_ratio = np.float32(bounds[5]), np.float32(bounds[6])
+    side, piece = np.int64(bounds[10]), np.float32(bounds[11])
+    half = np.float32(0.5 * bounds[10] * bounds[11])
+    below = np.empty(ROWS, np.float32)
+    for k in range(ROWS):
+        # what lies `depth` below the ground lies so much farther along a beam that falls at this angle
+        fall = np.sin(np.radians(-(EL_MIN_DEG + (k + 0.5) * EL_STEP_DEG)))
+        below[k] = np.float32(1.0 / fall if fall > 0.0 else np.inf)
+    depth_m, depth_ratio = np.float32(bounds[7]), np.float32(bounds[8])
+    there[:] = 0
+    gone[:] = 0
+    for i in range(np.uint64(m)):
+        r = range_m[i]
+        lies = kind[i] == GROUND
+        q = np.int64((at[0, i] + half) / piece) * side + np.int64((at[1, i] + half) / piece)
+        place[i] = np.int32(q)
+        fate[i] = OUTSIDE
+        cell[i] = np.int32(-1)
+        e = rows[i]
+        c = np.int64(columns[i])
+        c = c - COLUMNS if c >= COLUMNS else c  # exactly behind
+        inside = (r >= MIN_RANGE_M) & (r <= MAX_RANGE_M) & (e >= lowest + 1) & (e < highest)
+        if not inside or not looks[np.uint64(c)]:
+            continue
+        k, u = np.uint64(e), np.uint64(c)
+        cell[i] = np.int32(np.int64(k) * COLUMNS + c)
+        margin = margin_m + margin_ratio * r
+        beyond = max(margin, (depth_m + depth_ratio * r) * below[k]) if lies else margin
+        low, high = near[k, u], far[k, u]
+        if low == np.inf:
+            # between the rings of a coarse scanner a cell says nothing unless those above and below agree
+            seen = sparse[k] & ((near[k - _ONE, u] < np.inf) | (near[k + _ONE, u] < np.inf))
+            answer = OUTSIDE if seen else EMPTY
+        elif low < r - margin and (high < r - margin or high > r + beyond):
+            answer = COVERED
+        elif low > r + beyond:
+            answer = BEYOND
+        else:
+            answer = PRESENT
+        fate[i] = np.int8(answer)
+        w, p = np.uint64(kind[i]), np.uint64(q)
+        there[w, p] += answer == PRESENT
+        gone[w, p] += (answer == BEYOND) | ((answer == EMPTY) & (not lies))
+
+
+def follow_returns(
+    xyz: NDArray[np.float32],
+    range_m: NDArray[np.float32],
+    height_m: NDArray[np.float32],
+    T_cur_prev: NDArray[np.float64],
+    now: SweepCells,
+    looks: NDArray[np.bool_],
+    bounds: Bounds,
+) -> Whereabouts:
+    """What today's cells say about the places of an earlier sweep's returns.
+
+    Args:
+        xyz: (N, 3) float32, C-contiguous, metres, earlier sensor frame; range_m, height_m: (N,) float32 of them.
+        T_cur_prev: (4, 4) float64, earlier to current sensor frame. now: today's sweep.
+        looks: (COLUMNS,) bool, columns in which the sensor looks.
+        bounds: which returns, and when an answer counts; the grid must hold `farthest_m`.
+
+    A return is PRESENT when its cell has a return at the place, COVERED when those of the cell are nearer (or on both
+    sides), BEYOND when all are farther, EMPTY without any, OUTSIDE where the sensor does not look: at or beyond its
+    outermost rows, and in other columns.
+    """
+    if bounds.farthest_m >= 0.5 * bounds.side * bounds.piece_m:
+        raise ValueError("the grid does not hold the farthest return")
+    n = xyz.shape[0]
+    index, kind = _scratch.array("index", n + 1, np.int32), _scratch.array("kind", n + 1, np.int8)
+    at = _scratch.array("at", 3 * (n + 1), np.float32).reshape(3, n + 1)
+    m = _gather(xyz.reshape(-1), range_m, height_m, _packed(bounds), index, kind, at)
+    return _answer(at, m, index, kind, T_cur_prev, now, looks, bounds)
+
+
+def follow_places(
+    xyz: NDArray[np.float32],
+    ground: bool,
+    T_cur_prev: NDArray[np.float64],
+    now: SweepCells,
+    looks: NDArray[np.bool_],
+    bounds: Bounds,
+) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
+    """Fate and cell of every place, of the ground or upright, as of `follow_returns`, without choosing or thinning."""
+    n = xyz.shape[0]
+    at = np.ascontiguousarray(xyz.T, np.float32)
+    kind = np.full(n, GROUND if ground else UPRIGHT, np.int8)
+    found = _answer(at, n, np.arange(n, dtype=np.int32), kind, T_cur_prev, now, looks, bounds)
+    return found.fate.copy(), found.cell.copy()
+
+
+def _packed(bounds: Bounds) -> NDArray[np.float64]:
+    return np.array([getattr(bounds, name) for name in Bounds.__slots__], np.float64)
+
+
+def _answer(
+    at: NDArray[np.float32],
+    m: int,
+    index: NDArray[np.int32],
+    kind: NDArray[np.int8],
+    T_cur_prev: NDArray[np.float64],
+    now: SweepCells,
+    looks: NDArray[np.bool_],
+    bounds: Bounds,
+) -> Whereabouts:
+    pieces = bounds.side * bounds.side
+    used = np.flatnonzero(now.rows)
+    lowest, highest = (int(used[0]), int(used[-1])) if used.size else (0, 0)
+    sparse = now.rows < SPARSE_SHARE * now.rows.max(initial=0)
+    cell, place = (_scratch.array(name, m, np.int32) for name in ("cell", "place"))
+    fate = _scratch.array("fate", m, np.int8)
+    reach, row, column = (_scratch.array(name, m, np.float32) for name in ("reach", "row", "column"))
+    there = _scratch.array("there", 2 * pieces, np.int32).reshape(2, pieces)
+    gone = _scratch.array("gone", 2 * pieces, np.int32).reshape(2, pieces)
+    _carry(at, m, np.ascontiguousarray(T_cur_prev, dtype=np.float64), reach, row, column)
+    _judge(
+        at, reach, row, column, kind, m, _packed(bounds), now.near, now.far, looks, sparse, lowest, highest, fate, cell,
+        place, there, gone,
+    )  # fmt: skip
+    return Whereabouts(index[:m], fate[:m], kind[:m], cell[:m], place[:m], there, gone)
+
+
+@njit("i8(i1[::1], i1[::1], i4[::1], i4[:,::1], i4[:,::1], i8, i8, i8, f8, b1[::1], i4[::1])", cache=True, nogil=True)
+def _choose(
+    fate: NDArray[np.int8],
+    kind: NDArray[np.int8],
+    place: NDArray[np.int32],
+    there: NDArray[np.int32],
+    gone: NDArray[np.int32],
+    wanted: int,
+    side: int,
+    least: int,
+    left: float,
+    empty: NDArray[np.bool_],
+    out: NDArray[np.int32],
+) -> int:
+    w = np.uint64(wanted)
+    present, lost = there[w], gone[w]
+    for a in range(side):
+        for b in range(side):
+            at = a * side + b
+            empty[at] = False
+            if lost[at] == 0:
+                continue
+            stays = 0
+            goes = 0
+            for da in range(max(a - 1, 0), min(a + 2, side)):
+                for db in range(max(b - 1, 0), min(b + 2, side)):
+                    stays += present[da * side + db]
+                    goes += lost[da * side + db]
+            empty[at] = (stays + goes >= least) & (stays <= left * (stays + goes))
+    m = np.uint64(0)
+    for i in range(np.uint64(fate.shape[0])):
+        f = fate[i]
+        out[m] = np.int32(i)
+        here = (kind[i] == wanted) & ((f == BEYOND) | ((f == EMPTY) & (wanted == UPRIGHT))) & empty[place[i]]
+        m += np.uint64(here)
+    return np.int64(m)  # type: ignore[return-value]  # as above
+
+
+def choose_gone(found: Whereabouts, kind: int, side: int, least: int, left: float) -> NDArray[np.int32]:
+    """Numbers (in `found`) of the gone returns of a kind in whose neighbourhood hardly any is left, (K,) int32; scratch.
+
+    The neighbourhood is 3 x 3 pieces of the grid of `side` by `side`; at least `least` returns are judged, of which a
+    share of at most `left` may be present.
+    """
+    out = _scratch.array("chosen", found.fate.shape[0] + 1, np.int32)
+    empty = _scratch.array("empty", side * side, np.bool_)
+    count = _choose(found.fate, found.kind, found.place, found.there, found.gone, kind, side, least, left, empty, out)
+    return out[:count]

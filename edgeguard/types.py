@@ -471,7 +471,8 @@ class Restoration:
     """What a restorer did to one sample or series: `changed_share` in 0..1 of its pixels, points or readings.
 
     changes: of a series, number by number; unlisted: how many more there were. note: what it left alone and why, such
-    as returns that a cap spared; empty where there is nothing to say.
+    as returns that a cap spared; empty where there is nothing to say. chain_sha256: of the chain that did it, empty for
+    a built-in restorer without one and where nothing was changed.
     """
 
     restorer: str
@@ -480,6 +481,7 @@ class Restoration:
     changes: tuple[Change, ...] = ()
     unlisted: int = 0
     note: str = ""
+    chain_sha256: str = ""
 
 
 class Restorer(Protocol):

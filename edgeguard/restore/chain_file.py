@@ -5,14 +5,13 @@
     name = "winter"
     steps = [{ op = "snow" }, { op = "isolated" }]
 
-What ran is what was evaluated only when it is the same file: `digest_of` is what the evidence names, and a release
+What ran is what was evaluated only when it is the same chain: its digest is what the evidence names, and a release
 carries its chains in its signed manifest (`edgeguard.infer.input_policy`).
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +23,7 @@ from msgspec import Meta
 
 from edgeguard.config import read_toml
 from edgeguard.errors import ConfigError
+from edgeguard.restore.chain_digest import digest_of
 from edgeguard.restore.cloud_chain import CloudChain, CloudRestorer
 from edgeguard.restore.draw import Draw
 from edgeguard.restore.image_chain import MAX_CHAINS, ImageChain
@@ -53,11 +53,6 @@ def read_chain_file(path: Path) -> tuple[Chain, ...]:
     return chains
 
 
-def digest_of(chains: Sequence[Chain]) -> str:
-    """SHA-256 of chains as canonical JSON, hex."""
-    return hashlib.sha256(msgspec.json.encode(chains, order="deterministic")).hexdigest()
-
-
 def images_of(chains: Iterable[Chain]) -> tuple[ImageChain, ...]:
     """Return the chains for pictures, in order."""
     return tuple(chain for chain in chains if isinstance(chain, ImageChain))
@@ -83,6 +78,7 @@ class ImageChainRestorer:
 
     def __init__(self, chain: ImageChain) -> None:
         self.chain, self.name = chain, chain.name
+        self._digest = digest_of(chain)
 
     def apply(self, sample: Sample, seed: int) -> tuple[Sample, Restoration]:
         """Return the frame after the chain; its draws come from `seed`. Other kinds pass through."""
@@ -90,7 +86,7 @@ class ImageChainRestorer:
             return sample, Restoration(self.name, self.sensor, 0.0)
         pixels = self.chain.apply(sample.pixels, Draw(seed))
         share = np.count_nonzero((pixels != sample.pixels).any(axis=2)) / (pixels.shape[0] * pixels.shape[1])
-        return replace(sample, pixels=pixels), Restoration(self.name, self.sensor, share)
+        return replace(sample, pixels=pixels), Restoration(self.name, self.sensor, share, chain_sha256=self._digest)
 
 
 def _convert(fields: dict[str, Any], path: Path) -> Chain:

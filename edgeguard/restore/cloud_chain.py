@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from edgeguard.restore.chain_digest import digest_of
 from edgeguard.restore.cloud_cut import cut_within, without
 from edgeguard.restore.cloud_steps import CloudStep, Snow
 from edgeguard.types import LIDAR, PointCloud, Restoration, Sample
@@ -29,6 +30,7 @@ class CloudRestorer:
 
     def __init__(self, chain: CloudChain) -> None:
         self.chain, self.name, self.sensor = chain, chain.name, chain.sensor
+        self._digest = digest_of(chain)
 
     def apply(self, sample: Sample, seed: int) -> tuple[Sample, Restoration]:  # noqa: ARG002 - nothing random here
         """Return the thinned sweep, or `sample` itself when nothing goes. Other kinds pass through."""
@@ -41,7 +43,9 @@ class CloudRestorer:
             if cut.spared:
                 notes.append(f"{step.__struct_config__.tag}: {cut.spared} spared, {cut.regions} directions kept whole")
         share = 1.0 - len(cloud.xyz) / len(sample.xyz)
-        return cloud, Restoration(self.name, self.sensor, share, note="; ".join(notes))
+        return cloud, Restoration(
+            self.name, self.sensor, share, note="; ".join(notes), chain_sha256=self._digest if share else ""
+        )
 
 
 # What runs where a configuration says nothing else: it leaves a sweep alone in which nothing falls.

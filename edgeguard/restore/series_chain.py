@@ -15,6 +15,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from edgeguard.clock import NS_PER_S
+from edgeguard.restore.chain_digest import digest_of
 from edgeguard.restore.series_channels import CHANNEL_NAMES, Channels, channels_of
 from edgeguard.restore.series_filters import declip, hampel, running_median
 from edgeguard.types import Change, Restoration, Sample
@@ -22,6 +23,7 @@ from edgeguard.types import Change, Restoration, Sample
 MAX_HALF = 25  # a longer window reaches over manoeuvres
 MAX_CHANGES = 64  # listed of one tick; the others are counted
 MAX_STEPS = 8
+PAST = 50  # readings that are kept, for how much is usual
 MAX_GAP = 5.0  # usual periods: after a longer silence the past says nothing about now
 
 Floats = NDArray[np.float64]
@@ -45,12 +47,13 @@ class _Step(msgspec.Struct, frozen=True, tag_field="op", forbid_unknown_fields=T
 class Hampel(_Step, frozen=True, tag="hampel"):
     """Outliers become the robust line around them: spikes of a loose contact, single wild fixes.
 
-    sigmas: of the spread around the line. What an honest body could do in half a window is never an outlier, so `half`
+    sigmas: of the spread around the line; of heavy-tailed (Laplacian) vibration, one reading in 200 000 is farther off
+    than 12. What an honest body could do in half a window is never an outlier, so `half`
     readings to either side also say how fast is honest.
     """
 
     half: Half = 5
-    sigmas: Annotated[float, Meta(ge=3.0, le=100.0)] = 6.0
+    sigmas: Annotated[float, Meta(ge=3.0, le=100.0)] = 12.0
 
     def apply(self, t_s: Floats, values: Floats, least: Floats) -> Floats:
         """Return what the readings (N,) should be; least (N,): see `series_filters.hampel`."""
@@ -122,6 +125,7 @@ class SeriesRestorer:
 
     def __init__(self, chain: SeriesChain) -> None:
         self.chain, self.name, self.sensor = chain, chain.name, chain.sensor
+        self._digest = digest_of(chain)
         self._past: list[Sample] = []
 
     def apply(self, sample: Sample, seed: int) -> tuple[Sample, Restoration]:  # noqa: ARG002 - a series is no sample
@@ -141,7 +145,7 @@ class SeriesRestorer:
             return series, untouched
         known = self._recent(fresh)
         past = len(known) - len(fresh)
-        self._past = known[-2 * self.chain.half :]
+        self._past = known[-max(PAST, 2 * self.chain.half) :]
         stamps = np.array([sample.stamp_ns for sample in known], np.int64)
         if len(known) < 2 or (np.diff(stamps) <= 0).any():
             return series, untouched
@@ -176,4 +180,11 @@ class SeriesRestorer:
             fresh[row] = channels.write(fresh[row], changed)
         share = len(rows) / len(fresh)
         listed = tuple(changes[:MAX_CHANGES])
-        return tuple(fresh), Restoration(self.name, self.sensor, share, listed, len(changes) - len(listed))
+        return tuple(fresh), Restoration(
+            self.name,
+            self.sensor,
+            share,
+            listed,
+            len(changes) - len(listed),
+            chain_sha256=self._digest if share else "",
+        )

@@ -44,12 +44,15 @@ def line_around(t_s: Floats, values: Floats, half: int) -> tuple[Floats, Floats,
 def hampel(t_s: Floats, values: Floats, half: int, sigmas: float, least: Floats) -> Floats:
     """Return what each reading should be: itself, or the line around it where it is an outlier (Hampel 1974).
 
-    Outlier: farther from the line than `sigmas` times the spread around it and than `least` (N,), what an honest body
-    could do meanwhile. Readings with fewer than `MIN_WINDOW` others stay.
+    Outlier: farther from the line than `sigmas` times the spread around it, the spread of all readings around theirs,
+    and than `least` (N,), what an honest body could do meanwhile. The spread of ten readings alone is off by a factor
+    of two now and then, and vibration comes in bursts. Readings with fewer than `MIN_WINDOW` others stay.
     """
     level, spread, count = line_around(t_s, values, half)
+    away = np.abs(values - level)
+    common = GAUSSIAN_MAD * _median(away[None])[0]
     with np.errstate(invalid="ignore"):
-        out = (count >= MIN_WINDOW) & (np.abs(values - level) > np.maximum(sigmas * spread, least))
+        out = (count >= MIN_WINDOW) & (away > np.maximum(sigmas * np.fmax(spread, common), least))
     return np.where(out, level, values)
 
 

@@ -9,8 +9,9 @@ import hashlib
 import math
 from typing import Any
 
-from edgeguard.types import CheckResult, FrameResult, FusedObject, Image, InputEvidence, PointCloud
+from edgeguard.types import CheckResult, FrameResult, FusedObject, Image, InputEvidence, PointCloud, Restoration
 
+MAX_CHANGES = 16  # per restorer and tick in the log: enough to see what kind of fault it was
 MAX_OBJECTS = 32  # per printed frame: what a person or a script can still use
 
 
@@ -83,12 +84,28 @@ def frame_record(frame: FrameResult) -> dict[str, Any]:
         "reason": frame.verdict_reason,
         "model_id": frame.model_id,
         "detections": len(frame.detections),
+        **({"restored": [restoration_record(r) for r in frame.restorations]} if frame.restorations else {}),
         "seen_sha256": {
             name: hashlib.sha256(_payload(sample)).hexdigest()
             for name, sample in frame.synced.samples.items()
             if isinstance(sample, Image | PointCloud)
         },
     }
+
+
+def restoration_record(done: Restoration) -> dict[str, Any]:
+    """Return what a restorer changed as plain JSON values. changes: [quantity, stamp_ns, old, new], at most
+    `MAX_CHANGES` of them; unlisted: how many more there were."""
+    listed = done.changes[:MAX_CHANGES]
+    found: dict[str, Any] = {"restorer": done.restorer, "sensor": done.sensor, "share": round(done.changed_share, 6)}
+    if listed:
+        found["changes"] = [[c.quantity, c.stamp_ns, _finite(c.old), _finite(c.new)] for c in listed]
+        found["unlisted"] = done.unlisted + len(done.changes) - len(listed)
+    if done.note:
+        found["note"] = done.note
+    if done.chain_sha256:
+        found["chain_sha256"] = done.chain_sha256
+    return found
 
 
 def _payload(sample: Image | PointCloud) -> bytes:

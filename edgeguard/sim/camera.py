@@ -86,7 +86,7 @@ def render(
 
     `noise_seed` replaces the world's seed for the sensor noise alone. Equal arguments give equal bytes in any order.
     """
-    return _observe(world, time_s, camera, noise_seed)[0]
+    return _observe(world, time_s, camera, noise_seed, counting=False)[0]
 
 
 def camera_boxes(world: World, time_s: float, camera: CameraModel = DEFAULT_CAMERA) -> list[Box]:
@@ -102,7 +102,7 @@ def view(
     world: World, time_s: float, camera: CameraModel = DEFAULT_CAMERA, *, noise_seed: int | None = None
 ) -> CameraView:
     """Return image, depth, object numbers and boxes of one exposure in one go."""
-    image, seen = _observe(world, time_s, camera, noise_seed)
+    image, seen = _observe(world, time_s, camera, noise_seed, counting=True)
     owner = np.full(len(seen.scene.codes) + 2, -1, dtype=np.int32)
     owner[:-2] = seen.scene.codes[:, 2]  # the last two serve hit = -1 (ground) and -2 (sky)
     object_id = owner[seen.hit]
@@ -128,13 +128,15 @@ class _Exposure:
     alone: NDArray[np.int64]
 
 
-def _observe(world: World, time_s: float, camera: CameraModel, noise_seed: int | None) -> tuple[Image, _Exposure]:
+def _observe(
+    world: World, time_s: float, camera: CameraModel, noise_seed: int | None, *, counting: bool
+) -> tuple[Image, _Exposure]:
     world.ego(time_s)  # refuses times outside the drive
     size = (camera.height_px, camera.width_px)
     turned = (_SCRATCH.f4("x", size), _SCRATCH.f4("y", size), _SCRATCH.f4("z", size))
     aimed = aim(world, time_s, camera.mount_m, _rays(camera), _row_times_s(camera), turned)
     scene = world.primitives(time_s, REACH_M).seen_from(*aimed.frame, REACH_M)
-    seen = _cast(world, time_s, scene, aimed, camera)
+    seen = _cast(world, time_s, scene, aimed, camera, counting=counting)
     stamp_ns = round(time_s * NS_PER_S)
     key = (world.seed if noise_seed is None else noise_seed, stamp_ns)
     return Image(_expose(world, seen, camera, key), stamp_ns, CAMERA, stamp_ns), seen
@@ -195,9 +197,12 @@ def _windows(
     return windows_of(found, size)
 
 
-def _cast(world: World, time_s: float, scene: Primitives, aimed: Aim, camera: CameraModel) -> _Exposure:
+def _cast(
+    world: World, time_s: float, scene: Primitives, aimed: Aim, camera: CameraModel, *, counting: bool
+) -> _Exposure:
     shape = (camera.height_px, camera.width_px)
-    depth, hit, mark = _SCRATCH.f4("depth", shape), _SCRATCH.i4("hit", shape), _SCRATCH.i4("mark", shape)
+    depth, hit = _SCRATCH.f4("depth", shape), _SCRATCH.i4("hit", shape)
+    mark = _SCRATCH.i4("mark", shape if counting else (0, 0))
     alone = np.zeros(int(scene.codes[:, 2].max(initial=-1)) + 1, dtype=np.int64)
     points, velocity = corners(scene.values), scene.velocities()
     nearest = np.maximum(points[..., 0].min(axis=1) - (0.0 if aimed.rotations is None else 1.0), 0.0)

@@ -15,9 +15,10 @@ from edgeguard.sim.camera import DEFAULT_CAMERA, CameraModel
 from edgeguard.sim.deviates import DEVIATES
 from edgeguard.sim.kernels import _reference as reference
 from edgeguard.sim.kernels.bounds import pinhole_bounds
-from edgeguard.sim.kernels.cast import cast, cast_plane, cast_shadows, hash3
+from edgeguard.sim.kernels.cast import cast, cast_plane, cast_shadows
 from edgeguard.sim.kernels.echo import reflect
 from edgeguard.sim.kernels.shade import expose
+from edgeguard.sim.kernels.solids import hash3
 from edgeguard.sim.kernels.textures import band, noise, wrap
 from edgeguard.sim.lidar import DEFAULT_LIDAR, LidarModel
 from edgeguard.sim.lines import Aim, aim, cast_ground, sensor_pose
@@ -255,7 +256,7 @@ def test_culling_loses_nothing_from_a_leaning_moving_vehicle(seed: int, time_s: 
     camera = CameraModel(160, 120, 125.0, 79.5, 59.5, distortion=(0.16, -0.30, 0.0, 0.0), readout_s=0.020)
     aimed = aim(world, time_s, camera.mount_m, sim_camera._rays(camera), sim_camera._row_times_s(camera))
     scene = world.primitives(time_s, sim_camera.REACH_M).seen_from(*aimed.frame, sim_camera.REACH_M)
-    seen = sim_camera._cast(world, time_s, scene, aimed, camera)
+    seen = sim_camera._cast(world, time_s, scene, aimed, camera, counting=True)
     same(aimed, scene, world, sim_camera.REACH_M, seen.depth, seen.hit)
 
 

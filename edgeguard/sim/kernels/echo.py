@@ -7,8 +7,9 @@ from math import exp, sqrt
 import numpy as np
 from numba import njit
 
-from edgeguard.sim.kernels.cast import CODES, FAR, GRID_F4, GRID_I4, LINE_F4, TABLE, ZERO, intersect, surface
+from edgeguard.sim.kernels.cast import CODES, GRID_F4, GRID_I4, LINE_F4, TABLE
 from edgeguard.sim.kernels.chance import GOLDEN, F, decay, line_key, scramble, share_of
+from edgeguard.sim.kernels.solids import FAR, ZERO, intersect, surface
 from edgeguard.sim.primitives import BOX
 
 # Places in the vector that describes a lidar and its air.

@@ -7,7 +7,7 @@ from math import exp
 import numpy as np
 from numba import njit
 
-from edgeguard.sim.kernels.cast import CODES, GRID_F4, GRID_I4, GRID_U1, PICTURE, TABLE, hash3
+from edgeguard.sim.kernels.cast import CODES, GRID_F4, GRID_I4, GRID_U1, PICTURE, TABLE
 from edgeguard.sim.kernels.chance import decay
 from edgeguard.sim.kernels.light import (
     AIR_B,
@@ -27,6 +27,7 @@ from edgeguard.sim.kernels.light import (
     WET,
 )
 from edgeguard.sim.kernels.light import EMIT as EMITTED
+from edgeguard.sim.kernels.solids import hash3
 from edgeguard.sim.kernels.textures import (
     ARC,
     BLUE,

@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from edgeguard.kernels.projection import points_in_columns
 from edgeguard.kernels.scratch import Scratch
 
 UPRIGHT, FLAT = 0, 1
@@ -22,6 +23,7 @@ INK_FAR_M = 35.0  # paint, kerbs and plates; farther, the beam mixes them
 MIN_INK = 0.1  # step of reflectance between two pairs of returns on one surface
 MAX_ROUGH = 0.4  # what the pairs may differ within, as a share of the step: speckle has no flat sides
 GRID_ROWS = 100  # of the elevation rows of `ranges.to_spherical`
+_REACH_PX, _FADED = 1_024, 2.5e-7  # a fade of 0.98 and faster has faded after half of the reach
 _LEAP = 1_000  # cells between the ends of two lines: farther than any reach
 _THREE = np.uint64(3)
 _ONE = np.uint64(1)
@@ -29,44 +31,65 @@ _TWO = np.uint64(2)
 _scratch = Scratch()
 
 
-@njit("void(f4[::1], i2[::1], f8[:,::1], f8, i8, f4[::1], i4[::1])", cache=True, nogil=True, error_model="numpy")
+@njit(
+    "UniTuple(i8, 2)(f4[:,::1], i4[::1], i2[::1], f8[:,::1], f8, i8, i4[::1], f4[::1], i4[::1])",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
 def _cells(
-    flat: NDArray[np.float32],
+    kept: NDArray[np.float32],
+    who: NDArray[np.int32],
     row: NDArray[np.int16],
     P: NDArray[np.float64],
     cell_px: float,
     columns: int,
+    rows: NDArray[np.int32],
     near: NDArray[np.float32],
     cell: NDArray[np.int32],
-) -> None:
-    """Depth of each point, and its (elevation row, image column) cell as one number, -1 for none."""
+) -> tuple[int, int]:
+    """Depth of each kept point, and its (elevation row, image column) cell as one number, -1 for none.
+
+    Returns the lowest row and one past the highest. rows: scratch.
+    """
+    xs, ys, zs = kept[0], kept[1], kept[2]
     p00, p01, p02, p03 = P[0, 0], P[0, 1], P[0, 2], P[0, 3]
     p20, p21, p22, p23 = P[2, 0], P[2, 1], P[2, 2], P[2, 3]
     width = np.int32(columns)
-    for i in range(np.uint64(row.shape[0])):
-        j = i * _THREE
-        x, y, z = np.float64(flat[j]), np.float64(flat[j + _ONE]), np.float64(flat[j + _TWO])
+    n = np.uint64(who.shape[0])
+    for t in range(n):
+        rows[t] = np.int32(row[np.uint64(who[t])])
+    lowest, highest = np.int32(GRID_ROWS), np.int32(-1)
+    for t in range(n):
+        x, y, z = np.float64(xs[t]), np.float64(ys[t]), np.float64(zs[t])
         w = p20 * x + p21 * y + p22 * z + p23
         c = (p00 * x + p01 * y + p02 * z + p03) / (w * cell_px)
-        k = np.int32(row[i])
+        k = rows[t]
         inside = (w > NEAR_M) & (k >= 0) & (c >= 0.0) & (c < columns)
-        near[i] = np.float32(w)
-        cell[i] = k * width + np.int32(c) if inside else np.int32(-1)
+        near[t] = np.float32(w)
+        cell[t] = k * width + np.int32(c) if inside else np.int32(-1)
+        lowest = min(lowest, k if inside else np.int32(GRID_ROWS))
+        highest = max(highest, k if inside else np.int32(-1))
+    return np.int64(lowest), np.int64(highest) + 1  # type: ignore[return-value]  # numba hands Python ints
 
 
-@njit("void(f4[::1], i4[::1], f4[::1], i4[::1])", cache=True, nogil=True)
+@njit("void(f4[::1], i4[::1], i4[::1], f4[::1], i4[::1])", cache=True, nogil=True)
 def _fill(
-    near: NDArray[np.float32], cell: NDArray[np.int32], depth: NDArray[np.float32], who: NDArray[np.int32]
+    near: NDArray[np.float32],
+    cell: NDArray[np.int32],
+    who: NDArray[np.int32],
+    depth: NDArray[np.float32],
+    point: NDArray[np.int32],
 ) -> None:
     """Nearest point of each cell, the first of equals."""
     depth[:] = np.inf
-    for i in range(np.uint64(cell.shape[0])):
-        if cell[i] < 0:
+    for t in range(np.uint64(cell.shape[0])):
+        if cell[t] < 0:
             continue
-        q = np.uint64(cell[i])
-        nearer = near[i] < depth[q]
-        depth[q] = near[i] if nearer else depth[q]
-        who[q] = np.int32(i) if nearer else who[q]
+        q = np.uint64(cell[t])
+        nearer = near[t] < depth[q]
+        depth[q] = near[t] if nearer else depth[q]
+        point[q] = who[t] if nearer else point[q]
 
 
 @njit("void(f4[::1], i8, i8, f4[::1])", cache=True, nogil=True, error_model="numpy")
@@ -78,35 +101,47 @@ def _between(flat: NDArray[np.float32], near: int, far: int, out: NDArray[np.flo
         out[a] = np.float32(0.5) * (flat[near + a] + flat[far + a] * rn / rf)
 
 
-@njit("i8(f4[:,::1], i4[:,::1], f4[::1], i8, f4[:,::1], i4[:,::1])", cache=True, nogil=True)
+@njit("i8(f4[:,::1], i4[:,::1], f4[::1], i8, f4[:,::1], f4[:,::1], i4[:,::1])", cache=True, nogil=True)
 def _line_up(
     depth: NDArray[np.float32],
     who: NDArray[np.int32],
     intensity: NDArray[np.float32],
     along: int,
+    painted: NDArray[np.float32],
     values: NDArray[np.float32],
     places: NDArray[np.int32],
 ) -> int:
     """Write the filled cells line after line; returns how many there are, with three of nothing ahead of them.
 
-    values: depth and reflectance; places: position, which leaps from line to line, and point.
+    painted: reflectance of each cell, written by the lines along a row, which lie in memory as scan lines do, and read
+    by the others. values: depth and reflectance; places: position, which leaps from line to line, and point.
     """
-    rows, columns = depth.shape
-    lines, steps = (rows, columns) if along == UPRIGHT else (columns, rows)
+    columns = np.uint64(depth.shape[1])
     far, ink, at, point = values[0], values[1], places[0], places[1]
     for before in range(3):
         far[before] = ink[before] = np.float32(0.0)
         at[before], point[before] = np.int32(_LEAP * (before - 4)), np.int32(0)
+    flat, points, paint = depth.reshape(-1), who.reshape(-1), painted.reshape(-1)
+    lines, steps, line, step = depth.shape[0], depth.shape[1], columns, _ONE
+    if along == FLAT:
+        lines, steps, line, step = steps, lines, _ONE, columns
     m = np.uint64(3)
     for a in range(np.uint64(lines)):
+        q = a * line
         for b in range(np.uint64(steps)):
-            k, q = (a, b) if along == UPRIGHT else (b, a)
-            far[m] = depth[k, q]
+            point[m] = np.int32(q)
             at[m] = np.int32(a * np.uint64(steps + _LEAP) + b)
-            point[m] = who[k, q]
-            m += np.uint64(depth[k, q] < np.inf)
+            m += np.uint64(flat[q] < np.inf)
+            q += step
+    if along == UPRIGHT:
+        for i in range(np.uint64(3), m):
+            cell = np.uint64(point[i])
+            paint[cell] = intensity[np.uint64(points[cell])]
     for i in range(np.uint64(3), m):
-        ink[i] = intensity[np.uint64(point[i])]
+        cell = np.uint64(point[i])
+        far[i] = flat[cell]
+        ink[i] = paint[cell]
+        point[i] = points[cell]
     return np.int64(m)  # type: ignore[return-value]  # numba hands Python an int
 
 
@@ -136,30 +171,43 @@ def _mark(far: NDArray[np.float32], ink: NDArray[np.float32], at: NDArray[np.int
         out[m] = np.uint8(edge) + np.uint8(2) * np.uint8(painted)
 
 
-@njit("i8(f4[::1], i4[::1], u1[::1], f4[::1], i8, i8, f4[:,::1])", cache=True, nogil=True)
+@njit("i8(f4[::1], i4[::1], u1[::1], i8, i4[:,::1], i4[::1])", cache=True, nogil=True)
 def _collect(
     far: NDArray[np.float32],
     point: NDArray[np.int32],
     mark: NDArray[np.uint8],
-    flat: NDArray[np.float32],
-    along: int,
     count: int,
-    out: NDArray[np.float32],
+    pairs: NDArray[np.int32],
+    marked: NDArray[np.int32],
 ) -> int:
-    """Append what is marked to `out`, as far as it has room; returns the new count."""
-    for m in range(3, far.shape[0]):
-        if mark[m] == 0:
-            continue
-        if mark[m] & 1 and count < out.shape[0]:
-            near, other = (m, m - 1) if far[m] < far[m - 1] else (m - 1, m)
-            _between(flat, 3 * point[near], 3 * point[other], out[count])
-            out[count, 3] = np.float32(along)
+    """Append the points on both sides of what is marked to `pairs`, as far as it has room; returns the new count."""
+    some = np.uint64(0)
+    for i in range(np.uint64(3), np.uint64(far.shape[0])):
+        marked[some] = np.int32(i)
+        some += np.uint64(mark[i] != 0)
+    for k in range(some):
+        m = np.uint64(marked[k])
+        if mark[m] & np.uint8(1) and count < pairs.shape[0]:
+            nearer = far[m] < far[m - _ONE]
+            pairs[count, 0] = point[m] if nearer else point[m - _ONE]
+            pairs[count, 1] = point[m - _ONE] if nearer else point[m]
             count += 1
-        if mark[m] & 2 and count < out.shape[0]:
-            _between(flat, 3 * point[m - 1], 3 * point[m - 2], out[count])
-            out[count, 3] = np.float32(along)
+        if mark[m] & np.uint8(2) and count < pairs.shape[0]:
+            pairs[count, 0] = point[m - _ONE]
+            pairs[count, 1] = point[m - _TWO]
             count += 1
     return count
+
+
+@njit("void(f4[::1], i4[:,::1], i8, i8, f4[:,::1])", cache=True, nogil=True)
+def _put_between(
+    flat: NDArray[np.float32], pairs: NDArray[np.int32], upright: int, step: int, out: NDArray[np.float32]
+) -> None:
+    """Edges between every `step`-th pair; the first `upright` pairs are of lines along a row."""
+    for k in range(out.shape[0]):
+        pair = k * step
+        _between(flat, 3 * pairs[pair, 0], 3 * pairs[pair, 1], out[k])
+        out[k, 3] = np.float32(UPRIGHT if pair < upright else FLAT)
 
 
 def depth_edges(
@@ -170,6 +218,7 @@ def depth_edges(
     width: int,
     cell_px: float,
     limit: int,
+    most: int | None = None,
 ) -> NDArray[np.float32]:
     """Places at which depth jumps, or reflectance steps on one surface, inside the camera's columns.
 
@@ -177,86 +226,117 @@ def depth_edges(
         xyz: (N, 3) float32 m, lidar frame, C-contiguous. intensity: (N,) float32, zeros for depth alone.
         row: (N,) int16, 0..GRID_ROWS - 1: elevation row of `ranges.to_spherical`, -1 for points to leave out.
         P: (3, 4) float64, lidar to pixels. width: of the image, pixels. cell_px: width of a grid cell, pixels.
-        limit: at most so many.
+        limit: at most so many are found. most: at most so many of them are returned, evenly; all without.
 
     Returns (M, 4) float32: x, y, z between the two beams at the nearer's range, and UPRIGHT or FLAT.
     """
     columns = int(np.ceil(width / cell_px))
-    size, n = GRID_ROWS * columns, row.shape[0]
-    near, cell = _scratch.array("near", n, np.float32), _scratch.array("cell", n, np.int32)
-    depth, who = _scratch.array("depth", size, np.float32), _scratch.array("who", size, np.int32)
+    size = GRID_ROWS * columns
     flat = xyz.reshape(-1)
-    _cells(flat, row, P, cell_px, columns, near, cell)
-    _fill(near, cell, depth, who)
+    who, kept = points_in_columns(flat, P, width)
+    n = who.shape[0]
+    near, cell = _scratch.array("near", n, np.float32), _scratch.array("cell", n, np.int32)
+    low, high = _cells(kept, who, row, P, cell_px, columns, _scratch.array("rows", n, np.int32), near, cell)
+    depth, point = _scratch.array("depth", size, np.float32), _scratch.array("point", size, np.int32)
+    _fill(near, cell, who, depth, point)
     room = size + 4  # the last write may be for nobody
     values = _scratch.array("values", 2 * room, np.float32).reshape(2, room)
     places = _scratch.array("places", 2 * room, np.int32).reshape(2, room)
-    mark = _scratch.array("mark", room, np.uint8)
-    grid, points = depth.reshape(GRID_ROWS, columns), who.reshape(GRID_ROWS, columns)
-    out = np.empty((limit, 4), np.float32)
-    count = 0
+    mark, marked = _scratch.array("mark", room, np.uint8), _scratch.array("marked", room, np.int32)
+    pairs = _scratch.array("pairs", 2 * limit, np.int32).reshape(limit, 2)
+    shape = (GRID_ROWS, columns)
+    grid = depth.reshape(shape)[low:high], point.reshape(shape)[low:high]
+    ink = _scratch.array("ink", size, np.float32).reshape(shape)[low:high]
+    count = upright = 0
     for along in (UPRIGHT, FLAT):
-        m = _line_up(grid, points, intensity, along, values, places)
+        upright = count
+        m = _line_up(*grid, intensity, along, ink, values, places)
         _mark(values[0, :m], values[1, :m], places[0, :m], mark[:m])
-        count = _collect(values[0, :m], places[1, :m], mark[:m], flat, along, count, out)
-    return out[:count]
+        count = _collect(values[0, :m], places[1, :m], mark[:m], count, pairs, marked)
+    step = 1 if most is None else max(1, -(-count // most))
+    out = np.empty((-(-count // step), 4), np.float32)
+    _put_between(flat, pairs, upright, step, out)
+    return out
 
 
-@njit("void(u1[:,::1], f4[:,:,::1], f4)", cache=True, nogil=True, error_model="numpy")
-def _gradients(grey: NDArray[np.uint8], field: NDArray[np.float32], fade: np.float32) -> None:
-    """Relative gradients, spread: two plain scans per direction."""
+# whole numbers up to 2**24 are exact in single precision, in any order: a line of 65 793 pixels at least
+@njit("f8(u1[::1], u1[::1], f4[::1])", cache=True, nogil=True, fastmath={"reassoc"})
+def _steps(a: NDArray[np.uint8], b: NDArray[np.uint8], out: NDArray[np.float32]) -> float:
+    """Absolute differences of two lines; their sum."""
+    total = np.float32(0.0)
+    for u in range(np.uint64(out.shape[0])):
+        step = abs(np.float32(a[u]) - np.float32(b[u]))
+        out[u] = step
+        total += step
+    return np.float64(total)
+
+
+@njit("void(f4[::1], f4)", cache=True, nogil=True, error_model="numpy")
+def _level(line: NDArray[np.float32], usual: np.float32) -> None:
+    """Steps as a share of themselves and what is usual."""
+    for u in range(np.uint64(line.shape[0])):
+        line[u] = line[u] / (line[u] + usual)
+
+
+@njit("void(f4[::1], f4, f4[::1])", cache=True, nogil=True)
+def _fade(before: NDArray[np.float32], fade: np.float32, line: NDArray[np.float32]) -> None:
+    """Let a line's values show in the next one."""
+    for u in range(np.uint64(line.shape[0])):
+        line[u] = max(line[u], fade * before[u])
+
+
+@njit("void(f4[::1], f4, f4[:,::1])", cache=True, nogil=True)
+def _spread(line: NDArray[np.float32], fade: np.float32, room: NDArray[np.float32]) -> None:
+    """Fade a line's values to both sides, to half a millionth at least: the reach doubles from step to step, so that
+    no value waits for its neighbour. room: two lines with `_REACH_PX` zeros on either side."""
+    n = np.uint64(line.shape[0])
+    reach = np.uint64(_REACH_PX)
+    for u in range(n):
+        room[0, u + reach] = line[u]
+    source, target = room[0], room[1]
+    shift, factor = _ONE, fade
+    while shift < reach and factor > np.float32(_FADED):
+        left, here, right = source[reach - shift :], source[reach:], source[reach + shift :]
+        out = target[reach:]
+        for u in range(n):
+            out[u] = max(here[u], factor * max(left[u], right[u]))
+        source, target = target, source
+        shift += shift
+        factor *= factor
+    for u in range(n):
+        line[u] = source[u + reach]
+
+
+@njit("void(u1[:,::1], f4[:,:,::1], f4, f4[:,::1])", cache=True, nogil=True, error_model="numpy")
+def _gradients(
+    grey: NDArray[np.uint8], field: NDArray[np.float32], fade: np.float32, room: NDArray[np.float32]
+) -> None:
+    """Relative gradients, spread: sideways as `_spread` does, down and up by two plain scans."""
     rows, columns = grey.shape
-    inner = np.uint64(max(columns - 2, 0))
     field[:] = np.float32(0.0)
-    sum_x = 0
-    sum_y = 0
+    sum_x = sum_y = 0.0
     for v in range(1, rows - 1):
         above, here, below = grey[v - 1], grey[v], grey[v + 1]
         left, right, up, down = here[: columns - 2], here[2:], above[1 : columns - 1], below[1 : columns - 1]
         fx, fy = field[0, v, 1 : columns - 1], field[1, v, 1 : columns - 1]
-        part_x = np.int32(0)
-        part_y = np.int32(0)
-        for u in range(inner):
-            gx = abs(np.int32(right[u]) - np.int32(left[u]))
-            gy = abs(np.int32(down[u]) - np.int32(up[u]))
-            fx[u] = np.float32(gx)
-            fy[u] = np.float32(gy)
-            part_x += gx
-            part_y += gy
-        sum_x += int(part_x)
-        sum_y += int(part_y)
+        sum_x += _steps(left, right, fx)
+        sum_y += _steps(up, down, fy)
     n = max(1, (rows - 2) * (columns - 2))
-    for a in range(2):
-        usual = np.float32((sum_x if a == 0 else sum_y) / n * 1.5 + 4.0)
-        plane = field[a].reshape(-1)
-        for i in range(np.uint64(plane.shape[0])):
-            plane[i] = plane[i] / (plane[i] + usual)
-    for v in range(0, rows, 4):  # an upright edge fades sideways: four lines at a time, as each waits for itself
-        r0, r1 = field[0, v], field[0, min(v + 1, rows - 1)]
-        r2, r3 = field[0, min(v + 2, rows - 1)], field[0, min(v + 3, rows - 1)]
-        for back in range(2):
-            a0 = a1 = a2 = a3 = np.float32(0.0)
-            for t in range(columns):
-                u = columns - 1 - t if back else t
-                a0 = max(r0[u], fade * a0)
-                a1 = max(r1[u], fade * a1)
-                a2 = max(r2[u], fade * a2)
-                a3 = max(r3[u], fade * a3)
-                r0[u], r1[u], r2[u], r3[u] = a0, a1, a2, a3
+    for v in range(rows):
+        _level(field[0, v], np.float32(sum_x / n * 1.5 + 4.0))
+        _level(field[1, v], np.float32(sum_y / n * 1.5 + 4.0))
+        _spread(field[0, v], fade, room)
     for v in range(1, rows):
-        before, row = field[1, v - 1], field[1, v]
-        for u in range(np.uint64(columns)):
-            row[u] = max(row[u], fade * before[u])
+        _fade(field[1, v - 1], fade, field[1, v])
     for v in range(rows - 2, -1, -1):
-        before, row = field[1, v + 1], field[1, v]
-        for u in range(np.uint64(columns)):
-            row[u] = max(row[u], fade * before[u])
+        _fade(field[1, v + 1], fade, field[1, v])
 
 
 def edge_field(grey: NDArray[np.uint8], fade: float) -> NDArray[np.float32]:
     """(2, H, W) float32 in 0..1 from (H, W) uint8: upright and flat edges, fading by `fade` per pixel across."""
     field = np.empty((2, *grey.shape), np.float32)
-    _gradients(grey, field, np.float32(fade))
+    room = np.zeros((2, grey.shape[1] + 2 * _REACH_PX), np.float32)
+    _gradients(grey, field, np.float32(fade), room)
     return field
 
 
@@ -321,6 +401,23 @@ def _mix(
         out[i] = (one - fv) * low + fv * high if inside else np.float32(np.nan)
 
 
+@njit("void(f4[:,::1], f4[:,:,::1], f8[:,:,::1], f8[::1], f8, i4[::1], f4[:,::1], f4[:,::1])", cache=True, nogil=True)
+def _look_up(
+    edges: NDArray[np.float32],
+    field: NDArray[np.float32],
+    poses: NDArray[np.float64],
+    lens: NDArray[np.float64],
+    per_px: float,
+    place: NDArray[np.int32],
+    share: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    rows, columns = field.shape[1], field.shape[2]
+    for k in range(poses.shape[0]):
+        _project(edges, poses[k], lens, per_px, rows, columns, place, share)
+        _mix(place, share, field.reshape(-1), columns, out[k])
+
+
 def look_up(
     edges: NDArray[np.float32],
     field: NDArray[np.float32],
@@ -335,19 +432,15 @@ def look_up(
         lens: (9,) float64: fx, fy, cx, cy in full-size pixels, then k1, k2, p1, p2, k3 as OpenCV has them.
         per_px: field pixels per full-size pixel.
     """
-    out = np.empty((poses.shape[0], edges.shape[0]), np.float32)
     n = edges.shape[0]
+    out = np.empty((poses.shape[0], n), np.float32)
     place = _scratch.array("place", n, np.int32)
     share = _scratch.array("share", 2 * n, np.float32).reshape(2, n)
-    rows, columns = field.shape[1:]
-    flat = field.reshape(-1)
-    for pose, values in zip(poses, out, strict=True):
-        _project(edges, pose, lens, per_px, rows, columns, place, share)
-        _mix(place, share, flat, columns, values)
+    _look_up(edges, field, poses, lens, per_px, place, share, out)
     return out
 
 
-@njit("i8(f4[:,::1], b1[::1], f8[::1])", cache=True, nogil=True)
+@njit("i8(f4[:,::1], b1[::1], f8[::1])", cache=True, nogil=True, fastmath={"reassoc"})
 def _sum_whole(values: NDArray[np.float32], whole: NDArray[np.bool_], sums: NDArray[np.float64]) -> int:
     whole[:] = True
     for k in range(values.shape[0]):

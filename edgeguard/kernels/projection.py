@@ -279,6 +279,25 @@ def project_points(
     return depth, pixel, visible, int(inside)
 
 
+def points_in_columns(
+    flat: NDArray[np.float32], P: NDArray[np.float64], width: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Numbers and coordinates of the points that may lie in an image's columns, in any row.
+
+    flat: (3 N,) float32, points as `project_points` takes them, one after the other. P, width: as there.
+
+    Returns (M,) int32 and (3, N) float32, the first M of it theirs; scratch memory that the next call overwrites.
+    """
+    n = flat.shape[0] // 3
+    level = P.copy()
+    level[1] = 0.0  # every point is in the middle of the only row
+    single, limits = _centred(level.tobytes(), width, 1)
+    maybe = _scratch.array("maybe", int(_BLOCK), np.bool_)
+    who, kept = _scratch.array("who", n + 8, np.int32), _scratch.array("kept", 3 * n, np.float32).reshape(3, n)
+    m = _collect(flat, single, limits, maybe, maybe.view(np.uint64), who, kept)
+    return who[:m], kept
+
+
 def _inside(
     xyz: NDArray[np.float32], P: NDArray[np.float64], width: int, height: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32]]:

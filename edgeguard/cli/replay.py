@@ -124,6 +124,7 @@ def command(
             model=opened.model if opened else None,
             audit=audit,
             recheck=opened.recheck if opened else None,
+            limits=opened.limits if opened else None,
         )
         stack.enter_context(pipeline)
         bar = stack.enter_context(progress_bar())

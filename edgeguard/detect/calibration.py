@@ -44,7 +44,8 @@ class InputsSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     models: identifiers of the members in order, the one whose answers leave first. scores: one per clean frame, all
     of the same frames in the same order. screen_bit: disagreement above which places are covered in search of a patch.
-    level: share of clean frames that alarm.
+    level: share of clean frames that alarm. limits: of the restorer `diagnosed` for this camera, by name; the room of
+    restorers knows what they are.
     """
 
     schema: Literal["edgeguard/inputs/v1"]
@@ -53,6 +54,7 @@ class InputsSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     level: Annotated[float, Meta(gt=0.0, le=1.0)]
     screen_bit: Annotated[float, Meta(ge=0.0, le=1.0)]
     chroma: ChromaModel
+    limits: Annotated[dict[Name, Score], Meta(max_length=16)]
     scores: dict[ScoreName, Annotated[tuple[Score, ...], Meta(min_length=1, max_length=MAX_FRAMES)]]
 
     def __post_init__(self) -> None:
@@ -109,6 +111,7 @@ def fit_inputs(
     *,
     chains: str,
     level: float | None = None,
+    limits: Callable[[float], Mapping[str, float]] = lambda level: {},  # noqa: ARG005
     on_frame: Callable[[], None] | None = None,
 ) -> InputsSection:
     """Fit on clean, independent frames.
@@ -120,6 +123,7 @@ def fit_inputs(
         squeeze: stands in for a second model when there is one model only: its answer to the squeezed frame.
         chains: digest of the restoration chains that the gate uses.
         level: share of clean frames that may alarm; None takes the lowest that the frames support.
+        limits: given the level, the limits of diagnosis for these frames; asked after the first pass over them.
         on_frame: called after each frame.
 
     Raises:
@@ -165,5 +169,6 @@ def fit_inputs(
         level=wanted,
         screen_bit=screen,
         chroma=chroma,
+        limits=dict(limits(wanted)),
         scores=columns,
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from edgeguard.config import RestoreConfig
 from edgeguard.errors import ConfigError
@@ -17,10 +17,22 @@ from edgeguard.restore.impulse import ImpulseMedian
 from edgeguard.restore.isolated import IsolatedReturns
 from edgeguard.types import Restoration, Restorer, Sample, SyncedSet
 
-_BUILDERS: Mapping[str, Callable[[RestoreConfig], Restorer]] = MappingProxyType({
-    ImpulseMedian.name: lambda config: ImpulseMedian(),  # noqa: ARG005 - nothing about it is configurable yet
-    SCATTERED_RETURNS.name: lambda config: CloudRestorer(SCATTERED_RETURNS),  # noqa: ARG005 - its caps are its own
-    IsolatedReturns.name: lambda config: IsolatedReturns(max_removed_share=config.max_removed_share),
+if TYPE_CHECKING:
+    from edgeguard.restore.diagnose import Limits
+
+
+def _diagnosed(limits: Limits | None) -> Restorer:
+    # Only where it is asked for: its kernels are compiled code, which takes longer to load than the rest of the chain.
+    from edgeguard.restore.diagnosed import DiagnosedFrames
+
+    return DiagnosedFrames(limits)
+
+
+_BUILDERS: Mapping[str, Callable[[RestoreConfig, Limits | None], Restorer]] = MappingProxyType({
+    ImpulseMedian.name: lambda config, limits: ImpulseMedian(),  # noqa: ARG005 - nothing about it is configurable
+    "diagnosed": lambda config, limits: _diagnosed(limits),  # noqa: ARG005 - its limits are calibrated, not configured
+    SCATTERED_RETURNS.name: lambda config, limits: CloudRestorer(SCATTERED_RETURNS),  # noqa: ARG005 - its own caps
+    IsolatedReturns.name: lambda config, limits: IsolatedReturns(max_removed_share=config.max_removed_share),  # noqa: ARG005
 })  # fmt: skip
 
 
@@ -35,8 +47,10 @@ class SeriesRepair(Protocol):
     def apply_series(self, series: Sequence[Sample]) -> tuple[Sequence[Sample], Restoration]: ...
 
 
-def build_restorers(config: RestoreConfig) -> tuple[Restorer, ...]:
+def build_restorers(config: RestoreConfig, limits: Limits | None = None) -> tuple[Restorer, ...]:
     """Return the restorers that `config.chain` names, in that order: built-in ones, and chains of `config.chains`.
+
+    limits: of this camera, for `diagnosed`; None takes what no healthy camera reaches.
 
     Raises:
         ConfigError: EG-C052: a name is not known, is there twice, or is that of a built-in one and of a chain. What
@@ -51,7 +65,7 @@ def build_restorers(config: RestoreConfig) -> tuple[Restorer, ...]:
             raise ConfigError(f"no restorer is called {name!r}", code="EG-C052", hint=f"known: {known}")
     if len(set(config.chain)) != len(config.chain):
         raise ConfigError("a restorer is named twice in restore.chain", code="EG-C052", hint="name it once")
-    return tuple(restorer_of(own[name]) if name in own else _BUILDERS[name](config) for name in config.chain)
+    return tuple(restorer_of(own[name]) if name in own else _BUILDERS[name](config, limits) for name in config.chain)
 
 
 class RestoreChain:

@@ -127,12 +127,13 @@ def choose_step(found: Diagnosis, limits: Limits) -> ImageStep | None:
 
 
 def fit_limits(clean: list[Diagnosis], level: float) -> Limits:
-    """Return limits that a share `level` of clean frames exceeds per symptom, never inside the defaults.
+    """Return limits that a share `level` of clean frames exceeds in all, never inside the defaults.
 
     A camera that is noisier than the defaults allow gets wider limits; none gets narrower ones, because frames of one
     afternoon do not show what the next night looks like.
     """
     default = Limits()
+    level /= len(default.__struct_fields__)
     if not clean:
         return default
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.detect.calibration import InputsSection, fit_inputs
 from edgeguard.infer.ensemble import EnsembleSession
+from edgeguard.restore.diagnose import Diagnosis, diagnose, fit_limits
 from edgeguard.restore.image_chain import ChainChoice
 from edgeguard.runtime.models import OpenedModel
 
@@ -31,12 +33,29 @@ def calibrate_inputs(
             the models are no classifiers of one kind; EG-C140 not a frame.
     """
     ensemble = EnsembleSession(opened.members)
+    diagnoses: list[Diagnosis] = []
+    watched = _Watched(frames, diagnoses)
     choice = ChainChoice(opened.policy.chains)
     return fit_inputs(
-        frames,
+        watched,
         [(member.model_id, member.classify_pixels) for member in ensemble.members],
         choice.squeeze,
         chains=choice.digest,
         level=level,
+        limits=lambda share: msgspec.to_builtins(fit_limits(diagnoses, share)),
         on_frame=on_frame,
     )
+
+
+class _Watched:
+    """Frames whose diagnoses are kept the first time they are read."""
+
+    def __init__(self, frames: Iterable[NDArray[np.uint8]], diagnoses: list[Diagnosis]) -> None:
+        self._frames, self._diagnoses, self._again = frames, diagnoses, False
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        first, self._again = not self._again, True
+        for pixels in self._frames:
+            if first:
+                self._diagnoses.append(diagnose(pixels))
+            yield pixels

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from edgeguard.bundle.recheck import ModelWatch
 from edgeguard.clock import SystemClock
 from edgeguard.config import Config, InputsConfig, ModelConfig
@@ -15,6 +17,7 @@ from edgeguard.errors import CalibrationError, ConfigError
 from edgeguard.infer.adapter import ImageModel
 from edgeguard.infer.input_policy import InputPolicy
 from edgeguard.infer.session import InferenceSession
+from edgeguard.restore.diagnose import Limits
 from edgeguard.trust.state import DeviceState
 from edgeguard.trust.store import TrustStore
 from edgeguard.types import CameraModel
@@ -31,6 +34,7 @@ class OpenedModel:
     """What a pipeline asks, and what asks before each frame whether it may still run.
 
     model: the first model, or the gate in front of all. members: the models themselves, the first one's answers leave.
+    limits: of the restorer `diagnosed`, where inputs were calibrated.
     """
 
     model: CameraModel
@@ -39,6 +43,7 @@ class OpenedModel:
     watches: tuple[ModelWatch, ...]
     session: InferenceSession
     state: DeviceState | None
+    limits: Limits | None = None
 
     def recheck(self) -> None:
         """Ask whether all of them may still run. Raises ModelError where one may not."""
@@ -90,9 +95,12 @@ def open_models(
         watches.append(ModelWatch(settings.trust, trust, session.statement, kid=key.kid, clock=clock, state=state))
     policy = InputPolicy.of(sessions[0].input_policy)
     model: CameraModel = members[0]
+    limits = None
     if gated and inputs.gate != "off":
-        model = build_gate(members, policy, inputs, read_inputs(config, key, trust))
-    return OpenedModel(model, tuple(members), policy, tuple(watches), sessions[0], state)
+        calibrated = read_inputs(config, key, trust)
+        model = build_gate(members, policy, inputs, calibrated)
+        limits = _limits(calibrated)
+    return OpenedModel(model, tuple(members), policy, tuple(watches), sessions[0], state, limits)
 
 
 def build_gate(
@@ -126,8 +134,6 @@ def read_inputs(config: Config, key: KeyProvider, trust: TrustStore) -> InputsSe
     Raises:
         CalibrationError: EG-L026: no file is named, or it says nothing about inputs. As `read_calibration`.
     """
-    import msgspec
-
     from edgeguard.checks.calibration_file import read_calibration
     from edgeguard.detect.calibration import InputsSection
 
@@ -144,6 +150,14 @@ def read_inputs(config: Config, key: KeyProvider, trust: TrustStore) -> InputsSe
     raise CalibrationError(
         f"the section inputs of {settings.file} cannot be used: {reason}", code="EG-L001", hint=_CALIBRATE_HINT
     )
+
+
+def _limits(calibrated: InputsSection) -> Limits:
+    try:
+        return msgspec.convert(calibrated.limits, Limits)
+    except msgspec.ValidationError as error:
+        reason = str(error)
+    raise CalibrationError(f"the calibrated limits cannot be used: {reason}", code="EG-L001", hint=_CALIBRATE_HINT)
 
 
 def _state(stack: ExitStack, settings: ModelConfig, key: KeyProvider, trust: TrustStore) -> DeviceState | None:

@@ -43,6 +43,7 @@ from edgeguard.types import (
 
 if TYPE_CHECKING:
     from edgeguard.audit.log import AuditLog
+    from edgeguard.restore.diagnose import Limits
 
 NS_PER_MS = 1_000_000
 
@@ -66,6 +67,7 @@ class Pipeline:
         recheck: called before each frame that the model would see; when it raises `ModelError` (the model has been
             revoked, has expired) the verdict latches at STOP and the model runs no more. See `ModelWatch`.
         extra_checks, extra_restorers: a user's own, run after the built-in ones.
+        limits: of this camera, for the restorer `diagnosed`; see `OpenedModel`.
 
     Use as a context manager. Raises what the sources raise on open; during a run a failing source becomes evidence
     against its sensor, never an exception.
@@ -84,6 +86,7 @@ class Pipeline:
         recheck: Callable[[], None] | None = None,
         extra_checks: Sequence[Check] = (),
         extra_restorers: Sequence[Restorer] = (),
+        limits: Limits | None = None,
     ) -> None:
         self.config = config
         self.sources = dict(sources)
@@ -101,7 +104,8 @@ class Pipeline:
         if fits is not None:
             require_definitions(fits, self._checks)
         self._fusion = Fusion(tuple(self.sources), calibration, evidence)
-        self._restore = RestoreChain([*build_restorers(config.restore), *extra_restorers], seed=config.pipeline.seed)
+        restorers = [*build_restorers(config.restore, limits), *extra_restorers]
+        self._restore = RestoreChain(restorers, seed=config.pipeline.seed)
         self._guard = Guard(config.guard, require_model=model is not None)
         self._opened = ExitStack()
 

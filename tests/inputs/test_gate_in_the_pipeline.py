@@ -72,7 +72,14 @@ def drive(site: Site, config: Config, frames: list[np.ndarray]) -> list[FrameRes
     with ExitStack() as stack:
         model = opened(stack, site, config)
         pipeline = stack.enter_context(
-            Pipeline(config, {CAMERA: stream.source(clock)}, clock, model=model.model, recheck=model.recheck)
+            Pipeline(
+                config,
+                {CAMERA: stream.source(clock)},
+                clock,
+                model=model.model,
+                recheck=model.recheck,
+                limits=model.limits,
+            )
         )
         return [pipeline.step(Tick(k, int(stamp))) for k, stamp in enumerate(stamps)]
 
@@ -166,6 +173,25 @@ def test_calibrating_keeps_the_section_for_sensors(
                "--out", str(tmp_path / "x.json"), "--level", "0.01")  # fmt: skip
     assert done.exit_code != 0
     assert not (tmp_path / "x.json").exists()
+
+
+def test_diagnosed_frames_are_mended_with_the_limits_of_this_camera(
+    site: Site, calibrated: Path, tmp_path: Path
+) -> None:
+    """Clean frames leave as they came; lost contrast is stretched, and the record says by which step."""
+    path = site.config(tmp_path / "c.toml", calibrated)
+    path.write_text(path.read_text() + '[restore]\nchain = ["impulse-median", "diagnosed"]\n')
+    config = load_config(path)
+    clean = [site.frame(seed) for seed in range(300, 330)]
+    results = drive(site, config, clean)
+    untouched = sum(r.synced.samples[CAMERA].pixels is frame for r, frame in zip(results, clean, strict=True))
+    assert untouched >= 22  # the level is 12.5 %: 4 touched expected, more than 8 has p < 0.02
+    flat = [(frame.astype(np.float32) * 0.2 + 100).astype(np.uint8) for frame in clean[:5]]
+    for result in drive(site, config, flat):
+        (restoration,) = result.restorations
+        assert restoration.restorer == "diagnosed"
+        assert restoration.note == "dehaze"
+        assert np.ptp(result.synced.samples[CAMERA].pixels) > np.ptp(flat[0])
 
 
 def test_a_policy_of_another_kind_or_version_is_refused(site: Site) -> None:

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeguard.detect.fingerprints import QueryDetector
 from edgeguard.errors import ConfigError
-from edgeguard.restore.diagnose import Limits, choose_step, diagnose
-from edgeguard.restore.draw import Draw
+from edgeguard.restore.diagnosed import DiagnosedFrames
 from edgeguard.restore.impulse import ImpulseMedian
 from edgeguard.sim.attacks.corruptions import CORRUPTIONS, corrupt
 from edgeguard.sim.restoration.attacked import RECIPES, attacked_set
 from edgeguard.sim.restoration.measure import CrossFit, Judged, Share, alarm_share, right_share, separation
 from edgeguard.sim.restoration.members import Member
 from edgeguard.sim.restoration.pictures import Pictures
-from edgeguard.types import Image
+from edgeguard.types import Image, Sample
 
 MIN_ATTACKED: Final = 100  # with fewer the interval is wider than what it should tell apart
 SEVERITY: Final = 3
+Pixels = NDArray[np.uint8]
 Step = Callable[[str], None]  # called with what has just gone one frame forward
 
 
@@ -121,7 +122,9 @@ def run_bench(
         judged = fit.judge(frames, chosen)
         rows.append(_row(name, recipe.knowledge, judged, separation(selected, judged), recipe.twin))
     if corruptions:
-        rows += _corrupted(pictures, chosen, members[0], seed, on_step)
+        rows.append(_mended("clean, mended", pictures, range(len(pictures.names)), fit, members[0], None))
+        corrupted = [_corrupted(number, pictures, chosen, fit, members[0], seed) for number in _each(on_step)]
+        rows += [*corrupted, _mean(corrupted)]
     return RestorationResult(
         max(section.level for section in fit.sections), len(pictures.names), tuple(m.name for m in members), tuple(rows)
     )
@@ -138,23 +141,52 @@ def _row(name: str, knowledge: str, judged: Sequence[Judged], auc: float | None,
     return Row(name, knowledge, right_share(judged), undefended, alarm_share(judged), auc, twin)
 
 
-def _corrupted(pictures: Pictures, chosen: Sequence[int], first: Member, seed: int, on_step: Step) -> list[Row]:
-    """Each natural corruption, untreated and with what the diagnosis chooses without being told which it is."""
-    median, limits = ImpulseMedian(), Limits()
-    rows = []
+def _each(on_step: Step) -> Iterator[int]:
     for number, name in enumerate(CORRUPTIONS):
-        before = after = touched = 0
-        for row in chosen:
-            frame = corrupt(name, pictures.frames[row], SEVERITY, np.random.default_rng([seed, 4, number, row]))
-            truth = int(pictures.labels[row])
-            before += int(first.classify(frame).argmax()) == truth
-            step = choose_step(diagnose(frame), limits)
-            mended, record = median.apply(Image(frame, 0), 0)
-            pixels = mended.pixels if isinstance(mended, Image) and record.changed_share else frame
-            pixels = pixels if step is None else step.apply(pixels, Draw(0))
-            touched += pixels is not frame
-            after += int(first.classify(pixels).argmax()) == truth
-            on_step(name)
-        n = len(chosen)
-        rows.append(Row(name, "natural", Share(after, n), Share(before, n), Share(touched, n)))
-    return rows
+        on_step(name)
+        yield number
+
+
+def _corrupted(number: int, pictures: Pictures, chosen: Sequence[int], fit: CrossFit, first: Member, seed: int) -> Row:
+    """One natural corruption, untreated and with what the diagnosis chooses without being told which it is."""
+    name = tuple(CORRUPTIONS)[number]
+
+    def spoil(frame: Pixels, row: int) -> Pixels:
+        return corrupt(name, frame, SEVERITY, np.random.default_rng([seed, 4, number, row]))
+
+    return _mended(name, pictures, chosen, fit, first, spoil)
+
+
+def _mended(
+    name: str,
+    pictures: Pictures,
+    rows: Sequence[int],
+    fit: CrossFit,
+    first: Member,
+    spoil: Callable[[Pixels, int], Pixels] | None,
+) -> Row:
+    """Frames through the restorers as a pipeline runs them, with limits fitted on other photographs."""
+    impulses, before, after, touched = ImpulseMedian(), 0, 0, 0
+    for row in rows:
+        frame = pictures.frames[row] if spoil is None else spoil(pictures.frames[row], row)
+        truth = int(pictures.labels[row])
+        sample: Sample = Image(frame, 0)
+        for restorer in (impulses, DiagnosedFrames(fit.limits(row))):
+            sample, _ = restorer.apply(sample, 0)
+        pixels = sample.pixels if isinstance(sample, Image) else frame
+        right = int(first.classify(frame).argmax()) == truth
+        before += right
+        touched += pixels is not frame
+        after += right if pixels is frame else int(first.classify(pixels).argmax()) == truth
+    n = len(rows)
+    return Row(name, "natural", Share(after, n), Share(before, n), Share(touched, n))
+
+
+def _mean(rows: Sequence[Row]) -> Row:
+    """All corruptions together: each has as many frames, so pooling them is their mean."""
+
+    def pooled(shares: Sequence[Share]) -> Share:
+        return Share(sum(share.hits for share in shares), sum(share.trials for share in shares))
+
+    right, before, touched = ([getattr(row, name) for row in rows] for name in ("right", "undefended", "alarms"))
+    return Row(f"mean of {len(rows)} corruptions", "natural", pooled(right), pooled(before), pooled(touched))

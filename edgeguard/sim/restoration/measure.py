@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.detect.calibration import InputsSection, fit_inputs
 from edgeguard.detect.gate import InputGate
+from edgeguard.restore.diagnose import Limits, diagnose, fit_limits
 from edgeguard.restore.draw import Draw
 from edgeguard.restore.image_chain import STANDARD_CHAINS, ChainChoice
 from edgeguard.sim.detection.metrics import auroc, wilson
@@ -78,7 +80,9 @@ class CrossFit:
         named = [(member.name, member.classify) for member in self.members]
         for number in range(folds):
             others = pictures.frames[self.fold != number]
-            section = fit_inputs(others, named, self._squeeze, chains=self._chains.digest, level=level)
+            section = fit_inputs(
+                others, named, self._squeeze, chains=self._chains.digest, level=level, limits=_limits_of(others)
+            )
             self.sections.append(section)
             self._gates.append(
                 InputGate(
@@ -91,6 +95,10 @@ class CrossFit:
                 )
             )
             on_fold()
+
+    def limits(self, row: int) -> Limits:
+        """Return the limits of diagnosis that were fitted without this photograph."""
+        return msgspec.convert(self.sections[int(self.fold[row])].limits, Limits)
 
     def judge(self, frames: Pixels, rows: Sequence[int], on_frame: Callable[[], None] = lambda: None) -> list[Judged]:
         """Judge frames made from the photographs `rows`, one each."""
@@ -115,6 +123,16 @@ class CrossFit:
     @staticmethod
     def _squeeze(pixels: Pixels) -> Pixels:
         return STANDARD_CHAINS[0].apply(pixels, Draw(0))
+
+
+def _limits_of(frames: Pixels) -> Callable[[float], dict[str, float]]:
+    found = [diagnose(frame) for frame in frames]
+
+    def limits(level: float) -> dict[str, float]:
+        fitted: dict[str, float] = msgspec.to_builtins(fit_limits(found, level))
+        return fitted
+
+    return limits
 
 
 def right_share(judged: Sequence[Judged]) -> Share:

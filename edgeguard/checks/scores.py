@@ -172,7 +172,7 @@ class ScoreMonitor:
         self.cusum_k = cusum_k
         self.last: float | None = None
         self.listener: ScoreListener | None = None
-        self._fits = fits or SensorFits()
+        self._fits = fits if fits is not None else SensorFits()
         self._hold_s = hold_s
         # Half of all runs of `persist` samples lie beyond the gate when the mean lies this much beyond it.
         self._gate_reach = gate_sigma + NormalDist().inv_cdf(0.5 ** (1.0 / persist))

@@ -25,12 +25,13 @@ TAIL_SHARE = 0.25
 # Fewer peaks above its start say nothing about a tail.
 MIN_PEAKS = 5
 MAX_PEAKS = 400
-# From a sum of clipped steps to lighter than Gaussian.
-POWERS = np.array([1.0, 1.4, 2.0, 2.8, 4.0])
+# From what quiet and busy streets mixed make of an exponential to lighter than Gaussian.
+POWERS = np.array([0.7, 1.0, 1.4, 2.0, 2.8, 4.0])
 # With `sure`, the rate is no more than the stated one with this probability, given what was seen.
 CONFIDENCE = 0.95
 _HALVINGS = 50
 _FAR = 1e3  # in starts: no level lies beyond
+_NEGLIGIBLE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -50,24 +51,26 @@ class Tail:
         """How many carry it."""
         return len(self.heights)
 
-    def per_hour(self, level: float, *, sure: bool = False) -> float:
+    def per_hour(self, level: float) -> float:
         """How often an hour `level` is passed, the average over all that the peaks leave open; at most as often as the
-        start is. sure: not passed more often than this, with probability `CONFIDENCE`."""
+        start is."""
         if level <= self.start:
             return self._often
-        if sure:
-            return self._bound(level)
         weights, sums = self._laws
         return float(self._often * (weights @ (1.0 + self._above(level) / sums) ** -self.peaks))
 
     def level(self, per_hour: float, *, sure: bool = False) -> float:
-        """The height that is passed `per_hour` times an hour; the inverse of `per_hour`."""
+        """The height that is passed `per_hour` times an hour on average over all that the peaks leave open.
+
+        sure: not more often than that with probability `CONFIDENCE`, instead.
+        """
         if per_hour >= self._often:
             return self.start
         low, high = self.start, self.start * _FAR
         for _ in range(_HALVINGS):
             middle = math.sqrt(low * high)
-            low, high = (middle, high) if self.per_hour(middle, sure=sure) > per_hour else (low, middle)
+            too_low = self._kept(middle, per_hour) < CONFIDENCE if sure else self.per_hour(middle) > per_hour
+            low, high = (middle, high) if too_low else (low, middle)
         return high
 
     def log_sd(self, level: float) -> float:
@@ -97,20 +100,16 @@ class Tail:
         weights = np.exp(evidence - evidence.max())
         return weights / weights.sum(), sums
 
-    def _bound(self, level: float) -> float:
-        """Bisect the rate that is not passed with probability `CONFIDENCE`."""
+    def _kept(self, level: float, per_hour: float) -> float:
+        """Probability that a level is passed no more often than that."""
         weights, sums = self._laws
-        needed = 2.0 * sums / self._above(level)
-        low, high = 0.0, 700.0  # logarithm of how much seldomer than the start
-        for _ in range(_HALVINGS):
-            middle = 0.5 * (low + high)
-            kept = sum(
-                w * (1.0 - chi_square_cdf(middle * x, 2.0 * self.peaks))
-                for w, x in zip(weights.tolist(), needed.tolist(), strict=True)
-                if w > 1e-6
-            )
-            low, high = (middle, high) if kept > CONFIDENCE else (low, middle)
-        return self._often * math.exp(-low)
+        # The rate is often * exp(-y / m); sum / m has a gamma law, half a chi-square of twice as many degrees.
+        needed = 2.0 * math.log(self._often / per_hour) * sums / np.maximum(self._above(level), 1e-12)
+        return sum(
+            w * (1.0 - chi_square_cdf(x, 2.0 * self.peaks))
+            for w, x in zip(weights.tolist(), needed.tolist(), strict=True)
+            if w > _NEGLIGIBLE
+        )
 
 
 def peaks_of(statistic: NDArray[np.float64], period_s: float) -> NDArray[np.float64]:

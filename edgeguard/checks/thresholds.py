@@ -8,7 +8,8 @@ it to the others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeguard.checks.tails import Tail
@@ -16,7 +17,8 @@ from edgeguard.checks.tails import Tail
 # A recording shows what is common on it. For what is not (a bridge, a hard stop, a wet road) the shipped threshold was
 # made, so none falls below a third of it; nor rises above where the sums, which stop at twice theirs, could pass it.
 LOWEST, HIGHEST = 1.0 / 3.0, 1.6
-_HALVINGS = 60
+_HALVINGS = 40
+_WIDEST = 3.0  # of a logarithm: beyond it, not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +39,39 @@ def share_rate(tails: Mapping[str, Tail | None], per_hour: float, *, sure: bool 
     """Thresholds with which all statistics together alarm `per_hour` times an hour.
 
     Args:
-        tails: by name, None where a statistic showed next to nothing. sure: see `Tail.level`.
+        tails: by name, None where a statistic showed next to nothing. sure: each keeps its part of the rate with 95 %,
+            and passes on nothing.
 
     The expected rates add up to less where bounds hold all thresholds up, and to more where bounds hold them down.
     Alarms of several statistics at once count once, so the sum is an upper bound.
     """
     known = {name: tail for name, tail in tails.items() if tail is not None}
-    # A clamped statistic takes less than its part; raising the part of all others makes up for it, as far as it can.
-    low, high = 0.0, per_hour
-    for _ in range(_HALVINGS):
-        part = 0.5 * (low + high)
-        total = sum(tail.per_hour(_level(tail, part, sure), sure=sure) for tail in known.values())
-        low, high = (part, high) if total < per_hour else (low, part)
-    part = max(high, 1e-9)
+    part = per_hour / max(1, len(known)) if sure else _part(tuple(known.values()), per_hour)
     found = {name: Threshold() for name in tails}
     for name, tail in known.items():
         level = _level(tail, part, sure)
-        expected = tail.per_hour(level, sure=sure)
-        found[name] = Threshold(level, expected, tail.peaks, tail.log_sd(level))
+        found[name] = Threshold(level, tail.per_hour(level), tail.peaks, tail.log_sd(level))
     return found
+
+
+def _part(tails: Sequence[Tail], per_hour: float) -> float:
+    """What each may take. One that is clamped takes less; the others make up for it, as far as any can."""
+    low, high = 0.0, per_hour
+    for _ in range(_HALVINGS):
+        part = 0.5 * (low + high)
+        taken = sum(tail.per_hour(_level(tail, part, sure=False)) for tail in tails)
+        low, high = (part, high) if taken < per_hour else (low, part)
+    return max(high, 1e-9)
+
+
+def total(thresholds: Mapping[str, Threshold]) -> tuple[float, float]:
+    """Alarms an hour that are expected of all together, and the standard deviation of the logarithm of that."""
+    per_hour = sum(each.per_hour for each in thresholds.values())
+    if per_hour == 0.0:
+        return 0.0, 0.0
+    # A rate whose logarithm is Gaussian, with this mean: what they leave open adds up as variances do.
+    variance = sum(each.per_hour**2 * math.expm1(min(each.log_sd, _WIDEST) ** 2) for each in thresholds.values())
+    return per_hour, math.sqrt(math.log1p(variance / per_hour**2))
 
 
 def _level(tail: Tail, part: float, sure: bool) -> float:

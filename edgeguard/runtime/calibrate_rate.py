@@ -52,20 +52,20 @@ class Climbs:
     period_s: float
 
     def fitted(self, name: str, *, all_clean: bool) -> NDArray[np.float64]:
-        """The part to derive from, zero where something was found, unless all of it is known to be clean."""
-        peaks = self.peaks[name][: self.split]
-        return peaks if all_clean else np.where(self.clean[: self.split], peaks, 0.0)
+        """What to derive from: the first part, zero where something was found; everything where all is known clean."""
+        peaks = self.peaks[name]
+        return peaks if all_clean else np.where(self.clean, peaks, 0.0)[: self.split]
 
     def seconds(self, *, all_clean: bool) -> float:
-        """Length of that part."""
-        count = self.split if all_clean else int(self.clean[: self.split].sum())
+        """Length of that."""
+        count = len(self.clean) if all_clean else int(self.clean[: self.split].sum())
         return count * self.period_s
 
-    def held_out_alarms(self, thresholds: Mapping[str, Threshold]) -> int:
-        """Alarms of the whole system in the other part; those closer together than `CLUSTER_S` are one."""
-        raised = np.zeros(len(self.clean) - self.split, dtype=bool)
+    def alarms(self, thresholds: Mapping[str, Threshold], *, from_tick: int = 0) -> int:
+        """Alarms of the whole system from a tick on; those closer together than `CLUSTER_S` are one."""
+        raised = np.zeros(len(self.clean) - from_tick, dtype=bool)
         for name, peaks in self.peaks.items():
-            raised |= peaks[self.split :] > thresholds[name].scale
+            raised |= peaks[from_tick:] > thresholds[name].scale
         at_s = np.flatnonzero(raised) * self.period_s
         return int(np.count_nonzero(np.diff(at_s, prepend=-np.inf) > CLUSTER_S))
 
@@ -88,7 +88,8 @@ def calibrate(
     Args:
         hours_between_alarms: of everything that has a statistic, together. names: of the recordings, for the file.
         from_s, to_s: part of each. allow_anomalies: leave out what lies near one instead of refusing. known_clean:
-            nothing in them can be an attack (a simulated drive), so that what alarms is counted as clean.
+            nothing in them can be an attack (a simulated drive), so that what alarms is counted as clean, and the
+            thresholds rest on all of it, the held-out part included.
         sure: thresholds that are passed at most that often in 95 % of such calibrations, instead of on average.
 
     Raises:
@@ -218,7 +219,7 @@ def with_thresholds(
     """The calibration with thresholds for its stated rate, and what all of it did on the held-out part."""
     section = result.section
     thresholds = share_rate(tails, 1.0 / section.made.hours_between_alarms, sure=sure)
-    alarms = sum(each.held_out_alarms(thresholds) for each in climbs)
+    alarms = sum(each.alarms(thresholds, from_tick=each.split) for each in climbs)
     seconds = section.held_out.seconds
     section = msgspec.structs.replace(
         section,

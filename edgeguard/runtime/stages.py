@@ -14,6 +14,7 @@ from edgeguard.checks.motion import build_motion_checks
 from edgeguard.checks.scores import SensorFits
 from edgeguard.config import ChecksConfig
 from edgeguard.errors import ConfigError
+from edgeguard.fusion.fusion import names_of_checks
 from edgeguard.types import LIDAR, Check, RigCalibration, Source
 
 
@@ -31,7 +32,7 @@ def build_checks(
     fits: SensorFits | None = None,
     evidence: LidarEvidence | None = None,
 ) -> Sequence[Check]:
-    """Build every check that the rig's sensors can feed.
+    """Build every check that the rig's sensors can feed, but for those that fusion runs itself.
 
     Args:
         config: which ones are left out. sources: the rig's, by sensor name. calibration: its geometry, where known.
@@ -39,13 +40,13 @@ def build_checks(
         evidence: of the lidar, shared with fusion; see `build_evidence`.
 
     Raises:
-        ConfigError: EG-C010 when `disabled` names a check that does not exist on this rig.
+        ConfigError: EG-C010 when `disabled` names a check that does not exist on this rig, fusion's own among them.
     """
     infos = [source.info for source in sources.values()]
-    fits = fits or SensorFits()  # one `build_...(…, fits)` per family of checks below takes it
+    fits = fits if fits is not None else SensorFits()  # one `build_...(…, fits)` per family of checks below takes it
     checks = [*build_motion_checks(infos, fits), *build_geometry_checks(calibration, list(sources), evidence, fits)]
     checks += build_inertial_checks(infos, calibration, fits)
-    names = {check.name for check in checks}
+    names = {check.name for check in checks} | set(names_of_checks(list(sources)))
     for name in config.disabled:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)

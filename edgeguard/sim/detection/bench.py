@@ -84,16 +84,18 @@ def _fits(recording: Recording, options: Options) -> tuple[SensorFits | None, st
         return options.fits, options.fitted_by
     if not options.calibrate:
         return None, "no: shipped priors"
-    from edgeguard.runtime.calibrate import calibrate_sensors, observe
+    from edgeguard.runtime.calibrate_rate import calibrate
 
     ticks = list(recording.ticks())
     length_s = (ticks[-1].stamp_ns - ticks[0].stamp_ns) / NS_PER_S if ticks else 0.0
     try:
-        observed = observe(recording, options.config or Config(), to_s=options.fit_share * length_s)
-        section = calibrate_sensors(observed, 1.0 / options.alarms_per_hour, allow_anomalies=True).section
+        result, observed = calibrate(
+            [recording], options.config or Config(), 1.0 / options.alarms_per_hour, to_s=options.fit_share * length_s,
+            allow_anomalies=True,
+        )  # fmt: skip
     except CalibrationError as error:
         return None, f"no: {error.message}; shipped priors"
-    fits = section.fits()
+    fits = result.section.fits()
     accused = f", {sum(observed.anomalies.values())} anomalies in it" if observed.anomalies else ""
     return fits, f"on the first part, for {options.alarms_per_hour:g} alarms/h{accused}"
 

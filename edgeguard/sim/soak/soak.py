@@ -30,7 +30,7 @@ from edgeguard.sim.soak.lean import PRESETS, Preset, lean_drive
 from edgeguard.types import FrameResult, TrustState
 
 DRIVE_S = 600.0  # the longest a street is
-CALIBRATION_DRIVES = 3  # as long as the day's, each with a start of its own
+CALIBRATION_DRIVES = 4  # as long as the day's, each with a start of its own
 FIRST_STREET = 5_000  # streets of the day; a rig's calibration drives are on others
 CALIBRATION_STREET = 1_000
 TOLERANCE = 0.3

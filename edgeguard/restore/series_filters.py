@@ -30,7 +30,7 @@ def line_around(t_s: Floats, values: Floats, half: int) -> tuple[Floats, Floats,
     """
     at, inside = windows_of(len(t_s), half)
     inside[:, half] = False
-    t, v = t_s[at] - t_s[:, None], np.where(inside, values[at], np.nan)
+    t, v = t_s[at] - t_s[:, None], np.where(inside & np.isfinite(values)[at], values[at], np.nan)
     first, second = np.triu_indices(2 * half + 1, 1)
     with np.errstate(invalid="ignore", divide="ignore"):
         slopes = (v[:, second] - v[:, first]) / (t[:, second] - t[:, first])
@@ -50,7 +50,7 @@ def hampel(t_s: Floats, values: Floats, half: int, sigmas: float, least: Floats)
     """
     level, spread, count = line_around(t_s, values, half)
     away = np.abs(values - level)
-    common = GAUSSIAN_MAD * _median(away[None])[0]
+    common = GAUSSIAN_MAD * _median(np.where(np.isfinite(away), away, np.nan)[None])[0]
     with np.errstate(invalid="ignore"):
         out = (count >= MIN_WINDOW) & (away > np.maximum(sigmas * np.fmax(spread, common), least))
     return np.where(out, level, values)
@@ -59,7 +59,7 @@ def hampel(t_s: Floats, values: Floats, half: int, sigmas: float, least: Floats)
 def running_median(values: Floats, half: int) -> Floats:
     """Return the median of each reading's window, itself included; NaN stays NaN."""
     at, inside = windows_of(len(values), half)
-    middle = _median(np.where(inside, values[at], np.nan))
+    middle = _median(np.where(inside & np.isfinite(values)[at], values[at], np.nan))
     return np.where(np.isfinite(values), middle, values)
 
 
@@ -95,7 +95,7 @@ def declip(t_s: Floats, values: Floats, full_scale: float, longest_s: float) -> 
 
 
 def _median(values: Floats) -> Floats:
-    """Median along the last axis without NaN, NaN where there is nothing; quicker than `nanmedian` on short rows."""
+    """Median along the last axis of what is finite or NaN, without NaN, NaN where there is nothing; quicker than `nanmedian` on short rows."""
     ordered = np.sort(values, axis=-1)  # NaN comes last
     count = np.isfinite(values).sum(axis=-1)
     rows = np.arange(len(values))

@@ -72,7 +72,7 @@ def test_clean_sweeps_come_back_as_the_same_object(sensor: str) -> None:
 @pytest.mark.parametrize("sensor", ["vlp16", "vlp32c", "os1_64"])
 @pytest.mark.parametrize("rate_mm_h", [0.5, 2.0])
 def test_snow_goes_and_the_street_stays(sensor: str, rate_mm_h: float) -> None:
-    """Nine in ten flakes go, nine in ten that go are flakes, one street return in two hundred at most goes with them."""
+    """Nine in ten flakes go, nine in ten that go are flakes, and one street return in two hundred at most."""
     before = sweep(World(31), 6.0, LIDARS[sensor][0])
     snowy = fall(before, rate_mm_h, np.random.default_rng(5))
 

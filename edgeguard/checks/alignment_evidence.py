@@ -25,6 +25,7 @@ CELL_DEG = 0.2  # the azimuth step of a spinning lidar is 0.1 to 0.4 deg
 MAX_EDGES = 1_500  # each costs 20 ns per pose
 MIN_EDGES = 60  # fewer are one object
 ANGLES_DEG = (-1.2, -0.8, -0.4, 0.0, 0.4, 0.8, 1.2)
+CLIPPED_DN = (3, 250)  # of 255: as dark or as bright as a camera tells, with whatever is there hidden
 LOOK_BACK = 3  # frames: three tenths of a second at 10 Hz
 MAX_GAP_NS = 450_000_000
 AXES = ("pitch", "yaw", "roll")  # about the camera's x, y and z
@@ -94,9 +95,14 @@ class AlignmentEvidence:
             self._fields.clear()
             self._edges.clear()
         per_px = 1.0 / self._step
-        self._fields.append((synced.tick.stamp_ns, _field(image, per_px)))
-        self._edges.append((synced.tick.stamp_ns, self._find(frame)))
-        edges, field = self._edges[-1][1], self._fields[-1][1]
+        grey = np.ascontiguousarray(image.pixels[:: self._step, :: self._step, 1])
+        field, hidden = edge_field(grey, FADE), _hidden(grey)
+        edges = self._find(frame)
+        if hidden is not None:  # an edge within is there, and not in the picture: it would find the next one beside it
+            hidden = np.ascontiguousarray(np.broadcast_to(hidden, field.shape))
+            edges = np.ascontiguousarray(edges[look_up(edges, hidden, self._here, self._lens, per_px)[0] == 0.0])
+        self._fields.append((synced.tick.stamp_ns, field if hidden is None else field + hidden))
+        self._edges.append((synced.tick.stamp_ns, edges))
         if edges.shape[0] < MIN_EDGES:
             return None, "too few depth edges in view"
         turned, count = self._turned(edges, field, per_px)
@@ -148,9 +154,16 @@ class AlignmentEvidence:
         return values.reshape(-1)
 
 
-def _field(image: Image, per_px: float) -> NDArray[np.float32]:
-    step = round(1.0 / per_px)
-    return edge_field(np.ascontiguousarray(image.pixels[::step, ::step, 1]), FADE)
+def _hidden(grey: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+    """(H, W): NaN where a pixel and all around it are clipped, else 0; None where there is no such place.
+
+    The rim of a clipped region stays: there an edge is seen, as of a roof against a bright sky.
+    """
+    clipped = ((grey <= CLIPPED_DN[0]) | (grey >= CLIPPED_DN[1])).astype(np.uint8)
+    inside = cv2.erode(clipped, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)
+    if not inside.any():
+        return None
+    return np.where(inside > 0, np.float32(np.nan), np.float32(0.0))
 
 
 def _turn(axis: int, angle_deg: float) -> NDArray[np.float64]:

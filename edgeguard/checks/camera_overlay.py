@@ -4,8 +4,9 @@ Two kinds. Opaque: dirt and drops on the lens, a board that is carried ahead. Bl
 then stand still on the sensor to within its noise while the street goes by; nothing real that has texture does.
 Light: a lamp or laser that dazzles. A large region turns brighter at once and keeps what was added.
 
-A parked camera sees still things honestly (NOT_OBSERVABLE), a change of the whole picture is exposure or a tunnel, and
-what saturates well above the horizon may be the sun.
+A parked camera sees still things honestly (NOT_OBSERVABLE), a change of the whole picture is exposure or a tunnel, what
+saturates well above the horizon may be the sun, and what was as bright right beside may have moved: behind the edge of
+a tunnel's mouth comes the sky.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ MIN_BLOCKS = 9  # connected; clean drives reach six, at the vanishing point
 MIN_SIDE_BLOCKS = 3
 GLARE_FACTOR = 2.0  # light added over what the block's mean did before
 GLARE_STAY = 0.35  # of the added light that may come and go afterwards
+BESIDE_BLOCKS = (
+    4  # a twentieth of the width: nearly what a wall 3 m aside moves at the picture's rim at 10 m/s and 10 Hz
+)
 MIN_GLARE_SHARE = 0.05  # of the picture; a lorry that fills as much does not enter within a frame
 MAX_SHARE = 0.8  # of the picture: beyond, the light changed
 MIN_MOVING_SHARE = 0.15  # of the blocks that change more than noise does: else the vehicle stands
@@ -100,13 +104,15 @@ class OverlayCheck:
         return share, f"{kind} appeared at once and stands still while the scene moves", True
 
     def _glare(self, means: list[NDArray[np.float32]], now: CameraFrame) -> int:
-        """Size of the largest region to which light was added for good; 0 where that may be the sun."""
+        """Size of the largest region that light was added to, and stayed; 0 where that may be the sun."""
         added = means[BEFORE_FRAMES + 1] - means[BEFORE_FRAMES]
         bright = added > JUMP_DN
         if np.count_nonzero(bright) < MIN_GLARE_SHARE * bright.size:
             return 0
         usual = np.abs(np.diff(means[: BEFORE_FRAMES + 1], axis=0)).max(axis=0)
         drift = np.abs(np.array(means[BEFORE_FRAMES + 2 :]) - means[BEFORE_FRAMES + 1]).max(axis=0)
+        beside = cv2.dilate(means[BEFORE_FRAMES], np.ones((2 * BESIDE_BLOCKS + 1,) * 2, np.uint8))
+        bright &= means[BEFORE_FRAMES + 1] > beside + JUMP_DN
         size, region = _largest(bright & (added > GLARE_FACTOR * usual) & (drift < GLARE_STAY * added))
         return 0 if self._may_be_sun(now, region & (means[BEFORE_FRAMES] < SATURATED_DN)) else size
 

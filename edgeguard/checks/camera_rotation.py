@@ -63,6 +63,12 @@ MOUNT_LIMIT_RAD, MOUNT_FLOOR_RAD, MOUNT_WALK_RAD = 0.12, 0.002, 0.00002
 CONFIDENCE = 2.5
 # A bias known this well, or twice as well as one comparison tells, lets the check speak: 0.04 deg/s.
 SETTLED_RAD_S = 0.0007
+# Errors of a scene last as long as the scene does, and nobody knows how long. Where parts of the picture differ, any
+# number of comparisons leaves the bias as unknown as one of them does, until better ones come, as at a stop. Where they
+# agree while points pass, at most one strip may be wrong; at rest only the tracks' noise is left, which a span renews.
+DIFFER, AGREE, REST = 1.0, STRIPS**-0.5, 0.0
+# So many comparisons are remembered.
+REMEMBERED = 600.0
 # What has become suspicious within this time after it does not teach.
 QUARANTINE_S = 1.5
 SUSPICION = 0.25
@@ -78,7 +84,8 @@ AXES = ("roll", "pitch", "yaw")
 @dataclass(frozen=True, slots=True, eq=False)
 class _Residual:
     """One comparison. rate (3,): camera minus gyro, IMU axes, rad/s; gradient (3, 10) by the calibration's
-    parameters; sigma (3,) noise; known (10,) the calibration that it was made with."""
+    parameters; sigma (3,) noise; known (10,) the calibration that it was made with; overlap: how
+    many of them know as much as one; scene: what share of sigma lasts as long as the scene does."""
 
     t_s: float
     rate: NDArray[np.float64]
@@ -86,6 +93,7 @@ class _Residual:
     sigma: NDArray[np.float64]
     known: NDArray[np.float64]
     overlap: float
+    scene: float
 
 
 class RotationCheck:
@@ -120,6 +128,8 @@ class RotationCheck:
             sd_walk=(BIAS_WALK_RAD_S,) * 3 + (OFFSET_WALK_S,) + (MOUNT_WALK_RAD,) * 3 + (SCALE_WALK,) * 3,
         )
         self._lessons: deque[_Residual] = deque()
+        # How many comparisons taught (by the square of their scene's share), and the sum of their precisions per axis.
+        self._taught, self._precision, self._remembered = 0.0, np.zeros(3), 0.0
         self._settled = False
         self._last_image_ns: int | None = None
         self._judged_s = -math.inf
@@ -191,7 +201,7 @@ class RotationCheck:
                 monitor.skip(late.t_s)
             return
         # What the calibration does not know is systematic: it counts beside the noise, and never averages out.
-        unsure = np.array([self._model.sd(row) for row in found.gradient])
+        unsure = np.hypot([self._model.sd(row) for row in found.gradient], self._scene_rad_s())
         total = np.hypot(found.sigma, unsure)
         bias_only = [1.0] * 3 + [0.0] * 7
         known = max(self._model.sd(row * bias_only) for row in found.gradient)
@@ -200,12 +210,16 @@ class RotationCheck:
             for monitor, score in zip(self.monitors, (found.rate / total).tolist(), strict=True):
                 monitor.push(late.t_s, score)
             self._power = float(self.monitors[2].power() * total[2])
-            if max(m.statistic for m in self.monitors) > SUSPICION:
+            if max(m.share for m in self.monitors) > SUSPICION:
                 self._suspect_s = late.t_s
                 self._lessons.clear()
         self._judged_s, self._rate, self._sigma = late.t_s, found.rate, found.sigma
         self._lessons.append(found)
         self._learn(late.t_s)
+
+    def _scene_rad_s(self) -> NDArray[np.float64]:
+        """(3,) standard deviation, rad/s, of what the scenes that taught the bias have in common."""
+        return np.sqrt(self._taught / self._precision) if self._taught else np.zeros(3)
 
     def _compare(self, late: TrackedFrame) -> _Residual | None:
         """The longest comparison that holds: where points pass quickly a long one loses them."""
@@ -267,17 +281,20 @@ class RotationCheck:
         gradient[:, 7:10] = np.diag(turned)
         worse = max(1.0, middle / HONEST_MISFIT)
         noise = worse**2 * np.diag(to_imu @ covariance @ to_imu.T)
+        scene = REST
         if np.linalg.norm(motion[3:]) > MIN_PARALLAX_SIGMA * sigma_rad:
             spread = _spread(seen, np.ascontiguousarray(now_seen @ R.T), sigma_rad)
             if spread is None:
                 self._why = "one part of the picture decides"
                 return None
             apart = np.diag(to_imu @ spread @ to_imu.T)
+            scene = DIFFER if (apart > STRIPS_BY_CHANCE * noise).any() else AGREE
             noise = np.where(apart > STRIPS_BY_CHANCE * noise, apart, noise)
         noise = noise / span_s**2 + GYRO_NOISE**2 / span_s
         step_s = max(late.t_s - self._judged_s, 1e-3)
         frames = max(1.0, 0.5 * span_s / step_s) if math.isfinite(step_s) else 1.0
-        return _Residual(late.t_s, to_imu @ motion[:3] / span_s, gradient, np.sqrt(noise), mean, frames)
+        rate = to_imu @ motion[:3] / span_s
+        return _Residual(late.t_s, rate, gradient, np.sqrt(noise), mean, frames, scene)
 
     # ---- calibration ----------------------------------------------------------------------------------------
 
@@ -289,14 +306,25 @@ class RotationCheck:
             lesson = self._lessons.popleft()
             dt_s = 0.0 if self._learned_s is None else max(0.0, lesson.t_s - self._learned_s)
             self._learned_s = lesson.t_s
+            self._remember(lesson)
+            scene = self._scene_rad_s()
             for axis in range(3):
                 row = lesson.gradient[axis]
                 innovation = float(lesson.rate[axis] - row @ (self._model.mean - lesson.known))
                 # Comparisons overlap: together they know as much as one of them.
                 noise = 1.5 * float(lesson.sigma[axis]) * math.sqrt(lesson.overlap)
-                limit = CONFIDENCE * (self._model.sd(row) + 2.0 * float(lesson.sigma[axis]))
+                unsure = math.hypot(self._model.sd(row), float(scene[axis]))
+                limit = CONFIDENCE * (unsure + 2.0 * float(lesson.sigma[axis]))
                 if self._settled or abs(innovation) < BIAS_LIMIT_RAD_S:
                     self._model.update(innovation, row, noise, dt_s if axis == 0 else 0.0, limit)
+
+    def _remember(self, lesson: _Residual) -> None:
+        if self._remembered >= REMEMBERED:
+            self._taught, self._precision = 0.5 * self._taught, 0.5 * self._precision
+            self._remembered = 0.5 * self._remembered
+        self._remembered += 1.0
+        self._taught += lesson.scene**2
+        self._precision = self._precision + 1.0 / np.square(lesson.sigma)
 
     # ---- result ---------------------------------------------------------------------------------------------
 

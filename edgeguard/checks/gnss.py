@@ -10,15 +10,21 @@ import cmath
 import math
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from edgeguard.checks.heading_filter import wrap
 from edgeguard.checks.motion_check import Monitor, MotionCheck
 from edgeguard.checks.motion_drift import DriftMonitor
-from edgeguard.checks.motion_history import COURSE_MIN_SPEED_M_S, LEVER_ARM_M
+from edgeguard.checks.motion_history import COURSE_MIN_SPEED_M_S, LEVER_ARM_M, wide_arc_m_s
+from edgeguard.checks.motion_onset import Course, OnsetScan
 from edgeguard.checks.motion_statistics import DEAD_BAND_SIGMA, ResidualMonitor
 from edgeguard.checks.scores import Prior, ScoreMonitor
+from edgeguard.checks.speed_model import FLOOR
 from edgeguard.types import GNSS, IMU, WHEELS
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from edgeguard.checks.motion_history import Fix, MotionHistory
     from edgeguard.checks.scores import SensorFits
 
@@ -39,6 +45,14 @@ STEP_RISE_S = 0.5
 LAG_SD_S = 0.05
 
 
+# Wheels that turn faster than this are read and no receiver's noise looks like motion.
+ROLLING_M_S = 1.5
+# A tyre's radius grows by some tenths of a per cent up to motorway speed: per m/s, beside its scale.
+GROWTH_PER_M_S = 1e-4
+# Slip goes with the force on the wheels, and a grade that changes by one per cent, 0.1 m/s^2, is in no acceleration.
+GRADE_SLIP = 0.003 * 0.1
+# How much of the widest arc an antenna really takes: anything from none to all.
+WIDE_SHARE = 0.5
 # Velocity of a receiver along or across the track against wheels and gyro, before anybody calibrated.
 NOISE = Prior(0.0, 0.15, "m/s", decorrelation_s=0.3)
 # Fixes further apart than this are no steps of one another.
@@ -145,7 +159,8 @@ class GnssWheelSpeedCheck(MotionCheck):
         fit = fits.get("X8.speed") if fits is not None else None
         self._speed = DriftMonitor(0.04, 0.3, 0.15, fit=fit, renew=self._renew)
         self._speed.record = ScoreMonitor("X8.speed", NOISE, fits)
-        super().__init__((GNSS, WHEELS), history, {"speed": self._speed})
+        self._onset = OnsetScan(self._speed, self._course)
+        super().__init__((GNSS, WHEELS), history, {"speed": self._speed, "onset": self._onset})
 
     def _observe(self) -> None:
         history = self.history
@@ -156,8 +171,10 @@ class GnssWheelSpeedCheck(MotionCheck):
                 continue
             self._moving = max(motion[0], fix.speed_m_s) > MOVING_M_S
             residual = fix.speed_m_s - history.speed.predict(*motion)
-            lesson = (fix.speed_m_s, *motion, lag_s) if motion[0] > 1.5 else None
+            lesson = (fix.speed_m_s, *motion, lag_s) if motion[0] > ROLLING_M_S else None
             self._push("speed", fix.t, residual, history.speed_offset(*motion), lesson=lesson, speed_m_s=motion[0])
+            if lesson is not None and fix.speed_m_s > ROLLING_M_S:
+                self._onset.push(fix.t, lesson)
         history.speed_noise_m_s = self._speed.noise
 
     @property
@@ -165,8 +182,25 @@ class GnssWheelSpeedCheck(MotionCheck):
         """Scale, lag, slip and antenna as learned so far, mean and standard deviation: a calibration keeps them."""
         return self.history.speed.learned
 
-    def _about(self, worst: str) -> str:  # noqa: ARG002
+    def _about(self, worst: str) -> str:
+        if worst == "onset" and self._speed.statistic(self.history.now_s) <= 1.0:
+            return self.quantity
         return "speed_step" if self._speed.step_s <= STEP_RISE_S else self.quantity
+
+    def _course(self, rows: NDArray[np.float64]) -> Course:
+        """Residuals of (receiver's speed, v, a, w, lag) by today's calibration, and what may let it lie off."""
+        model = self.history.speed
+        measured, v, a, w, lag_s = rows.T
+        v = v + a * (lag_s - model.lag_s)
+        k, _, slip, antenna_m = model.mean
+        residual = measured - (k * v * (1.0 - slip * a) - antenna_m * w)
+        # By scale, lag, slip, antenna; then by what no parameter stands for: tyres grow with speed, arcs are wide.
+        gradient = np.column_stack((v, -k * a, -k * v * a, -w, v * v, wide_arc_m_s(v, w)))
+        floor = np.array((*FLOOR, GROWTH_PER_M_S, WIDE_SHARE))
+        covariance = np.diag(np.square(floor))
+        # The buffered seconds have mostly taught it themselves: twice its variance, that they do not count twice.
+        covariance[:4, :4] += 2.0 * np.array(model.covariance)
+        return Course(residual, gradient, covariance, floor, GRADE_SLIP * float(v[-1]))
 
     def _renew(self, lesson: tuple[float, ...]) -> float:
         """The residual as today's calibration has it: what it had still to learn then was no noise."""

@@ -81,7 +81,8 @@ class AccelerationCheck(_WindowCheck):
 
     def __init__(self, history: MotionHistory) -> None:
         # Road vibration and suspension leave 0.1..0.5 m/s in a second's integral, a good road less.
-        super().__init__((IMU, WHEELS), history, {"1 s": ResidualMonitor(0.08, 0.5, SPAN_S, 0.32)})
+        self._second = ResidualMonitor(0.08, 0.5, SPAN_S, 0.32)
+        super().__init__((IMU, WHEELS), history, {"1 s": self._second})
         self._offset = DriftingOffset()
         # Pitch up by the gyro (rad), integral of forward specific force, integral of gravity along the forward axis.
         # The pitch is what a biased gyro makes of it, many radians in an hour: gravity is taken as linear in it (true
@@ -154,7 +155,7 @@ class AccelerationCheck(_WindowCheck):
         # A ramp must not teach the offset that it is judged by: at first at once, then only what stayed unsuspicious.
         wait_s = min(LESSON_WAIT_S, 0.3 * t)
         while self._lessons and self._lessons[0][0] < t - wait_s:
-            self._offset.update(*self._lessons.popleft(), min(LESSON_NOISE_M_S, self.residuals["1 s"].sigma))
+            self._offset.update(*self._lessons.popleft(), min(LESSON_NOISE_M_S, self._second.sigma))
 
     def _jerk(self, t: float) -> float:
         """Change of wheel acceleration across the window, m/s^2: what a time offset between the two multiplies."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from edgeguard.checks.motion_drift import DriftMonitor
+from edgeguard.checks.motion_onset import OnsetScan
 from edgeguard.checks.motion_statistics import ResidualMonitor
 from edgeguard.types import CheckResult, Level
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from edgeguard.checks.scores import ScoreMonitor
     from edgeguard.types import SyncedSet
 
-Monitor = ResidualMonitor | DriftMonitor
+Monitor = ResidualMonitor | DriftMonitor | OnsetScan
 
 # Without a new residual for this long a check has no evidence.
 STALE_S = 1.0
@@ -45,6 +46,7 @@ class MotionCheck(ABC):
         self.residuals = dict(residuals)
         for part, monitor in self.residuals.items():
             monitor.name = f"{self.name}.{part.replace(' ', '_')}"
+            monitor.scale = history.scale_of(monitor.name)
         self._dead_bands = dict.fromkeys(self.residuals, math.inf)
         self._to_power = dict.fromkeys(self.residuals, 1.0)
         self._moving = False
@@ -55,6 +57,11 @@ class MotionCheck(ABC):
         """What a calibration of this rig listens to and fits."""
         drifts = (m for m in self.residuals.values() if isinstance(m, DriftMonitor))
         return tuple(m.record for m in drifts if m.record is not None)
+
+    @property
+    def statistics(self) -> tuple[Monitor, ...]:
+        """What the alarm rate of the whole system is shared among."""
+        return tuple(self.residuals.values())
 
     @abstractmethod
     def _observe(self) -> None:
@@ -74,7 +81,7 @@ class MotionCheck(ABC):
         into = self.residuals[monitor]
         if isinstance(into, DriftMonitor):
             into.push(t, residual, dead_band, lesson, speed_m_s)
-        else:
+        elif isinstance(into, ResidualMonitor):
             into.push(t, residual, dead_band)
         self._dead_bands[monitor] = dead_band
         self._to_power[monitor] = to_power
@@ -95,7 +102,9 @@ class MotionCheck(ABC):
         worst, statistic = "", -1.0
         for part, monitor in self.residuals.items():
             share = monitor.statistic(now_s)
-            self.history.suspect(share, monitor.wariness)
+            # By the share of the shipped threshold: what is learned does not depend on the rate that was asked for.
+            shipped = share * monitor.scale
+            self.history.suspect(max(shipped, 1.0) if share > 1.0 else shipped, monitor.wariness)
             if share > statistic:
                 worst, statistic = part, share
         if statistic > 1.0 and now_s - self._last_s <= STALE_S:

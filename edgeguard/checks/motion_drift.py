@@ -77,6 +77,8 @@ class DriftMonitor:
 
     # Its sums wander: an honest one is often above a fifth of its limit, seldom above half.
     wariness = 0.5
+    # Of the threshold, by a calibration of the whole system's rate; what it learns from does not depend on it.
+    scale = 1.0
 
     def __init__(
         self,
@@ -90,6 +92,7 @@ class DriftMonitor:
         renew: Callable[[tuple[float, ...]], float] = itemgetter(0),
     ) -> None:
         self.name = ""
+        self._peak = 0.0
         self.last: float | None = None
         # What a calibration listens to; it judges nothing here.
         self.record: ScoreMonitor | None = None
@@ -106,6 +109,9 @@ class DriftMonitor:
         if fit is not None and self._fitted:
             self.calibrate(fit)
         self._root = math.sqrt(self.correlation)
+        # How often the noise was learned, and the clean residuals of the last time, around their middle.
+        self.learned = 0
+        self.clean: NDArray[np.float64] = np.zeros(0)
         self.restart()
 
     def calibrate(self, fit: Fit) -> None:
@@ -170,17 +176,18 @@ class DriftMonitor:
         self._down = cusum_step(self._down, -z, reference, 1.0, ceiling)
         if self._up == self._down == 0.0:
             self._zero_t = t
-        if self._running <= 1.0:
+        if self._running <= self.scale:
             self.rise_s = t - self._zero_t + self._period_s
         self._sizes.append(abs(residual))
         self._recent.append((t, residual))
         before = self._running
         self._run.append(math.copysign(max(0.0, abs(residual) - offset), residual))
         self._running = max(self._gates(dt), self._up / self._limit, self._down / self._limit)
-        if self._running > 1.0:
+        self._peak = max(self._peak, self._running)
+        if self._running > self.scale:
             self._alarm_t, self._alarm_size = t, self._running
             self.size = sorted(self._sizes)[len(self._sizes) // 2]
-            if before <= 1.0:
+            if before <= self.scale:
                 self.step_s = self._step_s(t, residual)
         self._teach(t, lesson)
 
@@ -200,7 +207,7 @@ class DriftMonitor:
         return max(share, sure)
 
     def _teach(self, t: float, lesson: tuple[float, ...] | None) -> None:
-        if self._running > SUSPICION:
+        if self._running > min(SUSPICION, self.scale):
             self._waiting.clear()
             return
         if lesson is not None:
@@ -226,21 +233,27 @@ class DriftMonitor:
         unseen = 0.0 if self._fitted else UNSEEN_CORRELATION * math.exp(-count / UNSEEN_SAMPLES)
         self.correlation = max(hidden * _long_run(np.clip(values / self.sigma, -CLIP, CLIP)), self._least) + unseen
         self._root = math.sqrt(self.correlation)
+        self.learned, self.clean = self.learned + 1, values
 
     def statistic(self, t: float) -> float:
         """Share of the threshold reached; above 1 is an alarm, which is held for `HOLD_S`."""
         if self._alarm_t is not None and t - self._alarm_t <= HOLD_S:
-            return max(self._running, self._alarm_size)
-        return self._running
+            return max(self._running, self._alarm_size) / self.scale
+        return self._running / self.scale
+
+    def take_peak(self) -> float:
+        """The largest share of the threshold, before its scale, since the last call."""
+        peak, self._peak = self._peak, 0.0
+        return peak
 
     def power(self, offset: float) -> float:
         """Smallest lasting shift, in the residual's unit, that is found within `POWER_HORIZON_S` on average."""
         samples = max(1.0, POWER_HORIZON_S / self._period_s)
         unit = self.sigma * self._root
-        needed = (self._limit + OVERSHOOT) / samples
+        needed = (self.scale * self._limit + OVERSHOOT) / samples
         # A sample counts at most `CLIP` sigma beyond the reference, however large it is: past that only the gate helps.
         found = (self._reference(offset) + needed) * unit
-        return found if needed * unit < CLIP * self.sigma else offset + GATE_SIGMA * self.sigma
+        return found if needed * unit < CLIP * self.sigma else offset + self.scale * GATE_SIGMA * self.sigma
 
 
 def _one_sided(run: deque[float], count: int) -> float:

@@ -13,6 +13,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from edgeguard.checks.heading_filter import HeadingFilter
 from edgeguard.checks.heading_filter import wrap as wrap  # noqa: PLC0414 - part of this module's interface
 from edgeguard.checks.motion_statistics import DEAD_BAND_SIGMA, SUSPICION, Track
@@ -21,6 +23,8 @@ from edgeguard.clock import NS_PER_S
 from edgeguard.types import GNSS, IMU, WHEELS, GnssFix, ImuSample, WheelOdometry
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from edgeguard.checks.scores import SensorFits
     from edgeguard.types import SyncedSet
 
@@ -92,6 +96,7 @@ class MotionHistory:
     """Shared by the motion checks of one rig; `advance` takes each tick once, whichever check asks first."""
 
     def __init__(self, fits: SensorFits | None = None) -> None:
+        self._fits = fits
         # wheels: speed, distance, right-left difference, its integral, dead-reckoned x, y
         self.wheels = Track(KEEP_S, MAX_GAP_S)
         # imu: yaw integral, yaw rate, forward velocity integral
@@ -149,6 +154,10 @@ class MotionHistory:
             if isinstance(sample, GnssFix):
                 self._take_fix(sample)
         self._settle()
+
+    def scale_of(self, statistic: str) -> float:
+        """The threshold of a statistic as a share of the shipped one."""
+        return 1.0 if self._fits is None else self._fits.scale(statistic)
 
     def suspect(self, share: float, wariness: float) -> None:
         """A check's statistic stands at this share of its threshold: learn nothing for a while; from `CLEAR_SHARE` on
@@ -334,10 +343,8 @@ class MotionHistory:
     def speed_offset(self, v: float, a: float, w: float) -> float:
         """m/s by which honest GNSS and wheel speeds may differ and stay so: calibration, geometry, standstill."""
         known = DEAD_BAND_SIGMA * self.speed.sd(v, a, w)
-        # Front wheels roll on a wider arc than the axle, an antenna ahead of it does as well: (w L)^2 / 2 v.
-        wide = 0.5 * (w * WHEELBASE_M) ** 2 / max(v, 2.0)
         standstill = 0.35 if v < 1.5 else 0.0  # wheel sensors read zero below walking pace
-        return known + min(wide, 1.0) + standstill
+        return known + float(wide_arc_m_s(np.float64(v), np.float64(w))) + standstill
 
     def earlier(self, fix: Fix, span_s: float) -> Fix | None:
         """The fix about `span_s` before `fix`, or None. Within a quarter of the span."""
@@ -353,6 +360,11 @@ class MotionHistory:
         # What is known of the two clocks has grown since it came: both ends of a window on one footing.
         best.t = self.time_of(best)
         return best
+
+
+def wide_arc_m_s(v: NDArray[np.float64] | np.float64, w: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
+    """m/s by which what rolls or sits ahead of the rear axle is faster than it at most: (w L)^2 / 2 v."""
+    return np.asarray(np.minimum(0.5 * np.square(w * WHEELBASE_M) / np.maximum(v, 2.0), 1.0))
 
 
 def _printed(degrees: float, grid: int) -> bool:

@@ -142,11 +142,14 @@ class ResidualMonitor:
 
     # By how much its share of the threshold counts when it comes to suspicion.
     wariness = 1.0
+    # Of the threshold, by a calibration of the whole system's rate; what it learns from does not depend on it.
+    scale = 1.0
 
     def __init__(
         self, sigma_min: float, sigma_max: float, decorrelation_s: float, sigma_prior: float | None = None
     ) -> None:
         self.name = ""
+        self._peak = 0.0
         self._bounds = (sigma_min, sigma_max)
         self._prior = sigma_max if sigma_prior is None else sigma_prior
         self._decorrelation_s = decorrelation_s
@@ -210,14 +213,15 @@ class ResidualMonitor:
         self._last_sizes.append(abs(residual))
         self._gate = self._persistent(GATE_SAMPLES - 1 if dt > SLOW_SAMPLE_S else GATE_SAMPLES) / GATE_SIGMA
         self._t = t
-        if self._running > 1.0:
+        self._peak = max(self._peak, self._running)
+        if self._running > self.scale:
             self._alarm_t, self._alarm_size = t, self._running
             # The middle of the last residuals: what the alarm is about, in the residual's unit.
             self.size = sorted(self._last_sizes)[len(self._last_sizes) // 2]
         self._teach(t, residual, dead_band)
 
     def _teach(self, t: float, residual: float, dead_band: float) -> None:
-        if self._running > NOISE_SUSPICION:
+        if self._running > min(NOISE_SUSPICION, self.scale):
             self._quarantine.clear()
             return
         # What the calibration's own uncertainty explains is no noise: a first guess must not widen sigma for long.
@@ -241,13 +245,18 @@ class ResidualMonitor:
     def statistic(self, t: float) -> float:
         """Share of the threshold reached; above 1 is an alarm, which is held for `HOLD_S`."""
         if self._alarm_t is not None and t - self._alarm_t <= HOLD_S:
-            return max(self._running, self._alarm_size)
-        return self._running
+            return max(self._running, self._alarm_size) / self.scale
+        return self._running / self.scale
+
+    def take_peak(self) -> float:
+        """The largest share of the threshold, before its scale, since the last call."""
+        peak, self._peak = self._peak, 0.0
+        return peak
 
     def power(self, dead_band: float) -> float:
         """Smallest lasting change, in the residual's unit, that would be found within `POWER_HORIZON_S`."""
-        ramp = CUSUM_K + CUSUM_H * self._decorrelation_s / POWER_HORIZON_S
-        return dead_band + self.sigma * min(GATE_SIGMA, ramp)
+        ramp = CUSUM_K + self.scale * CUSUM_H * self._decorrelation_s / POWER_HORIZON_S
+        return dead_band + self.sigma * min(self.scale * GATE_SIGMA, ramp)
 
 
 class BoundedEstimator:

@@ -84,6 +84,11 @@ class SpeedModel:
         return math.sqrt(max(self._covariance[index][index], 0.0) + FLOOR[index] ** 2)
 
     @property
+    def covariance(self) -> list[list[float]]:
+        """(4, 4) covariance of the four, the floor not included."""
+        return [list(row) for row in self._covariance]
+
+    @property
     def learned(self) -> dict[str, tuple[float, float]]:
         """What was learned so far, for a calibration: name to mean and standard deviation. Only what is known better
         than its prior."""

@@ -36,14 +36,14 @@ def test_a_swaying_camera_and_its_gyro_agree(lab: Any, swaying: Any) -> None:
 
 @pytest.mark.parametrize("axis", range(3))
 def test_a_step_of_the_bias_is_found_about_each_axis(lab: Any, swaying: Any, axis: int) -> None:
-    """1 deg/s within a second; the yaw axis carries the quantity that others can speak about."""
+    """1 deg/s within 1.3 s, while points pass; the yaw axis carries the quantity that others can speak about."""
     images, readings = swaying
     rate = np.zeros(3)
     rate[axis] = 1.0
     found = lab.judge(RotationCheck(lab.calibration()), [*images, *biased(readings, tuple(rate), 2.0)])
     delay = lab.first_alarm(found, 2.0)
     assert delay is not None
-    assert 0.0 < delay <= 1.2
+    assert 0.0 < delay <= 1.3
     alarm = next(r for _, r in found if r.level is Level.ANOMALY)
     assert alarm.quantity == ("yaw_rate" if axis == 2 else "tilt_rate")
     assert alarm.size is not None

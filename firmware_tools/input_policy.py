@@ -12,7 +12,8 @@ from edgeguard.detect.drift import MIN_REFERENCE, DriftReference, sketch
 from edgeguard.detect.scalars import frame_scalars
 from edgeguard.errors import ConfigError, ProvisioningError, RecordingError
 from edgeguard.infer.input_policy import SCHEMA, InputPolicy
-from edgeguard.restore.image_chain import STANDARD_CHAINS, read_chains
+from edgeguard.restore.chain_file import images_of, read_chain_file, sensors_of
+from edgeguard.restore.image_chain import STANDARD_CHAINS
 from edgeguard.sensors.frames import FrameReader
 
 EVERY_S = 1.0  # of a recording: frames nearer than this are one observation
@@ -28,8 +29,9 @@ def input_policy(
     """Return the manifest's `input_policy`; None when nothing is given.
 
     Args:
-        chains: TOML of restoration chains; the standard ones without it. drift_frames: a folder of pictures or a
-            recording, as the model's users will see the world. mirror: see `InputPolicy`.
+        chains: TOML of restoration chains of all kinds; where it has none for pictures, the standard ones.
+        drift_frames: a folder of pictures or a recording, as the model's users will see the world. mirror: see
+            `InputPolicy`.
 
     Raises:
         ProvisioningError: EG-P026: a file cannot be used, or the frames are fewer than a reference takes.
@@ -37,11 +39,11 @@ def input_policy(
     if chains is None and drift_frames is None and mirror:
         return None
     try:
-        chosen = STANDARD_CHAINS if chains is None else read_chains(chains)
+        chosen = () if chains is None else read_chain_file(chains)
         drift = None if drift_frames is None else _reference(FrameReader(drift_frames, EVERY_S), on_frame)
     except (ConfigError, RecordingError) as error:
         raise ProvisioningError(error.message, code="EG-P026", hint=error.hint) from None
-    return InputPolicy(SCHEMA, chosen, mirror, drift).fields()
+    return InputPolicy(SCHEMA, images_of(chosen) or STANDARD_CHAINS, mirror, drift, sensors_of(chosen)).fields()
 
 
 def _reference(frames: Iterable[Any], on_frame: Callable[[], None]) -> DriftReference:

@@ -125,6 +125,7 @@ def command(
             audit=audit,
             recheck=opened.recheck if opened else None,
             limits=opened.limits if opened else None,
+            extra_restorers=opened.policy.restorers() if opened else (),
         )
         stack.enter_context(pipeline)
         bar = stack.enter_context(progress_bar())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from scipy.spatial import cKDTree
 
 from edgeguard.config import RestoreConfig
 from edgeguard.errors import ConfigError
+from edgeguard.infer.input_policy import InputPolicy
 from edgeguard.restore.chain import RestoreChain, build_restorers
 from edgeguard.restore.chain_digest import digest_of
 from edgeguard.restore.chain_file import images_of, read_chain_file, sensors_of
@@ -22,6 +24,7 @@ from edgeguard.restore.cloud_steps import DynamicRadius, Ghosts, Isolated, Snow
 from edgeguard.restore.series_chain import Declip, Hampel, SeriesChain
 from edgeguard.runtime.record import MAX_CHANGES, restoration_record
 from edgeguard.types import CAMERA, IMU, LIDAR, Change, Image, ImuSample, PointCloud, Restoration, SyncedSet, Tick
+from firmware_tools.input_policy import input_policy
 
 TEXT = """
 [[chains]]
@@ -230,3 +233,19 @@ def test_steps_run_one_after_the_other_each_within_its_cap() -> None:
     assert len(two.xyz) <= len(one.xyz) < len(cloud.xyz)
     assert both.changed_share >= first.changed_share > 0.08
     assert first.changed_share == pytest.approx(1.0 - len(one.xyz) / len(cloud.xyz))
+
+
+def test_a_release_carries_its_chains_signed_and_a_device_runs_those(chains: Path) -> None:
+    """Through the manifest's field and JSON: the same chains, in the same order, with the digests of the file's."""
+    fields = input_policy(chains, None)
+    policy = InputPolicy.of(json.loads(json.dumps(fields)))
+
+    assert policy.chains == images_of(read_chain_file(chains))
+    assert policy.sensors == sensors_of(read_chain_file(chains))
+    assert [digest_of(c) for c in policy.sensors] == [digest_of(c) for c in sensors_of(read_chain_file(chains))]
+    assert [r.name for r in policy.restorers()] == ["winter", "imu-spikes"]
+    assert InputPolicy.of(None).restorers() == ()
+    assert fields is not None
+    with pytest.raises(ConfigError) as refused:
+        InputPolicy.of(fields | {"sensors": [{"kind": "cloud", "name": "soft", "steps": [{"op": "snow"}]}]})
+    assert refused.value.code == "EG-C146"

@@ -181,6 +181,10 @@ def _write(path: Path, text: str) -> None:
     help="Of the calibrations, as in `edgeguard calibrate sensors`.",
 )  # fmt: skip
 @click.option(
+    "--calibration-hours", type=click.FloatRange(0.01, 80.0), default=2.0 / 3.0, show_default="0.67",
+    help="Simulated, per rig; the rate's accuracy follows from it (docs/calibration.md).",
+)  # fmt: skip
+@click.option(
     "--preset", "presets", multiple=True, metavar="NAME", help="car, no-imu, no-gnss, frames; all without it."
 )
 @click.option("--seed", type=click.IntRange(0, 1000), default=1, show_default=True, help="Decides the streets.")
@@ -195,6 +199,7 @@ def alarms_command(
     rate: float,
     uncalibrated: bool,
     margin: str,
+    calibration_hours: float,
     presets: tuple[str, ...],
     seed: int,
     jobs: int | None,
@@ -220,7 +225,10 @@ def alarms_command(
         if name not in known:
             raise ScenarioError(f"no preset is called {name!r}", code="EG-X046", hint=nearest(name, list(known)))
     chosen = tuple(preset for preset in PRESETS if not presets or preset.name in presets)
-    soak = Soak(hours, None if uncalibrated else rate, seed, chosen, sure=margin == "sure")
+    soak = Soak(
+        hours, None if uncalibrated else rate, seed, chosen, sure=margin == "sure",
+        calibration_s=round(calibration_hours * 3600.0),
+    )  # fmt: skip
     with progress_bar() as bar:
         task = bar.add_task("alarms", total=len(soak.drives))
         result = run_soak(

@@ -9,10 +9,20 @@ import pytest
 
 from edgeguard.errors import ScenarioError
 from edgeguard.sim.soak.lean import PRESETS, lean_drive
-from edgeguard.sim.soak.soak import Drive, Driven, Soak, drive_once, read_rows, run_soak, summarise
+from edgeguard.sim.soak.soak import (
+    AlarmCount,
+    Drive,
+    Driven,
+    Soak,
+    drive_once,
+    read_calibrations,
+    read_rows,
+    run_soak,
+    summarise,
+)
 from edgeguard.sim.soak.table import soak_text
 from edgeguard.sim.world import World
-from edgeguard.types import WheelOdometry
+from edgeguard.types import CheckResult, Level, WheelOdometry
 
 CAR = tuple(p for p in PRESETS if p.name == "car")
 
@@ -87,6 +97,46 @@ def test_a_long_day_makes_it_certain() -> None:
     """A thousand hours at the stated rate."""
     rows = [_row("k", Drive("car", 0, n, 3600.0), 4) for n in range(1000)]
     assert summarise(rows, Soak(1000.0, 4.0, presets=CAR)).certain
+
+
+def test_a_calibration_is_made_once_per_rig_and_kept(tmp_path: Path) -> None:
+    """It is a line of the file, on disk before the first drive; what it expects is part of the result."""
+    path = tmp_path / "day.jsonl"
+    presets = tuple(p for p in PRESETS if p.name == "no-gnss")
+    day = Soak(0.004, rate=60.0, presets=presets, calibration_s=45.0)
+    result = run_soak(day, path)
+    (made,) = read_calibrations(path)
+    assert (made.preset, made.rig, made.key) == ("no-gnss", 0, day.key)
+    assert made.section is not None
+    assert made.section.thresholds
+    assert path.read_bytes().startswith(b'{"key":"' + day.key.encode() + b'","preset"')
+    assert result.expected_per_hour == pytest.approx(
+        sum(each.per_hour for each in made.section.thresholds.values()), abs=1e-3
+    )
+    longer = Soak(0.008, rate=60.0, presets=presets, calibration_s=45.0)
+    assert longer.key == day.key
+    run_soak(longer, path)
+    assert len(read_calibrations(path)) == 1
+    assert Soak(0.004, rate=60.0, presets=presets, calibration_s=50.0).key != day.key
+
+
+def test_alarms_of_hard_limits_alone_are_counted_apart() -> None:
+    """They are outside the stated rate, and the text says how many there were."""
+    day = Soak(1.0, 4.0, presets=CAR)
+    row = msgspec.structs.replace(_row("k", Drive("car", 0, 1, 3600.0), 9), hard=5)
+    result = summarise([row], day)
+    assert (result.alarms, result.hard, result.per_hour, result.within) == (4, 5, 4.0, True)
+    assert "5 of hard limits alone" in soak_text(result)
+
+
+def test_an_alarm_is_of_a_hard_limit_until_a_statistic_takes_part_in_it() -> None:
+    """A protocol's alarm, one of both, and one of a statistic: three alarms, one of them hard."""
+    count = AlarmCount(frozenset({"X8.speed.speed", "C2.focus"}))
+    for raised in ([], ["S2.plausible"], [], ["S2.plausible"], ["S2.plausible", "X8.speed"], [], ["C2.focus"], []):
+        results = tuple(CheckResult(name, ("gnss",), Level.ANOMALY, 2.0, 1.0) for name in raised)
+        count.add(results, frozenset(), 0.0)
+    assert (count.alarms, count.hard) == (3, 1)
+    assert count.checks == {"S2.plausible": 2, "X8.speed": 1, "C2.focus": 1}
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -27,12 +27,14 @@ from edgeguard.runtime.calibrate_rate import calibrate
 from edgeguard.runtime.pipeline import Pipeline
 from edgeguard.sim.detection.metrics import rate_per_hour
 from edgeguard.sim.soak.lean import PRESETS, Preset, lean_drive
-from edgeguard.types import FrameResult, TrustState
+from edgeguard.types import CheckResult, TrustState
 
 DRIVE_S = 600.0  # the longest a street is
-CALIBRATION_DRIVES = 4  # as long as the day's, each with a start of its own
+# Of each rig, in drives as long as the day's, each with a start of its own: good to 15 % in the mean over nine rigs.
+CALIBRATION_S = 2400.0
 FIRST_STREET = 5_000  # streets of the day; a rig's calibration drives are on others
 CALIBRATION_STREET = 1_000
+MAX_CALIBRATION = 500  # streets between the first of one rig and of the next
 TOLERANCE = 0.3
 FRAME_DRIVE_S = 120.0
 # One poll a tick: nothing in memory overflows, and twenty polls of empty queues cost as much as the checks.
@@ -121,13 +123,18 @@ MAX_MOMENTS = 50
 
 @dataclass(frozen=True, slots=True)
 class Soak:
-    """What is driven. rate: alarms per hour that the calibration aims at; None runs on shipped priors."""
+    """What is driven.
+
+    rate: alarms per hour that the calibration aims at; None runs on shipped priors. sure: its margin. calibration_s: how
+    much each rig is calibrated on; a fifth of it with frames.
+    """
 
     hours: float
     rate: float | None = 4.0
     seed: int = 1
     presets: tuple[Preset, ...] = PRESETS
     sure: bool = False
+    calibration_s: float = CALIBRATION_S
     drives: tuple[Drive, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -136,7 +143,7 @@ class Soak:
     @property
     def key(self) -> str:
         """Hash of the program and of all settings that decide a drive; the number of hours does not."""
-        parts = (_program(), repr(self.rate), repr(self.seed), repr(self.presets), repr(self.sure))
+        parts = (_program(), *map(repr, (self.rate, self.seed, self.presets, self.sure, self.calibration_s)))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -184,7 +191,9 @@ def run_soak(soak: Soak, path: Path, *, jobs: int = 1, on_drive: Callable[[Drive
         with path.open("ab") as file:
             _end_line(path, file)
             with _workers(min(jobs, len(wanted))) as each:
-                for made in each(calibrate_rig, [(*rig, soak.rate, soak.sure, key) for rig in unfit]):
+                for made in each(
+                    calibrate_rig, [(*rig, soak.rate, soak.sure, soak.calibration_s, key) for rig in unfit]
+                ):
                     rigs[made.preset, made.rig] = made
                     _keep(file, made)
                 sections = [getattr(rigs.get((d.preset, d.rig)), "section", None) for d in wanted]
@@ -261,16 +270,15 @@ def _workers(jobs: int) -> Iterator[Callable[[Callable[..., Any], Sequence[tuple
         )
 
 
-def calibrate_rig(preset: str, rig: int, rate: float, sure: bool, key: str) -> Calibrated:
+def calibrate_rig(preset: str, rig: int, rate: float, sure: bool, calibration_s: float, key: str) -> Calibrated:
     """Calibrate a rig on streets that are not part of the day."""
     watch = SystemClock()
     began_ns = watch.now_ns()
     sensors = next(p.sensors for p in PRESETS if p.name == preset)
-    seconds = FRAME_DRIVE_S if preset == "frames" else DRIVE_S
-    drives = [
-        lean_drive(sensors, rig, CALIBRATION_STREET + rig * CALIBRATION_DRIVES + i, seconds)
-        for i in range(CALIBRATION_DRIVES)
-    ]
+    longest_s = FRAME_DRIVE_S if preset == "frames" else DRIVE_S
+    count = max(1, round(calibration_s / DRIVE_S))
+    seconds = min(longest_s, calibration_s / count)
+    drives = [lean_drive(sensors, rig, CALIBRATION_STREET + rig * MAX_CALIBRATION + i, seconds) for i in range(count)]
     section = None
     with suppress(CalibrationError):
         section = calibrate(drives, SOAK_CONFIG, 1.0 / rate, known_clean=True, sure=sure)[0].section
@@ -289,9 +297,11 @@ def drive_once(drive: Drive, section: SensorSection | None, key: str) -> Driven:
     with Pipeline(
         SOAK_CONFIG, recording.sources(clock), clock, calibration=recording.calibration, fits=fits or SensorFits()
     ) as pipeline:
-        count = _Count(frozenset(statistic.name for statistic in pipeline.statistics))
+        count = AlarmCount(frozenset(statistic.name for statistic in pipeline.statistics))
         for tick in ticks:
-            count.add(pipeline.step(tick), (tick.stamp_ns - ticks[0].stamp_ns) / NS_PER_S)
+            frame = pipeline.step(tick)
+            blamed = frozenset(s for s, t in frame.fused.trust.items() if t.state is not TrustState.TRUSTED)
+            count.add(frame.anomalies, blamed, (tick.stamp_ns - ticks[0].stamp_ns) / NS_PER_S)
     spent_s = (watch.now_ns() - began_ns) / NS_PER_S
     return Driven(
         key, drive, drive.duration_s, count.alarms, round(count.alarmed_ticks * 0.1, 1), dict(count.checks),
@@ -300,7 +310,7 @@ def drive_once(drive: Drive, section: SensorSection | None, key: str) -> Driven:
     )  # fmt: skip
 
 
-class _Count:
+class AlarmCount:
     """Rising edges. An alarm is one of hard limits where no check with a statistic took part in it before it ended."""
 
     def __init__(self, statistics: frozenset[str]) -> None:
@@ -314,9 +324,9 @@ class _Count:
         self._raised: frozenset[tuple[str, tuple[str, ...]]] = frozenset()
         self._blamed: frozenset[str] = frozenset()
 
-    def add(self, frame: FrameResult, time_s: float) -> None:
-        raised = frozenset((r.check, r.sensors) for r in frame.anomalies)
-        blamed = frozenset(s for s, t in frame.fused.trust.items() if t.state is not TrustState.TRUSTED)
+    def add(self, anomalies: Sequence[CheckResult], blamed: frozenset[str], time_s: float) -> None:
+        """Take one tick: what raised, and who is not trusted."""
+        raised = frozenset((r.check, r.sensors) for r in anomalies)
         on = bool(raised or blamed)
         if on and not self._on:
             self.alarms += 1

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgeguard.clock import NS_PER_S
 from edgeguard.kernels.motion import Normals, build_normals, refine_pose, score_poses
 from edgeguard.kernels.ranges import MIN_RANGE_M
-from edgeguard.kernels.sweeps import PreparedSweep, choose_points, prepare_sweep
+from edgeguard.kernels.sweeps import PreparedSweep, choose_points, prepare_sweep, take_points
 from edgeguard.kernels.voxels import thin_points
 from edgeguard.types import LIDAR, PointCloud, RigCalibration, SyncedSet
 
@@ -188,7 +188,7 @@ class LidarEvidence:
 def _structure(sweep: PreparedSweep) -> NDArray[np.float32]:
     """Points of upright things, (M, 2) float32: what a planar match can hold on to."""
     band = (MIN_HEIGHT_M, MAX_HEIGHT_M, 4 * MIN_RANGE_M, MATCH_RANGE_M)
-    upright = sweep.xyz.take(choose_points(sweep.height_m, sweep.range_m, band), axis=0)
+    upright = take_points(sweep.xyz, choose_points(sweep.height_m, sweep.range_m, band))
     return np.ascontiguousarray(thin_points(upright, THIN_M)[:, :2])
 
 

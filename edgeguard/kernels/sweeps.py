@@ -29,6 +29,8 @@ from edgeguard.kernels.scratch import Scratch
 _ONE = np.uint64(1)
 _TWO = np.uint64(2)
 _THREE = np.uint64(3)
+_EIGHT = np.uint64(8)
+_RUN = np.uint64(64)
 _SECTOR_SCALE = SECTORS / (2.0 * np.pi)
 _scratch = Scratch()
 
@@ -93,47 +95,57 @@ def _look(
     return count
 
 
-@njit(
-    "void(f4[::1], f4[::1], i2[::1], i2[::1], i4[::1], f4[::1], f4[::1], i2[::1], i2[::1], f4[:,::1], f8[::1])",
-    cache=True,
-    nogil=True,
-)
-def _gather(
+@njit("i8(f4[::1], f4[::1], i2[::1], i2[::1], i4[::1])", cache=True, nogil=True)
+def _compact(
     flat: NDArray[np.float32],
     range_m: NDArray[np.float32],
     row: NDArray[np.int16],
     col: NDArray[np.int16],
     cell: NDArray[np.int32],
-    kept: NDArray[np.float32],
-    kept_range: NDArray[np.float32],
-    kept_row: NDArray[np.int16],
-    kept_col: NDArray[np.int16],
+) -> int:
+    """Move what counts together, in place; how many that are. Runs that count altogether are moved as such."""
+    n = np.uint64(row.shape[0])
+    m = np.uint64(0)
+    for begin in range(np.uint64(0), n, _RUN):
+        end = min(begin + _RUN, n)
+        lowest = np.int16(0)
+        for i in range(begin, end):
+            lowest = min(lowest, row[i])
+        if lowest >= 0 and m == begin:  # nothing was left out so far
+            m = end
+            continue
+        for i in range(begin, end):  # what does not count is overwritten by the next
+            to, of = m * _THREE, i * _THREE
+            flat[to] = flat[of]
+            flat[to + _ONE] = flat[of + _ONE]
+            flat[to + _TWO] = flat[of + _TWO]
+            counts = row[i] >= 0
+            range_m[m], row[m], col[m], cell[m] = range_m[i], row[i], col[i], cell[i]
+            m += np.uint64(counts)
+    return np.int64(m)  # type: ignore[return-value]  # numba hands Python an int
+
+
+@njit("void(f4[::1], f4[::1], i2[::1], i2[::1], i4[::1], f4[:,::1], f8[::1])", cache=True, nogil=True)
+def _nearest_and_lowest(
+    flat: NDArray[np.float32],
+    range_m: NDArray[np.float32],
+    row: NDArray[np.int16],
+    col: NDArray[np.int16],
+    cell: NDArray[np.int32],
     image: NDArray[np.float32],
     ground: NDArray[np.float64],
 ) -> None:
-    """Move what counts together, also within `cell`; nearest range of each cell, lowest z of each piece of ground."""
+    """Nearest range of each cell, lowest z of each piece of ground."""
     image[:] = np.inf
     ground[:] = np.inf
-    m = np.uint64(0)
+    places = image.reshape(-1)
     for i in range(np.uint64(row.shape[0])):
-        if row[i] < 0:
-            continue
-        j = i * _THREE
-        n = m * _THREE
-        z = flat[j + _TWO]
-        kept[n] = flat[j]
-        kept[n + _ONE] = flat[j + _ONE]
-        kept[n + _TWO] = z
-        kept_range[m] = range_m[i]
-        kept_row[m] = row[i]
-        kept_col[m] = col[i]
-        cell[m] = cell[i]
-        m += _ONE
-        k, c = np.uint64(row[i]), np.uint64(col[i])
-        image[k, c] = min(image[k, c], range_m[i])
+        q = np.uint64(np.int64(row[i]) * COLUMNS + np.int64(col[i]))
+        places[q] = min(places[q], range_m[i])
+    for i in range(np.uint64(row.shape[0])):
         if cell[i] >= 0:
             g = np.uint64(cell[i])
-            ground[g] = min(ground[g], np.float64(z))
+            ground[g] = min(ground[g], np.float64(flat[i * _THREE + _TWO]))
 
 
 @njit("void(f4[::1], i4[::1], f8[::1], f4[::1])", cache=True, nogil=True)
@@ -149,36 +161,52 @@ def _subtract(
 def prepare_sweep(xyz: NDArray[np.float32], lidar_height_m: float) -> PreparedSweep:
     """Prepare a sweep: equal to `to_spherical`, `range_image` and `height_above_ground` of its valid points.
 
+    Where all points are valid, the result's xyz is the argument itself.
+
     Args:
         xyz: (N, 3) float32, C-contiguous, metres, sensor frame (z up).
         lidar_height_m: of the sensor above the ground it stands on.
     """
     n = xyz.shape[0]
-    flat = xyz.reshape(-1)
-    range_m = _scratch.array("range", n, np.float32)
-    row, col = _scratch.array("row", n, np.int16), _scratch.array("col", n, np.int16)
+    range_m, row, col = np.empty(n, np.float32), np.empty(n, np.int16), np.empty(n, np.int16)
     cell = _scratch.array("cell", n, np.int32)
-    count = _look(flat, range_m, row, col, cell)
-    ground = _scratch.array("ground", SECTORS * BINS, np.float64)
-    kept, image = np.empty((count, 3), np.float32), np.empty((ROWS, COLUMNS), np.float32)
-    kept_range, kept_row, kept_col = np.empty(count, np.float32), np.empty(count, np.int16), np.empty(count, np.int16)
-    _gather(flat, range_m, row, col, cell, kept.reshape(-1), kept_range, kept_row, kept_col, image, ground)
+    count = _look(xyz.reshape(-1), range_m, row, col, cell)
+    kept = xyz
+    if count < n:
+        kept = xyz.copy()
+        _compact(kept.reshape(-1), range_m, row, col, cell)
+        kept, range_m, row, col, cell = kept[:count], range_m[:count], row[:count], col[:count], cell[:count]
+    ground, image = _scratch.array("ground", SECTORS * BINS, np.float64), np.empty((ROWS, COLUMNS), np.float32)
+    flat = kept.reshape(-1)
+    _nearest_and_lowest(flat, range_m, row, col, cell, image, ground)
     walk_ground(ground, lidar_height_m)
     height = np.empty(count, np.float32)
-    _subtract(kept.reshape(-1), cell[:count], ground, height)
-    return PreparedSweep(kept, kept_range, kept_row, kept_col, height, image)
+    _subtract(flat, cell, ground, height)
+    return PreparedSweep(kept, range_m, row, col, height, image)
 
 
-@njit("i8(f4[::1], f4[::1], f8[::1], i4[::1])", cache=True, nogil=True)
+@njit("i8(f4[::1], f4[::1], f8[::1], b1[::1], u8[::1], i4[::1])", cache=True, nogil=True)
 def _choose(
-    height_m: NDArray[np.float32], range_m: NDArray[np.float32], limits: NDArray[np.float64], out: NDArray[np.int32]
+    height_m: NDArray[np.float32],
+    range_m: NDArray[np.float32],
+    limits: NDArray[np.float64],
+    maybe: NDArray[np.bool_],
+    eights: NDArray[np.uint64],
+    out: NDArray[np.int32],
 ) -> int:
+    """maybe, eights: scratch, the flags twice; they are read eight at a time."""
     low, high, near, far = np.float32(limits[0]), np.float32(limits[1]), np.float32(limits[2]), np.float32(limits[3])
-    m = np.uint64(0)
     for i in range(np.uint64(height_m.shape[0])):
         h, r = height_m[i], range_m[i]
-        out[m] = np.int32(i)
-        m += np.uint64((h > low) & (h < high) & (r > near) & (r < far))
+        maybe[i] = (h > low) & (h < high) & (r > near) & (r < far)
+    maybe[height_m.shape[0] :] = False
+    m = np.uint64(0)
+    for e in range(np.uint64(eights.shape[0])):
+        if eights[e] == np.uint64(0):
+            continue
+        for i in range(e * _EIGHT, e * _EIGHT + _EIGHT):
+            out[m] = np.int32(i)
+            m += np.uint64(maybe[i])
     return np.int64(m)  # type: ignore[return-value]  # numba hands Python an int
 
 
@@ -190,6 +218,52 @@ def choose_points(
     height_m, range_m: (N,) float32 metres; a height of NaN is in no band. band: lowest, highest, nearest, farthest,
     which are left out themselves.
     """
-    out = _scratch.array("chosen", height_m.shape[0] + 1, np.int32)
-    count = _choose(height_m, range_m, np.array(band), out)
-    return out[:count]
+    n = height_m.shape[0]
+    out = _scratch.array("chosen", n + 8, np.int32)  # the last write of an eight may be for nobody
+    maybe = _scratch.array("maybe", -(-n // 8) * 8, np.bool_)
+    return out[: _choose(height_m, range_m, np.array(band), maybe, maybe.view(np.uint64), out)]
+
+
+@njit("void(f4[::1], i4[::1], f4[::1])", cache=True, nogil=True)
+def _take(flat: NDArray[np.float32], which: NDArray[np.int32], out: NDArray[np.float32]) -> None:
+    for t in range(np.uint64(which.shape[0])):
+        j, to = np.uint64(which[t]) * _THREE, t * _THREE
+        out[to] = flat[j]
+        out[to + _ONE] = flat[j + _ONE]
+        out[to + _TWO] = flat[j + _TWO]
+
+
+def take_points(xyz: NDArray[np.float32], which: NDArray[np.int32]) -> NDArray[np.float32]:
+    """`xyz[which]` of (N, 3) points, (M, 3) float32; scratch memory that the next call overwrites.
+
+    which: (M,) int32, each from 0 to N - 1.
+    """
+    out = _scratch.array("taken", 3 * which.shape[0], np.float32)
+    _take(xyz.reshape(-1), which, out)
+    return out.reshape(-1, 3)
+
+
+@njit("i8(f4[::1], f4, f4, f4, f4, f4, i4[::1])", cache=True, nogil=True)
+def _choose_near(
+    flat: NDArray[np.float32], ax: float, ay: float, bx: float, by: float, reach2: float, out: NDArray[np.int32]
+) -> int:
+    m = np.uint64(0)
+    for i in range(np.uint64(flat.shape[0] // 3)):
+        x, y = flat[i * _THREE], flat[i * _THREE + _ONE]
+        out[m] = np.int32(i)
+        near = ((x - ax) * (x - ax) + (y - ay) * (y - ay) < reach2) | (
+            (x - bx) * (x - bx) + (y - by) * (y - by) < reach2
+        )
+        m += np.uint64(near)
+    return np.int64(m)  # type: ignore[return-value]  # numba hands Python an int
+
+
+def choose_near(
+    xyz: NDArray[np.float32], a_m: tuple[float, float], b_m: tuple[float, float], reach_m: float
+) -> NDArray[np.int32]:
+    """Numbers of the points near either of two places, (M,) int32; scratch memory that the next choice overwrites.
+
+    xyz: (N, 3) float32, C-contiguous, metres. a_m, b_m: x and y. reach_m: horizontally, left out itself.
+    """
+    out = _scratch.array("chosen", xyz.shape[0] + 1, np.int32)
+    return out[: _choose_near(xyz.reshape(-1), *a_m, *b_m, reach_m * reach_m, out)]

@@ -105,11 +105,12 @@ class Tail:
         weights, sums = self._laws
         # The rate is often * exp(-y / m); sum / m has a gamma law, half a chi-square of twice as many degrees.
         needed = 2.0 * math.log(self._often / per_hour) * sums / np.maximum(self._above(level), 1e-12)
-        return sum(
+        kept = (
             w * (1.0 - chi_square_cdf(x, 2.0 * self.peaks))
             for w, x in zip(weights.tolist(), needed.tolist(), strict=True)
             if w > _NEGLIGIBLE
         )
+        return float(sum(kept))
 
 
 def peaks_of(statistic: NDArray[np.float64], period_s: float) -> NDArray[np.float64]:

@@ -125,8 +125,8 @@ MAX_MOMENTS = 50
 class Soak:
     """What is driven.
 
-    rate: alarms per hour that the calibration aims at; None runs on shipped priors. sure: its margin. calibration_s: how
-    much each rig is calibrated on; a fifth of it with frames.
+    rate: alarms per hour that the calibration aims at; None runs on shipped priors. sure: its margin. calibration_s:
+    how much each rig is calibrated on; a fifth of it with frames.
     """
 
     hours: float

@@ -70,7 +70,7 @@ def look_for_hole(cell: NDArray[np.int32], now: SweepCells, looks: NDArray[np.bo
         return NO_HOLE
     columns = (np.arange(middle - wide, middle + wide + 1)) % COLUMNS
     part = np.ix_(np.arange(first, last), columns)
-    count, level = now.count[part], now.level[part]
+    count, level = now.count[part].astype(np.int32), now.level[part] > 0
     body = np.zeros(count.shape, np.bool_)
     body[row - first, across + wide] = True
     aside = np.arange(-wide, wide + 1)

@@ -54,7 +54,7 @@ GROUND_M = 0.15  # what lies within this of the ground is ground
 ROAD_M = 0.3  # what returns where a body has left: kerbs and slopes too
 MARGIN_M, MARGIN_RATIO = 0.5, 0.02
 DEPTH_M, DEPTH_RATIO = 0.3, 0.01  # below ground: half a degree of pitch and the height of a kerb
-THIN_M = 10.0  # bodies nearer than this have returns to spare
+THIN_M, THIN_GROUND_M = 10.0, 25.0  # nearer than this there are returns to spare
 CELL_M = 0.35  # three are a person and what is beside
 SIDE = int(2 * (FARTHEST_M + 2.0) / CELL_M)
 JOIN_M = 0.5
@@ -94,6 +94,7 @@ BOUNDS = Bounds(
     DEPTH_M,
     DEPTH_RATIO,
     THIN_M,
+    THIN_GROUND_M,
     SIDE,
     CELL_M,
 )
@@ -135,7 +136,7 @@ class _VanishedReturns:
         if frame is self._done:
             return frame if frame.motion is not None else None
         before, self._before, self._done = self._before, frame, frame
-        now = cells_of_sweep(frame.range_m, frame.row, frame.col, frame.height_m, ROAD_M)
+        now = cells_of_sweep(frame, ROAD_M)
         filled, self._filled = self._filled, now.filled
         if frame.motion is None or before is None or filled is None:
             self.why_not = frame.why_not or "no earlier sweep"
@@ -170,8 +171,9 @@ class _VanishedReturns:
 
     def _hole(self, region: _Region, found: Whereabouts, pair: _Pair) -> Hole | None:
         """What returns from the beams that the body had met, when that is nothing."""
-        if np.count_nonzero(region.empty) < max(MIN_HOLE, 0.5 * region.empty.size) or not region.tall:
-            return None
+        enough = np.count_nonzero(region.empty) >= max(MIN_HOLE, 0.5 * region.empty.size)
+        if not enough or not region.tall or region.contact > MAX_CONTACT:
+            return None  # specks that a window or black paint loses are no hole
         hole = look_for_hole(region.cell[region.empty], pair.now, pair.looks)
         if not hole.empty or hole.sure:
             return hole if hole.empty else None
@@ -186,8 +188,10 @@ class _VanishedReturns:
         xyz = region.xyz
         if float(np.hypot(xyz[:, 0], xyz[:, 1]).min()) < OBJECT_NEAREST_M or not region.tall:
             return False
-        body = _body(xyz, found, pair)
         was, is_ = _counts(xyz, np.zeros(2), pair)
+        if was - is_ < MIN_LOSS * xyz.shape[0]:
+            return False
+        body = _body(xyz, found, pair)
         whole = xyz.shape[0] >= MIN_BODY_SHARE * body and was - is_ >= MIN_LOSS * body
         return whole and not self._leaves(xyz, pair)
 
@@ -390,7 +394,8 @@ class ObjectRemovalCheck(_VanishedCheck):
     def _words(self, worst: _Missing) -> str:
         if worst.hole is not None:
             due, found = worst.hole.expected, worst.hole.found
-            return f"a body at {worst.range_m:.1f} m is gone: {found:.0f} returns from there, what is behind gives {due:.0f}"
+            body = f"a body at {worst.range_m:.1f} m is gone"
+            return f"{body}: {found:.0f} returns from there, where what is behind gives {due:.0f}"
         body = f"{worst.xyz.shape[0]} returns of a body at {worst.range_m:.1f} m"
         return f"{body} are gone: nothing covers it, and it went nowhere"
 

@@ -34,3 +34,21 @@ def count_behind(
     column = (col.astype(np.int64) - shift) % columns
     inside = (row >= window[0]) & (row <= window[1]) & (column >= window[2]) & (column <= window[3])
     return int(inside.sum()), int((inside & (range_m > beyond_m)).sum())
+
+
+def count_below(row: NDArray[np.int16], col: NDArray[np.int16], limit: int, columns: int) -> NDArray[np.int64]:
+    """As `regions.count_below`."""
+    return np.bincount(col[(row >= 0) & (row < limit)], minlength=columns)
+
+
+def count_alone(image: NDArray[np.float32], margin_m: float, margin_ratio: float) -> NDArray[np.int64]:
+    """As `regions.count_alone`."""
+    margin = np.float32(margin_m) + np.float32(margin_ratio) * image
+    padded = np.full((image.shape[0] + 2, image.shape[1]), np.inf, np.float32)
+    padded[1:-1] = image
+    with np.errstate(invalid="ignore"):
+        beside = [np.roll(image, shift, axis=1) for shift in (1, -1)]
+        judged = np.isfinite(image) & np.isfinite(beside[0]) & np.isfinite(beside[1])
+        unlike = judged & (np.abs(beside[0] - image) > margin) & (np.abs(beside[1] - image) > margin)
+        alone = unlike & (np.abs(padded[2:] - image) > margin) & (np.abs(padded[:-2] - image) > margin)
+    return np.stack([each.sum(axis=0) for each in (judged, unlike, alone)])

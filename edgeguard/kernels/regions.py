@@ -1,4 +1,4 @@
-"""How many points of a sweep lie in a region: one pass, no arrays in between."""
+"""How many points of a sweep, or cells of its image, lie in a region or alone: one pass, no arrays in between."""
 
 from __future__ import annotations
 
@@ -71,3 +71,40 @@ def count_behind(
         inside += here
         behind += here & (np.float64(range_m[i]) > beyond_m)
     return inside, behind
+
+
+@njit("i8[::1](i2[::1], i2[::1], i8, i8)", cache=True, nogil=True)
+def count_below(row: NDArray[np.int16], col: NDArray[np.int16], limit: int, columns: int) -> NDArray[np.int64]:
+    """Returns of each column in the rows 0 to `limit` - 1. row, col: (N,) int16, col in 0..columns - 1."""
+    out = np.zeros(columns, np.int64)
+    for i in range(np.uint64(row.shape[0])):
+        out[np.uint64(col[i])] += (row[i] >= 0) & (row[i] < limit)
+    return out
+
+
+@njit("i8[:,::1](f4[:,::1], f4, f4)", cache=True, nogil=True)
+def count_alone(image: NDArray[np.float32], margin_m: float, margin_ratio: float) -> NDArray[np.int64]:
+    """Cells of each column of a range image, (3, columns) int64: those judged, those unlike both cells beside them, and
+    those of the latter that are unlike the cells above and below as well.
+
+    image: (rows, columns) float32, metres, around the circle, inf without a return. A cell is judged when it and both
+    cells beside it have returns; two are alike within `margin_m + margin_ratio * range`.
+    """
+    rows, columns = image.shape
+    out = np.zeros((3, columns), np.int64)
+    for k in range(rows):
+        for c in range(columns):
+            r = image[k, c]
+            left = image[k, c - 1 if c > 0 else columns - 1]
+            right = image[k, c + 1 if c + 1 < columns else 0]
+            if not (r < np.inf and left < np.inf and right < np.inf):
+                continue
+            margin = margin_m + margin_ratio * r
+            unlike = (abs(left - r) > margin) & (abs(right - r) > margin)
+            out[0, c] += 1
+            out[1, c] += unlike
+            if unlike:
+                above = image[k + 1, c] if k + 1 < rows else np.float32(np.inf)
+                below = image[k - 1, c] if k > 0 else np.float32(np.inf)
+                out[2, c] += (abs(above - r) > margin) & (abs(below - r) > margin)
+    return out

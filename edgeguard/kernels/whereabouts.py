@@ -8,6 +8,7 @@ about today's returns. One cell, not nine: a thinned object keeps some neighbour
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numba import njit
@@ -43,6 +44,7 @@ _C3, _C5, _C7, _C9 = (
     np.float32(0.0805374449538),
 )
 _NONE = np.float32(0.0)
+_MOST = np.uint8(255)  # returns that a cell counts
 _ONE = np.uint64(1)
 _TWO = np.uint64(2)
 _THREE = np.uint64(3)
@@ -66,19 +68,34 @@ def _atan2(y: float, x: float) -> float:
     return -a if y < _NONE else a  # type: ignore[return-value]  # float32 is a float to numba
 
 
+class CellPoints(Protocol):
+    """Points with their cells, as of `sweeps.prepare_sweep`."""
+
+    @property
+    def range_m(self) -> NDArray[np.float32]: ...
+    @property
+    def row(self) -> NDArray[np.int16]: ...
+    @property
+    def col(self) -> NDArray[np.int16]: ...
+    @property
+    def height_m(self) -> NDArray[np.float32]: ...
+    @property
+    def image(self) -> NDArray[np.float32]: ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SweepCells:
     """A sweep by the cells of its range image.
 
-    near, far: (ROWS, COLUMNS) float32 m, inf and 0 without a return; count: (ROWS, COLUMNS) int32 returns; level:
-    (ROWS, COLUMNS) bool, a return from the ground; filled: (COLUMNS,) int32 filled cells; rows: (ROWS,) int32 filled
-    cells. Scratch memory, except `filled`: the next sweep overwrites it.
+    near, far: (ROWS, COLUMNS) float32 m, inf and 0 without a return; count: (ROWS, COLUMNS) uint8 returns, 255 for
+    more; level: (ROWS, COLUMNS) uint8, 1 where a return is from the ground; filled: (COLUMNS,) int32 filled cells;
+    rows: (ROWS,) int32 filled cells. far, count, level, rows are scratch memory: the next sweep overwrites them.
     """
 
     near: NDArray[np.float32]
     far: NDArray[np.float32]
-    count: NDArray[np.int32]
-    level: NDArray[np.bool_]
+    count: NDArray[np.uint8]
+    level: NDArray[np.uint8]
     filled: NDArray[np.int32]
     rows: NDArray[np.int32]
 
@@ -88,8 +105,8 @@ class Whereabouts:
     """The earlier returns that were asked for, (M,) each; scratch memory.
 
     index: int32 in the earlier sweep; fate: int8; kind: int8, UPRIGHT or GROUND; cell: int32 of today's image, row
-    times COLUMNS plus column, -1 outside; place: int32 of the plane's grid. there, gone: (2, side * side)
-    int32, how many of each kind were present and gone in each piece of the grid. Gone upright returns are BEYOND or EMPTY, those
+    times COLUMNS plus column, -1 outside; place: int32 of the plane's grid. there, gone: (2, side * side) int32, how
+    many of each kind were present and gone in each piece of the grid. Gone upright returns are BEYOND or EMPTY, those
     of the ground BEYOND alone.
     """
 
@@ -108,7 +125,8 @@ class Bounds:
 
     nearest_m, farthest_m: of the range; upright_m, top_m: heights of upright returns; ground_m: of the ground's, either
     way. margin: a return is at the place when within it. depth: how far below the ground one must lie to be beyond it.
-    thin_m: bodies nearer than this are thinned to the density that they would have there. side, piece_m: pieces of the plane's grid a side, and their size; the sensor is in its middle.
+    thin_m, thin_ground_m: returns nearer than this are thinned to the density that they would have there. side,
+    piece_m: pieces of the plane's grid a side, and their size; the sensor is in its middle.
     """
 
     nearest_m: float
@@ -121,12 +139,13 @@ class Bounds:
     depth_m: float
     depth_ratio: float
     thin_m: float
+    thin_ground_m: float
     side: int
     piece_m: float
 
 
 @njit(
-    "void(f4[::1], i2[::1], i2[::1], f4[::1], f4, f4[:,::1], f4[:,::1], i4[:,::1], b1[:,::1], i4[::1], i4[::1])",
+    "void(f4[::1], i2[::1], i2[::1], f4[::1], f4, f4[:,::1], u1[:,::1], u1[:,::1], i4[::1], i4[::1])",
     cache=True,
     nogil=True,
 )
@@ -136,17 +155,15 @@ def _fill(
     col: NDArray[np.int16],
     height_m: NDArray[np.float32],
     ground_m: float,
-    near: NDArray[np.float32],
     far: NDArray[np.float32],
-    count: NDArray[np.int32],
-    level: NDArray[np.bool_],
+    count: NDArray[np.uint8],
+    level: NDArray[np.uint8],
     filled: NDArray[np.int32],
     rows: NDArray[np.int32],
 ) -> None:
-    near[:] = np.inf
     far[:] = 0.0
     count[:] = 0
-    level[:] = False
+    level[:] = 0
     filled[:] = 0
     rows[:] = 0
     for i in range(np.uint64(range_m.shape[0])):
@@ -155,31 +172,24 @@ def _fill(
             fresh = count[k, c] == 0
             filled[c] += fresh
             rows[k] += fresh
-            near[k, c] = min(near[k, c], range_m[i])
             far[k, c] = max(far[k, c], range_m[i])
-            count[k, c] += 1
-            level[k, c] |= abs(height_m[i]) < ground_m
+            count[k, c] += np.uint8(count[k, c] < _MOST)
+            level[k, c] |= np.uint8(abs(height_m[i]) < ground_m)
 
 
-def cells_of_sweep(
-    range_m: NDArray[np.float32],
-    row: NDArray[np.int16],
-    col: NDArray[np.int16],
-    height_m: NDArray[np.float32],
-    ground_m: float,
-) -> SweepCells:
-    """Sort a sweep into cells. range_m, row, col: (N,) as of `sweeps.prepare_sweep`; height_m: (N,) float32 over the
-    ground, NaN unknown. ground_m: returns within it of the ground are its."""
+def cells_of_sweep(sweep: CellPoints, ground_m: float) -> SweepCells:
+    """Sort a prepared sweep into cells. ground_m: returns within it of the ground are its."""
     shape, size = (ROWS, COLUMNS), ROWS * COLUMNS
     out = SweepCells(
-        _scratch.array("near", size, np.float32).reshape(shape),
+        sweep.image,
         _scratch.array("far", size, np.float32).reshape(shape),
-        _scratch.array("count", size, np.int32).reshape(shape),
-        _scratch.array("level", size, np.bool_).reshape(shape),
+        _scratch.array("count", size, np.uint8).reshape(shape),
+        _scratch.array("level", size, np.uint8).reshape(shape),
         np.empty(COLUMNS, np.int32),
         _scratch.array("rows", ROWS, np.int32),
     )
-    _fill(range_m, row, col, height_m, ground_m, out.near, out.far, out.count, out.level, out.filled, out.rows)
+    points = (sweep.range_m, sweep.row, sweep.col, sweep.height_m)
+    _fill(*points, ground_m, out.far, out.count, out.level, out.filled, out.rows)
     return out
 
 
@@ -196,7 +206,7 @@ def _gather(
     """Choose and thin the returns; at: (3, N) their coordinates."""
     nearest, farthest = np.float32(bounds[0]), np.float32(bounds[1])
     upright, top, level = np.float32(bounds[2]), np.float32(bounds[3]), np.float32(bounds[4])
-    scale = np.float32(_WHOLE / bounds[9] ** 2)
+    scale, scale_ground = np.float32(_WHOLE / bounds[9] ** 2), np.float32(_WHOLE / bounds[10] ** 2)
     m = np.uint64(0)
     for i in range(np.uint64(range_m.shape[0])):
         h, r = height_m[i], range_m[i]
@@ -209,7 +219,9 @@ def _gather(
         at[0, m] = flat[j]
         at[1, m] = flat[j + _ONE]
         at[2, m] = flat[j + _TWO]
-        m += np.uint64((stands | lies) & (r > nearest) & (r < farthest) & (ticket < scale * r * r))
+        m += np.uint64(
+            (stands | lies) & (r > nearest) & (r < farthest) & (ticket < (scale_ground if lies else scale) * r * r)
+        )
     return np.int64(m)  # type: ignore[return-value]  # numba hands Python an int
 
 
@@ -265,8 +277,8 @@ def _judge(
     gone: NDArray[np.int32],
 ) -> None:
     margin_m, margin_ratio = np.float32(bounds[5]), np.float32(bounds[6])
-    side, piece = np.int64(bounds[10]), np.float32(bounds[11])
-    half = np.float32(0.5 * bounds[10] * bounds[11])
+    side, piece = np.int64(bounds[11]), np.float32(bounds[12])
+    half = np.float32(0.5 * bounds[11] * bounds[12])
     below = np.empty(ROWS, np.float32)
     for k in range(ROWS):
         # what lies `depth` below the ground lies so much farther along a beam that falls at this angle
@@ -425,7 +437,7 @@ def _choose(
 
 
 def choose_gone(found: Whereabouts, kind: int, side: int, least: int, left: float) -> NDArray[np.int32]:
-    """Numbers (in `found`) of the gone returns of a kind in whose neighbourhood hardly any is left, (K,) int32; scratch.
+    """Numbers (in `found`) of the gone returns of a kind around which hardly any is left, (K,) int32; scratch.
 
     The neighbourhood is 3 x 3 pieces of the grid of `side` by `side`; at least `least` returns are judged, of which a
     share of at most `left` may be present.

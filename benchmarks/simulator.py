@@ -39,8 +39,7 @@ def _mean_s(call: Callable[[float], object]) -> float:
 # What a frame and a sweep call, in the modules that call it; the rest is arrays, keys and the interpreter.
 CAMERA_PARTS: tuple[tuple[ModuleType | type, str], ...] = (
     (World, "primitives"), (sim_camera, "aim"), (sim_camera, "_windows"), (sim_camera, "cast_ground"),
-    (sim_camera, "cast"), (sim_camera, "cast_shadows"), (sim_camera, "lighting"), (sim_camera, "shade"),
-    (sim_camera, "expose"),
+    (sim_camera, "cast"), (sim_camera, "cast_shadows"), (sim_camera, "lighting"), (sim_camera, "develop"),
 )  # fmt: skip
 LIDAR_PARTS: tuple[tuple[ModuleType | type, str], ...] = (
     (World, "primitives"), (sim_lidar, "aim"), (sim_lidar, "spinning_windows"), (sim_lidar, "cast_ground"),

@@ -16,7 +16,7 @@ from edgeguard.sim.kernels.blur import image_flow, smear
 from edgeguard.sim.kernels.bounds import pinhole_bounds
 from edgeguard.sim.kernels.cast import cast, cast_shadows
 from edgeguard.sim.kernels.light import SUN
-from edgeguard.sim.kernels.shade import expose, shade
+from edgeguard.sim.kernels.shade import develop, expose, shade
 from edgeguard.sim.lighting import exposure, lighting
 from edgeguard.sim.lines import Aim, Planes, aim, cast_ground
 from edgeguard.sim.optics import bloom, distorted, rain_streaks, undistorted
@@ -214,7 +214,7 @@ def _cast(
 
 def _expose(world: World, seen: _Exposure, camera: CameraModel, key: tuple[int, int]) -> NDArray[np.uint8]:
     scene, rays, frame = seen.scene, seen.aim.rays, seen.aim.frame
-    height = camera.mount_m[2]
+    height, velocity = camera.mount_m[2], scene.velocities()
     lit = lighting(world, frame)
     shadow = _SCRATCH.u1("shadow", seen.depth.shape)
     shadow[:] = 0
@@ -222,37 +222,33 @@ def _expose(world: World, seen: _Exposure, camera: CameraModel, key: tuple[int, 
         # Facades shade half the street for long stretches: left out, as in a street under a high sun.
         casters = np.flatnonzero((scene.codes[:, 1] != BUILDING) & (scene.codes[:, 1] != KERB))
         points = shadow_corners(scene.values[casters], lit.sun, height)
-        windows = _windows(points, scene.velocities()[casters], seen.aim, camera)
+        windows = _windows(points, velocity[casters], seen.aim, camera)
         windows[:, 0] = casters[windows[:, 0]]
         cast_shadows(*rays, seen.depth, seen.hit, scene.values, scene.codes, windows, *lit.sun, shadow)
-    light = _SCRATCH.f4("light", (3, *seen.depth.shape))
-    shade(
-        *rays,
-        seen.aim.starts,
-        seen.depth,
-        seen.hit,
-        shadow,
-        scene.values,
-        scene.velocities(),
-        scene.codes,
-        world.road.table,
-        world.road.start_m,
-        world.arc_of_ego(seen.time_s) + camera.mount_m[0],
-        np.array([frame[0], frame[1], height, frame[3]]),
-        lit.sun,
-        camera.focal_px,
-        lit.numbers,
-        lit.lamps,
-        light,
-    )
+    told = (
+        *rays, seen.aim.starts, seen.depth, seen.hit, shadow, scene.values, velocity, scene.codes, world.road.table,
+        world.road.start_m, world.arc_of_ego(seen.time_s) + camera.mount_m[0],
+        np.array([frame[0], frame[1], height, frame[3]]), lit.sun, camera.focal_px, lit.numbers, lit.lamps,
+    )  # fmt: skip
     mixed = np.random.SeedSequence([key[0], key[1], 0xCA])
-    light = _lens(world, seen, camera, light, mixed)
     gain = exposure(world, seen.time_s)
-    planes = _SCRATCH.u1("planes", light.shape)
-    number = int(mixed.generate_state(1)[0])
     read, shot = READ_NOISE_DN * max(gain, 1.0), SHOT_NOISE_DN * max(gain, 1.0)
-    expose(light, LENS_BLUR_PX, world.exposure * gain, VIGNETTE, read, shot, number, DEVIATES, planes)
+    number = int(mixed.generate_state(1)[0])
+    sensor = (LENS_BLUR_PX, world.exposure * gain, VIGNETTE, read, shot, number, DEVIATES)
+    planes = _SCRATCH.u1("planes", (3, *seen.depth.shape))
+    if _plain(world, camera):
+        develop(*told, *sensor, planes)
+    else:
+        light = _SCRATCH.f4("light", planes.shape)
+        shade(*told, light)
+        expose(_lens(world, seen, camera, light, mixed), *sensor, planes)
     return np.asarray(cv2.merge(list(planes)), dtype=np.uint8)
+
+
+def _plain(world: World, camera: CameraModel) -> bool:
+    """Whether nothing comes between light and sensor: `_lens` would give back what it gets."""
+    air = world.conditions
+    return not (air.rain_mm_h or camera.exposure_s or air.night or air.low_sun or air.tunnel)
 
 
 def _lens(

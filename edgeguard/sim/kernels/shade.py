@@ -296,13 +296,122 @@ def _through_air(lines: np.ndarray, air: float, colour: int, out: np.ndarray) ->
         out[k] = air + lines[CLEAR + k] * (lines[colour + k] * lines[LIT + k] - air)
 
 
+# What `shade` and `develop` are told about the scene, up to `lamps`.
+SCENE = (
+    f"{GRID_F4}, {GRID_F4}, {GRID_F4}, {TABLE}, {GRID_F4}, {GRID_I4}, {GRID_U1}, {TABLE}, {TABLE}, {CODES}, {TABLE},"
+    f" float64, float64, float64[::1], float64[::1], float64, float64[::1], {PICTURE}"
+)
+
+
 @njit(
-    f"void({GRID_F4}, {GRID_F4}, {GRID_F4}, {TABLE}, {GRID_F4}, {GRID_I4}, {GRID_U1}, {TABLE}, {TABLE}, {CODES},"
-    f" {TABLE}, float64, float64, float64[::1], float64[::1], float64, float64[::1], {PICTURE}, {PICTURE})",
+    f"float64(int64, {SCENE}, {LINE_F4}, float64[::1], float64[::1], {LINE_F4}, {LINE_F4}, {LINE_F4})",
     cache=True,
     error_model="numpy",
     nogil=True,
 )
+def _shade_row(
+    i: int,
+    rx: np.ndarray,
+    ry: np.ndarray,
+    rz: np.ndarray,
+    starts: np.ndarray,
+    depth: np.ndarray,
+    hit: np.ndarray,
+    shadow: np.ndarray,
+    values: np.ndarray,
+    velocity: np.ndarray,
+    codes: np.ndarray,
+    table: np.ndarray,
+    table_start_m: float,
+    arc_m: float,
+    pose: np.ndarray,
+    sun: np.ndarray,
+    focal_px: float,
+    light: np.ndarray,
+    lamps: np.ndarray,
+    lines: np.ndarray,
+    here: np.ndarray,
+    there: np.ndarray,
+    blue: np.ndarray,
+    green: np.ndarray,
+    red: np.ndarray,
+) -> float:
+    """Fill three lines with row `i` of `shade`; lines, here, there: scratch. Returns the arc length for the row above.
+
+    A row is cut into stretches, and those into runs of one surface. Road coordinates change slowly: they are found
+    every ANCHOR pixels. What is left is arithmetic on lines, whole vectors of pixels at a time.
+    """
+    columns = depth.shape[1]
+    cosine, sine, ground_z = np.cos(pose[3]), np.sin(pose[3]), -pose[2]
+    mapped, night = lamps.shape[0] > 0, light[HEADLIGHT] > 0.0
+    ambient, strength, wet = F(light[AMBIENT]), F(light[SUN]), light[WET]
+    on_ground, haze, scale = F(light[SUN] * sun[2]), F(1.0 / light[HAZE]), F(1.0 / focal_px)
+    air_b, air_g, air_r = F(light[AIR_B]), F(light[AIR_G]), F(light[AIR_R])
+    sx, sy, sz, tau, guess = starts[i, 0], starts[i, 1], starts[i, 2], starts[i, 3], arc_m
+    for left in range(0, columns, STRETCH):
+        right = min(left + STRETCH, columns)
+        what, b, full = hit[i, left:right], np.uint64(0), np.uint64(right - left)
+        _load(rx[i, left:right], ry[i, left:right], rz[i, left:right], depth[i, left:right],
+              shadow[i, left:right], haze, lines)  # fmt: skip
+        while b < full:
+            a, index = b, what[b]
+            b += np.uint64(1)
+            while b < full and what[b] == index:
+                b += np.uint64(1)
+            e = _whole(a, b)
+            if index == -2:
+                sky(a, e, lines, cosine, sine, light[OVERCAST], light[SKY])
+                if light[FOG] > 0.0 or light[SUN_DISC] > 0.0:
+                    _brighten(a, e, lines, sun, light)
+                for k in range(a, b):
+                    lines[LIT + k], lines[CLEAR + k] = F(1.0), F(1.0)
+                continue
+            if index == -1:
+                guess = _survey(a, b, lines, table, table_start_m, pose, cosine, sine, scale, sx, sy, guess, here,
+                                there)  # fmt: skip
+                if a == 0 and left == 0:
+                    arc_m = np.float64(lines[ARC])
+                from_ = a
+                while from_ < b:
+                    zone = _zone(lines[OFFSET + from_])
+                    stop = _end_of_zone(from_, b, lines, zone)
+                    damp = F(1.0 - 0.15 * (3 - zone) * wet)
+                    if zone == 0:
+                        asphalt(from_, _whole(from_, stop), lines, ambient * damp, on_ground * damp)
+                    elif zone == 1:
+                        paving(from_, _whole(from_, stop), lines, ambient * damp, on_ground * damp)
+                    else:
+                        grass(from_, _whole(from_, stop), lines, ambient * damp, on_ground * damp)
+                    from_ = stop
+                if night:
+                    for k in range(a, b):  # the ground's facets stand up to a grazing beam
+                        lines[EMIT + k], lines[TOWARDS + k] = F(0.0), F(0.3)
+            else:
+                n, material = np.uint64(index), codes[index, 1]
+                px = sx - values[n, 0] - velocity[n, 0] * tau
+                py = sy - values[n, 1] - velocity[n, 1] * tau
+                pz = sz - values[n, 2]
+                if material == BUILDING:
+                    wall(a, e, lines, values, n, px, py, pz, ground_z, sun, ambient, strength, scale)
+                elif material == FOLIAGE:
+                    leaves(a, e, lines, values, n, px, py, pz, ground_z, sun, ambient, strength)
+                else:
+                    thing(a, e, lines, values, n, px, py, pz, ground_z, sun, ambient, strength, codes[n, 0],
+                          material, scale)  # fmt: skip
+            if mapped:
+                for k in range(a, b):
+                    x, y = sx + lines[REACH + k] * lines[DX + k], sy + lines[REACH + k] * lines[DY + k]
+                    day, lamp = lights_at(lamps, light, x, y)
+                    lines[LIT + k] = lines[LIT + k] * day + lamp
+            if night:
+                _shine(a, b, lines, light, index >= 0 and codes[max(index, 0), 1] == BUILDING)
+        _through_air(lines, air_b, BLUE, blue[left:right])
+        _through_air(lines, air_g, GREEN, green[left:right])
+        _through_air(lines, air_r, RED, red[left:right])
+    return arc_m
+
+
+@njit(f"void({SCENE}, {PICTURE})", cache=True, error_model="numpy", nogil=True)
 def shade(
     rx: np.ndarray,
     ry: np.ndarray,
@@ -335,81 +444,15 @@ def shade(
         pose: of the camera: world x, y, height above the ground, heading. sun: unit vector in the rays' frame.
         light: what shines and what dims, see `edgeguard.sim.kernels.light`. lamps: (N, N, 2) map of daylight and
             lamps, or (0, 0, 2).
-
-    A row is cut into stretches, and those into runs of one surface. Road coordinates change slowly: they are found
-    every ANCHOR pixels. What is left is arithmetic on lines, whole vectors of pixels at a time.
     """
-    rows, columns = depth.shape
-    cosine, sine, ground_z = np.cos(pose[3]), np.sin(pose[3]), -pose[2]
-    mapped, night = lamps.shape[0] > 0, light[HEADLIGHT] > 0.0
-    ambient, strength, wet = F(light[AMBIENT]), F(light[SUN]), light[WET]
-    on_ground, haze, scale = F(light[SUN] * sun[2]), F(1.0 / light[HAZE]), F(1.0 / focal_px)
-    air_b, air_g, air_r = F(light[AIR_B]), F(light[AIR_G]), F(light[AIR_R])
     lines = np.ones(LINES * (STRETCH + LANES), np.float32)
     here, there = np.empty(4), np.empty(4)
-    arc0 = first_s_m
-    for i in range(rows - 1, -1, -1):  # upwards: arc length grows smoothly, so the search starts close
-        sx, sy, sz, tau, guess = starts[i, 0], starts[i, 1], starts[i, 2], starts[i, 3], arc0
-        for left in range(0, columns, STRETCH):
-            right = min(left + STRETCH, columns)
-            what, b, full = hit[i, left:right], np.uint64(0), np.uint64(right - left)
-            _load(rx[i, left:right], ry[i, left:right], rz[i, left:right], depth[i, left:right],
-                  shadow[i, left:right], haze, lines)  # fmt: skip
-            while b < full:
-                a, index = b, what[b]
-                b += np.uint64(1)
-                while b < full and what[b] == index:
-                    b += np.uint64(1)
-                e = _whole(a, b)
-                if index == -2:
-                    sky(a, e, lines, cosine, sine, light[OVERCAST], light[SKY])
-                    if light[FOG] > 0.0 or light[SUN_DISC] > 0.0:
-                        _brighten(a, e, lines, sun, light)
-                    for k in range(a, b):
-                        lines[LIT + k], lines[CLEAR + k] = F(1.0), F(1.0)
-                    continue
-                if index == -1:
-                    guess = _survey(a, b, lines, table, table_start_m, pose, cosine, sine, scale, sx, sy, guess, here,
-                                    there)  # fmt: skip
-                    if a == 0 and left == 0:
-                        arc0 = np.float64(lines[ARC])
-                    from_ = a
-                    while from_ < b:
-                        zone = _zone(lines[OFFSET + from_])
-                        stop = _end_of_zone(from_, b, lines, zone)
-                        damp = F(1.0 - 0.15 * (3 - zone) * wet)
-                        if zone == 0:
-                            asphalt(from_, _whole(from_, stop), lines, ambient * damp, on_ground * damp)
-                        elif zone == 1:
-                            paving(from_, _whole(from_, stop), lines, ambient * damp, on_ground * damp)
-                        else:
-                            grass(from_, _whole(from_, stop), lines, ambient * damp, on_ground * damp)
-                        from_ = stop
-                    if night:
-                        for k in range(a, b):  # the ground's facets stand up to a grazing beam
-                            lines[EMIT + k], lines[TOWARDS + k] = F(0.0), F(0.3)
-                else:
-                    p, material = values[index], codes[index, 1]
-                    px = sx - p[0] - velocity[index, 0] * tau
-                    py = sy - p[1] - velocity[index, 1] * tau
-                    pz = sz - p[2]
-                    if material == BUILDING:
-                        wall(a, e, lines, p, px, py, pz, ground_z, sun, ambient, strength, scale)
-                    elif material == FOLIAGE:
-                        leaves(a, e, lines, p, px, py, pz, ground_z, sun, ambient, strength)
-                    else:
-                        thing(a, e, lines, p, px, py, pz, ground_z, sun, ambient, strength, codes[index, 0], material,
-                              index, scale)  # fmt: skip
-                if mapped:
-                    for k in range(a, b):
-                        x, y = sx + lines[REACH + k] * lines[DX + k], sy + lines[REACH + k] * lines[DY + k]
-                        day, lamp = lights_at(lamps, light, x, y)
-                        lines[LIT + k] = lines[LIT + k] * day + lamp
-                if night:
-                    _shine(a, b, lines, light, index >= 0 and codes[max(index, 0), 1] == BUILDING)
-            _through_air(lines, air_b, BLUE, out[0, i, left:right])
-            _through_air(lines, air_g, GREEN, out[1, i, left:right])
-            _through_air(lines, air_r, RED, out[2, i, left:right])
+    arc_m = first_s_m
+    for i in range(depth.shape[0] - 1, -1, -1):  # upwards: arc length grows smoothly, so the search starts close
+        arc_m = _shade_row(
+            i, rx, ry, rz, starts, depth, hit, shadow, values, velocity, codes, table, table_start_m, arc_m, pose,
+            sun, focal_px, light, lamps, lines, here, there, out[0, i], out[1, i], out[2, i],
+        )  # fmt: skip
 
 
 @njit(
@@ -453,12 +496,72 @@ def _expose_line(
         out[j] = np.uint8(np.int32(min(max(value, F(0.0)), F(255.0))))
 
 
+# What `expose` and `develop` are told about lens and sensor.
+SENSOR = f"float64, float64, float64, float64, float64, int64, {LINE_F4}"
+
+
 @njit(
-    f"void({PICTURE}, float64, float64, float64, float64, float64, int64, {LINE_F4}, uint8[:,:,::1])",
+    f"void(float64, float64, float64, float64, float64, int64, float64[::1], {LINE_F4})",
     cache=True,
     nogil=True,
     error_model="numpy",
 )
+def _sensor(
+    blur_px: float,
+    gain: float,
+    vignette: float,
+    read_dn: float,
+    shot_dn: float,
+    rows: int,
+    numbers: np.ndarray,
+    fall: np.ndarray,
+) -> None:
+    """Fill `fall` with the gain along the middle row, `numbers` with what rows have in common.
+
+    These are the weights of a pixel and of its neighbour, both variances, and what a row loses of its gain per square
+    of its distance from the middle.
+    """
+    columns = len(fall)
+    tap = exp(-0.5 / (blur_px * blur_px)) if blur_px > 0.0 else 0.0
+    cy, cx = 0.5 * (rows - 1), 0.5 * (columns - 1)
+    scale = vignette / (cy * cy + cx * cx)
+    numbers[0], numbers[1] = 1.0 / (1.0 + 2.0 * tap), tap / (1.0 + 2.0 * tap)
+    numbers[2], numbers[3], numbers[4] = read_dn * read_dn, shot_dn, gain * scale
+    for j in range(columns):
+        fall[j] = gain * (1.0 - scale * (j - cx) * (j - cx))
+
+
+@njit(
+    f"void(int64, int64, int64, {LINE_F4}, {LINE_F4}, {LINE_F4}, float64[::1], {LINE_F4}, int64, {LINE_F4}, {LINE_F4},"
+    " uint8[::1])",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def _expose_row(
+    i: int,
+    rows: int,
+    colour: int,
+    above: np.ndarray,
+    here: np.ndarray,
+    below: np.ndarray,
+    numbers: np.ndarray,
+    fall: np.ndarray,
+    key: int,
+    deviates: np.ndarray,
+    mean: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Expose one row of one colour; numbers, fall: of `_sensor`. mean: scratch, two longer than a row."""
+    columns, cy = len(out), 0.5 * (rows - 1)
+    centre, beside, high = F(numbers[0]), F(numbers[1]), F(numbers[4] * (i - cy) * (i - cy))
+    begin = hash3(i, key, 0x5EED) % (len(deviates) - 3 * columns) + colour * columns
+    _soften(above, here, below, centre, beside, mean)
+    noise = deviates[begin : begin + columns]
+    _expose_line(mean, centre, beside, fall, high, F(numbers[2]), F(numbers[3]), noise, out)
+
+
+@njit(f"void({PICTURE}, {SENSOR}, uint8[:,:,::1])", cache=True, nogil=True, error_model="numpy")
 def expose(
     light: np.ndarray,
     blur_px: float,
@@ -478,18 +581,64 @@ def expose(
     frames were made before it. Variance is read_dn^2 + shot_dn * signal, in digital numbers squared.
     """
     rows, columns = light.shape[1], light.shape[2]
-    tap = exp(-0.5 / (blur_px * blur_px)) if blur_px > 0.0 else 0.0
-    centre, beside = F(1.0 / (1.0 + 2.0 * tap)), F(tap / (1.0 + 2.0 * tap))
-    cy, cx = 0.5 * (rows - 1), 0.5 * (columns - 1)
-    scale = vignette / (cy * cy + cx * cx)
-    fall, mean = np.empty(columns, dtype=np.float32), np.empty(columns + 2, dtype=np.float32)
-    for j in range(columns):
-        fall[j] = gain * (1.0 - scale * (j - cx) * (j - cx))
+    numbers, fall, mean = np.empty(5), np.empty(columns, np.float32), np.empty(columns + 2, np.float32)
+    _sensor(blur_px, gain, vignette, read_dn, shot_dn, rows, numbers, fall)
     for i in range(rows):
-        begin = hash3(i, key, 0x5EED) % (len(deviates) - 3 * columns)
-        high = F(gain * scale * (i - cy) * (i - cy))
         above, below = abs(i - 1), rows - 1 - abs(rows - 2 - i)
         for c in range(3):
-            _soften(light[c, above], light[c, i], light[c, below], centre, beside, mean)
-            noise = deviates[begin + c * columns : begin + (c + 1) * columns]
-            _expose_line(mean, centre, beside, fall, high, F(read_dn * read_dn), F(shot_dn), noise, out[c, i])
+            _expose_row(i, rows, c, light[c, above], light[c, i], light[c, below], numbers, fall, key, deviates, mean,
+                        out[c, i])  # fmt: skip
+
+
+@njit(f"void({SCENE}, {SENSOR}, uint8[:,:,::1])", cache=True, nogil=True, error_model="numpy")
+def develop(
+    rx: np.ndarray,
+    ry: np.ndarray,
+    rz: np.ndarray,
+    starts: np.ndarray,
+    depth: np.ndarray,
+    hit: np.ndarray,
+    shadow: np.ndarray,
+    values: np.ndarray,
+    velocity: np.ndarray,
+    codes: np.ndarray,
+    table: np.ndarray,
+    table_start_m: float,
+    first_s_m: float,
+    pose: np.ndarray,
+    sun: np.ndarray,
+    focal_px: float,
+    light: np.ndarray,
+    lamps: np.ndarray,
+    blur_px: float,
+    gain: float,
+    vignette: float,
+    read_dn: float,
+    shot_dn: float,
+    key: int,
+    deviates: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """`shade` and then `expose`, of which three rows are kept at a time: a whole picture's light would leave the cache.
+
+    For exposures with nothing between the two: no motion blur, no glare, no drops on the way.
+    """
+    rows, columns = depth.shape
+    lines = np.ones(LINES * (STRETCH + LANES), np.float32)
+    here, there, kept = np.empty(4), np.empty(4), np.empty((3, 3, columns), np.float32)
+    numbers, fall, mean = np.empty(5), np.empty(columns, np.float32), np.empty(columns + 2, np.float32)
+    _sensor(blur_px, gain, vignette, read_dn, shot_dn, rows, numbers, fall)
+    arc_m = first_s_m
+    for i in range(rows - 1, -2, -1):
+        if i >= 0:
+            row = kept[i % 3]
+            arc_m = _shade_row(
+                i, rx, ry, rz, starts, depth, hit, shadow, values, velocity, codes, table, table_start_m, arc_m,
+                pose, sun, focal_px, light, lamps, lines, here, there, row[0], row[1], row[2],
+            )  # fmt: skip
+        done = i + 1  # its neighbours are known now
+        if done < rows:
+            above, below = abs(done - 1), rows - 1 - abs(rows - 2 - done)
+            for c in range(3):
+                _expose_row(done, rows, c, kept[above % 3, c], kept[done % 3, c], kept[below % 3, c], numbers, fall,
+                            key, deviates, mean, out[c, done])  # fmt: skip

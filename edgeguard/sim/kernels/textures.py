@@ -28,7 +28,7 @@ LINES = 22
 RUN = f"uint64, uint64, {LINE_F4}"  # begin, end, lines
 # A solid's row, the rays' start seen from its place on the ground, the ground's height, the sun, ambient and direct
 # light.
-SOLID = "float64[::1], float64, float64, float64, float64, float64[::1], float32, float32"
+SOLID = "float64[:,::1], uint64, float64, float64, float64, float64, float64[::1], float32, float32"
 
 
 def _packed() -> np.ndarray:
@@ -151,19 +151,23 @@ def grass(begin: int, end: int, lines: np.ndarray, ambient: float, direct: float
 
 @njit(f"void({RUN}, {SOLID}, float32)", cache=True, nogil=True, error_model="numpy")
 def wall(
-    begin: int, end: int, lines: np.ndarray, p: np.ndarray, px: float, py: float, pz: float, ground_z: float,
-    sun: np.ndarray, ambient: float, strength: float, scale: float,
+    begin: int, end: int, lines: np.ndarray, values: np.ndarray, n: int, px: float, py: float, pz: float,
+    ground_z: float, sun: np.ndarray, ambient: float, strength: float, scale: float,
 ) -> None:  # fmt: skip
     """A building's walls: plaster, a window per 2.8 m and floor, shops below, a cornice above.
 
     (px, py, pz) is the rays' start seen from the building's place on the ground; `emit` out: share of a pixel that is
     a window lit at night; `towards` out: cosine between the wall's normal and the ray back.
     """
-    c, s, half_x, half_y = F(p[6]), F(p[7]), F(p[4]), F(p[5])
-    start_x, start_y, start_z = F(p[6] * px + p[7] * py), F(p[6] * py - p[7] * px), F(pz)
-    sun_x, sun_y = F(p[6] * sun[0] + p[7] * sun[1]), F(p[6] * sun[1] - p[7] * sun[0])
-    top, above, grain = F(p[3] - p[2]), F(p[2] - ground_z), np.int32(p[14])
-    plain_r, plain_g, plain_b = F(p[10]), F(p[11]), F(p[12])
+    c, s, half_x, half_y = F(values[n, 6]), F(values[n, 7]), F(values[n, 4]), F(values[n, 5])
+    start_x, start_y, start_z = (
+        F(values[n, 6] * px + values[n, 7] * py),
+        F(values[n, 6] * py - values[n, 7] * px),
+        F(pz),
+    )
+    sun_x, sun_y = F(values[n, 6] * sun[0] + values[n, 7] * sun[1]), F(values[n, 6] * sun[1] - values[n, 7] * sun[0])
+    top, above, grain = F(values[n, 3] - values[n, 2]), F(values[n, 2] - ground_z), np.int32(values[n, 14])
+    plain_r, plain_g, plain_b = F(values[n, 10]), F(values[n, 11]), F(values[n, 12])
     wide = grain % np.int32(3) == 0
     upper_left, upper_right = F(0.4) if wide else F(0.8), F(2.4) if wide else F(2.0)
     upper_low, upper_high = F(0.9) if wide else F(0.75), F(2.5) if wide else F(2.55)
@@ -214,16 +218,16 @@ def wall(
 
 @njit(f"void({RUN}, {SOLID})", cache=True, nogil=True, error_model="numpy")
 def leaves(
-    begin: int, end: int, lines: np.ndarray, p: np.ndarray, px: float, py: float, pz: float, ground_z: float,
-    sun: np.ndarray, ambient: float, strength: float,
+    begin: int, end: int, lines: np.ndarray, values: np.ndarray, n: int, px: float, py: float, pz: float,
+    ground_z: float, sun: np.ndarray, ambient: float, strength: float,
 ) -> None:  # fmt: skip
     """The crown of a tree; arguments as in `wall`."""
-    half = 0.5 * (p[3] - p[2])
-    c, s, grain = F(p[6]), F(p[7]), np.int32(p[14])
+    half = 0.5 * (values[n, 3] - values[n, 2])
+    c, s, grain = F(values[n, 6]), F(values[n, 7]), np.int32(values[n, 14])
     x0, y0, z0, middle = F(px), F(py), F(pz), F(half)
-    flat, tall, above = F(1.0 / (p[4] * p[4])), F(1.0 / (half * half)), F(p[2] - ground_z)
+    flat, tall, above = F(1.0 / (values[n, 4] * values[n, 4])), F(1.0 / (half * half)), F(values[n, 2] - ground_z)
     sun_x, sun_y, sun_z = F(sun[0]), F(sun[1]), F(sun[2])
-    r_, g_, b_ = F(p[10]), F(p[11]), F(p[12])
+    r_, g_, b_ = F(values[n, 10]), F(values[n, 11]), F(values[n, 12])
     for k in range(begin, end):
         t = lines[REACH + k]
         x, y, z = x0 + t * lines[DX + k], y0 + t * lines[DY + k], z0 + t * lines[DZ + k]

@@ -41,19 +41,30 @@ _FRONT, _BACK, _CAP = F(2.0), F(3.0), F(4.0)  # faces; the left is 0, the right 
 
 @njit(f"void({RUN}, {SOLID})", cache=True, nogil=True, error_model="numpy")
 def on_box(
-    begin: int, end: int, lines: np.ndarray, p: np.ndarray, px: float, py: float, pz: float, ground_z: float,
-    sun: np.ndarray, ambient: float, strength: float,
+    begin: int, end: int, lines: np.ndarray, values: np.ndarray, n: int, px: float, py: float, pz: float,
+    ground_z: float, sun: np.ndarray, ambient: float, strength: float,
 ) -> None:  # fmt: skip
     """Fill light, cosine towards the ray, place in the box's own axes and face (0 left, 1 right, 2 front, 3 back, 4).
 
     (px, py, pz) is the rays' start seen from the middle of the box's foot.
     """
-    c, s, half_x, half_y, top = F(p[6]), F(p[7]), F(p[4]), F(p[5]), F(p[3] - p[2])
-    x0, y0, z0, above = F(p[6] * px + p[7] * py), F(p[6] * py - p[7] * px), F(pz), F(p[2] - ground_z)
-    sun_x, sun_y = F(p[6] * sun[0] + p[7] * sun[1]), F(p[6] * sun[1] - p[7] * sun[0])
+    c, s, half_x, half_y, top = (
+        F(values[n, 6]),
+        F(values[n, 7]),
+        F(values[n, 4]),
+        F(values[n, 5]),
+        F(values[n, 3] - values[n, 2]),
+    )
+    x0, y0, z0, above = (
+        F(values[n, 6] * px + values[n, 7] * py),
+        F(values[n, 6] * py - values[n, 7] * px),
+        F(pz),
+        F(values[n, 2] - ground_z),
+    )
+    sun_x, sun_y = F(values[n, 6] * sun[0] + values[n, 7] * sun[1]), F(values[n, 6] * sun[1] - values[n, 7] * sun[0])
     sun_z = F(sun[2])
-    lean_front, lean_back = F(p[8]), F(p[9])
-    front, back = F(1.0 / sqrt(1.0 + p[8] * p[8])), F(1.0 / sqrt(1.0 + p[9] * p[9]))
+    lean_front, lean_back = F(values[n, 8]), F(values[n, 9])
+    front, back = F(1.0 / sqrt(1.0 + values[n, 8] * values[n, 8])), F(1.0 / sqrt(1.0 + values[n, 9] * values[n, 9]))
     for k in range(begin, end):
         t, dx, dy, ez = lines[REACH + k], lines[DX + k], lines[DY + k], lines[DZ + k]
         ex, ey = c * dx + s * dy, c * dy - s * dx
@@ -78,13 +89,13 @@ def on_box(
 
 @njit(f"void({RUN}, {SOLID}, int64)", cache=True, nogil=True, error_model="numpy")
 def on_round(
-    begin: int, end: int, lines: np.ndarray, p: np.ndarray, px: float, py: float, pz: float, ground_z: float,
-    sun: np.ndarray, ambient: float, strength: float, kind: int,
+    begin: int, end: int, lines: np.ndarray, values: np.ndarray, n: int, px: float, py: float, pz: float,
+    ground_z: float, sun: np.ndarray, ambient: float, strength: float, kind: int,
 ) -> None:  # fmt: skip
     """As `on_box` for a cylinder or an ellipsoid, but with the place in the level frame's axes."""
-    half = 0.5 * (p[3] - p[2])
-    x0, y0, z0, above, middle = F(px), F(py), F(pz), F(p[2] - ground_z), F(half)
-    flat, tall = F(1.0 / (p[4] * p[4])), F(0.0 if kind == CYLINDER else 1.0 / (half * half))
+    half = 0.5 * (values[n, 3] - values[n, 2])
+    x0, y0, z0, above, middle = F(px), F(py), F(pz), F(values[n, 2] - ground_z), F(half)
+    flat, tall = F(1.0 / (values[n, 4] * values[n, 4])), F(0.0 if kind == CYLINDER else 1.0 / (half * half))
     sun_x, sun_y, sun_z = F(sun[0]), F(sun[1]), F(sun[2])
     for k in range(begin, end):
         t = lines[REACH + k]
@@ -97,11 +108,17 @@ def on_round(
         lines[AT_X + k], lines[AT_Y + k], lines[AT_Z + k] = lx, ly, lz
 
 
-@njit(f"void({RUN}, float64[::1], float32)", cache=True, nogil=True, error_model="numpy")
-def car_body(begin: int, end: int, lines: np.ndarray, p: np.ndarray, scale: float) -> None:
+@njit(f"void({RUN}, float64[:,::1], uint64, float32)", cache=True, nogil=True, error_model="numpy")
+def car_body(begin: int, end: int, lines: np.ndarray, values: np.ndarray, n: int, scale: float) -> None:
     """A car below its windows: wheels, sills and a door's seam at the sides, lamps and plates at the ends."""
-    r_, g_, b_, wide, top = F(p[10]), F(p[11]), F(p[12]), F(p[5]), F(p[3] - p[2])
-    axle, middle = F(0.61 * p[4]), F(0.01 * p[4])
+    r_, g_, b_, wide, top = (
+        F(values[n, 10]),
+        F(values[n, 11]),
+        F(values[n, 12]),
+        F(values[n, 5]),
+        F(values[n, 3] - values[n, 2]),
+    )
+    axle, middle = F(0.61 * values[n, 4]), F(0.01 * values[n, 4])
     for k in range(begin, end):
         lx, lz, beside, foot = lines[AT_X + k], lines[AT_Z + k], abs(lines[AT_Y + k]), lines[REACH + k] * scale
         sharp = F(1.0) / (F(0.015) + F(0.7) * foot)
@@ -140,11 +157,23 @@ def car_body(begin: int, end: int, lines: np.ndarray, p: np.ndarray, scale: floa
         lines[EMIT + k] = lamp if (lines[FACE + k] == _FRONT) | (lines[FACE + k] == _BACK) else F(0.0)
 
 
-@njit(f"void({RUN}, float64[::1], float32)", cache=True, nogil=True, error_model="numpy")
-def car_cabin(begin: int, end: int, lines: np.ndarray, p: np.ndarray, scale: float) -> None:
+@njit(f"void({RUN}, float64[:,::1], uint64, float32)", cache=True, nogil=True, error_model="numpy")
+def car_cabin(begin: int, end: int, lines: np.ndarray, values: np.ndarray, n: int, scale: float) -> None:
     """A car's roof and windows."""
-    r_, g_, b_, half, wide, top = F(p[10]), F(p[11]), F(p[12]), F(p[4]), F(p[5]), F(p[3] - p[2])
-    lean_front, lean_back, grain, inverse = F(0.9 * p[8]), F(p[9]), np.int32(p[14]), F(1.0 / (p[3] - p[2]))
+    r_, g_, b_, half, wide, top = (
+        F(values[n, 10]),
+        F(values[n, 11]),
+        F(values[n, 12]),
+        F(values[n, 4]),
+        F(values[n, 5]),
+        F(values[n, 3] - values[n, 2]),
+    )
+    lean_front, lean_back, grain, inverse = (
+        F(0.9 * values[n, 8]),
+        F(values[n, 9]),
+        np.int32(values[n, 14]),
+        F(1.0 / (values[n, 3] - values[n, 2])),
+    )
     for k in range(begin, end):
         lx, ly, lz = lines[AT_X + k], lines[AT_Y + k], lines[AT_Z + k]
         sharp = F(1.0) / (F(0.015) + F(0.7) * lines[REACH + k] * scale)
@@ -159,12 +188,12 @@ def car_cabin(begin: int, end: int, lines: np.ndarray, p: np.ndarray, scale: flo
         lines[BLUE + k] = b_ + glass * (shine * F(1.1) - b_)
 
 
-@njit(f"void({RUN}, float64[::1], int64, int64, float32)", cache=True, nogil=True, error_model="numpy")
+@njit(f"void({RUN}, float64[:,::1], uint64, int64, float32)", cache=True, nogil=True, error_model="numpy")
 def plain_box(
-    begin: int, end: int, lines: np.ndarray, p: np.ndarray, material: int, index: int, scale: float
+    begin: int, end: int, lines: np.ndarray, values: np.ndarray, n: int, material: int, scale: float
 ) -> None:  # fmt: skip
     """Boxes that are no cars: kerbs, concrete, striped barriers, and whatever has but one colour."""
-    r_, g_, b_ = F(p[10]), F(p[11]), F(p[12])
+    r_, g_, b_ = F(values[n, 10]), F(values[n, 11]), F(values[n, 12])
     for k in range(begin, end):
         lines[RED + k], lines[GREEN + k], lines[BLUE + k] = r_, g_, b_
     if material == STRIPES:
@@ -176,7 +205,7 @@ def plain_box(
             lines[BLUE + k] += stripe * (F(238.0) - b_)
     elif material == KERB:
         for k in range(begin, end):
-            grit = (noise(lines[AT_X + k] * F(8.0), lines[AT_Z + k] * F(8.0), np.int32(index)) - F(0.5)) * F(20.0)
+            grit = (noise(lines[AT_X + k] * F(8.0), lines[AT_Z + k] * F(8.0), np.int32(n)) - F(0.5)) * F(20.0)
             grit *= min(F(1.0), F(0.05) / (lines[REACH + k] * scale))
             lines[RED + k], lines[GREEN + k], lines[BLUE + k] = r_ + grit, g_ + grit, b_ + grit
     elif material == CONCRETE:
@@ -191,10 +220,10 @@ def plain_box(
             lines[RED + k], lines[GREEN + k], lines[BLUE + k] = r_ * stain, g_ * stain, b_ * stain
 
 
-@njit(f"void({RUN}, float64[::1], int64, float32)", cache=True, nogil=True, error_model="numpy")
-def plain_round(begin: int, end: int, lines: np.ndarray, p: np.ndarray, kind: int, scale: float) -> None:
+@njit(f"void({RUN}, float64[:,::1], uint64, int64, float32)", cache=True, nogil=True, error_model="numpy")
+def plain_round(begin: int, end: int, lines: np.ndarray, values: np.ndarray, n: int, kind: int, scale: float) -> None:
     """Posts have one colour; ellipsoids, which people are made of, have folds of cloth."""
-    r_, g_, b_, grain = F(p[10]), F(p[11]), F(p[12]), F(p[14] % 64.0)
+    r_, g_, b_, grain = F(values[n, 10]), F(values[n, 11]), F(values[n, 12]), F(values[n, 14] % 64.0)
     deep = F(0.0 if kind == CYLINDER else 0.22)
     for k in range(begin, end):
         foot = lines[REACH + k] * scale
@@ -203,11 +232,11 @@ def plain_round(begin: int, end: int, lines: np.ndarray, p: np.ndarray, kind: in
         lines[RED + k], lines[GREEN + k], lines[BLUE + k] = r_ * fold, g_ * fold, b_ * fold
 
 
-@njit(f"void({RUN}, {SOLID}, int64, int64, int64, float32)", cache=True, nogil=True, error_model="numpy")
+@njit(f"void({RUN}, {SOLID}, int64, int64, float32)", cache=True, nogil=True, error_model="numpy")
 def thing(
-    begin: int, end: int, lines: np.ndarray, p: np.ndarray, px: float, py: float, pz: float, ground_z: float,
-    sun: np.ndarray, ambient: float, strength: float,
-    kind: int, material: int, index: int, scale: float,
+    begin: int, end: int, lines: np.ndarray, values: np.ndarray, n: int, px: float, py: float, pz: float,
+    ground_z: float, sun: np.ndarray, ambient: float, strength: float,
+    kind: int, material: int, scale: float,
 ) -> None:  # fmt: skip
     """Colour and light of a run of any solid but walls and crowns; `scale` is a pixel's width at one metre.
 
@@ -217,13 +246,13 @@ def thing(
     for k in range(begin, end):
         lines[EMIT + k] = shines
     if kind != BOX:
-        on_round(begin, end, lines, p, px, py, pz, ground_z, sun, ambient, strength, kind)
-        plain_round(begin, end, lines, p, kind, scale)
+        on_round(begin, end, lines, values, n, px, py, pz, ground_z, sun, ambient, strength, kind)
+        plain_round(begin, end, lines, values, n, kind, scale)
         return
-    on_box(begin, end, lines, p, px, py, pz, ground_z, sun, ambient, strength)
+    on_box(begin, end, lines, values, n, px, py, pz, ground_z, sun, ambient, strength)
     if material == CAR_BODY:
-        car_body(begin, end, lines, p, scale)
+        car_body(begin, end, lines, values, n, scale)
     elif material == CAR_CABIN:
-        car_cabin(begin, end, lines, p, scale)
+        car_cabin(begin, end, lines, values, n, scale)
     else:
-        plain_box(begin, end, lines, p, material, index, scale)
+        plain_box(begin, end, lines, values, n, material, scale)

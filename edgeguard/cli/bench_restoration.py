@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 @click.option("--attacked", type=click.IntRange(1), default=100, show_default=True, help="Photographs to attack.")
 @click.option("--attacks", multiple=True, metavar="NAME", help="Attacks to run; all without it.")
 @click.option("--no-corruptions", is_flag=True, help="Leave the natural corruptions out.")
+@click.option(
+    "--queries", type=click.IntRange(0, 10_000), default=0, show_default=True,
+    help="Questions per photograph of an attacker who sees only answers (Square attack); 400 takes long.",
+)  # fmt: skip
 @click.option("--level", type=click.FloatRange(0.0001, 0.5), help="Share of clean frames that may alarm.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of all randomness.")
 @click.option(
@@ -48,6 +52,7 @@ def command(
     attacked: int,
     attacks: tuple[str, ...],
     no_corruptions: bool,
+    queries: int,
     level: float | None,
     seed: int,
     cache: Path,
@@ -87,6 +92,7 @@ def command(
         cache=cache,
         level=level,
         corruptions=not no_corruptions,
+        queries=queries,
         seed=seed,
         on_step=step,
     )
@@ -122,9 +128,10 @@ def _table(found: RestorationResult, *, markdown: bool) -> str:
             f"{twin.name} {twin.right.value:.2f}" if twin else row.twin and f"{row.twin} not run",
         ])  # fmt: skip
     title = f"{found.photographs} photographs, {' + '.join(found.models)}; level {found.level:.2%}, fitted on others"
+    asked = _asking(found)
     if markdown:
         body = [" | ".join(head), " | ".join("---" for _ in head), *(" | ".join(line) for line in lines)]
-        return "\n".join([title, "", *(f"| {line} |" for line in body)])
+        return "\n".join([title, "", *(f"| {line} |" for line in body), *(("", asked) if asked else ())])
     widths = [max(len(line[k]) for line in [head, *lines]) for k in range(len(head))]
     return "\n".join(
         [
@@ -133,5 +140,19 @@ def _table(found: RestorationResult, *, markdown: bool) -> str:
                 "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
                 for line in [head, *lines]
             ),
+            *([asked] if asked else []),
         ]
+    )
+
+
+def _asking(found: RestorationResult) -> str:
+    """One sentence about the attacker who may only ask."""
+    asking = found.asking
+    if asking is None:
+        return ""
+    low, high = asking.right.interval
+    until = "never" if asking.questions is None else f"after {asking.questions:.0f} (95 %: {asking.questions_p95:.0f})"
+    return (
+        f"Square attack by questions: right {asking.right.value:.2f} ({low:.2f}-{high:.2f}) of {asking.right.trials}, "
+        f"the bare model {asking.undefended.value:.2f}; noticed in {asking.noticed.value:.0%}, {until} questions"
     )

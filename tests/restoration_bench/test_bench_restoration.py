@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from edgeguard.errors import ConfigError
-from edgeguard.sim.restoration.bench import queries_until_alarm
 from edgeguard.sim.restoration.measure import CrossFit, Share, alarm_share, right_share, separation
 from edgeguard.sim.restoration.members import open_member
 from edgeguard.sim.restoration.pictures import Pictures, read_pictures
+from edgeguard.sim.restoration.queries import ask_through_the_gate
 
 
 def photograph(kind: int, seed: int) -> np.ndarray:
@@ -124,14 +124,23 @@ def test_a_model_needs_a_description_of_a_classifier(tmp_path: Path) -> None:
         open_member(model)
 
 
-def test_shares_carry_their_interval_and_queries_are_counted() -> None:
-    """Wilson's interval; the number of questions until the detector fires, or none."""
+def test_shares_carry_their_interval() -> None:
+    """Wilson's."""
     assert Share(9, 10).value == pytest.approx(0.9)
     assert Share(9, 10).interval == pytest.approx((0.596, 0.982), abs=1e-3)
-    assert queries_until_alarm([photograph(0, k) for k in range(8)], b"s" * 32) is None
-    frame = photograph(0, 3)
-    found = queries_until_alarm(
-        [np.clip(frame.astype(int) + k % 3, 0, 255).astype(np.uint8) for k in range(20)], b"s" * 32
-    )
-    assert found is not None
-    assert found <= 12
+
+
+def test_who_may_only_ask_is_noticed_and_gets_less_from_the_gate_than_from_the_model(pictures: Pictures) -> None:
+    """The bare model falls for stripes at once; behind the gate the questions are counted and answers restored."""
+
+    def striped(pixels: np.ndarray) -> bool:
+        return bool(np.abs(np.diff(pixels.astype(float).mean(axis=0), axis=0)).mean() > 7.0)
+
+    fit = CrossFit(pictures, [Colour("first", striped), Colour("second"), Colour("third")])  # type: ignore[list-item]
+    found = ask_through_the_gate(pictures, range(12), fit, queries=30)
+    assert found.undefended.value <= 0.2
+    assert found.right.value >= 0.8
+    assert found.to_json()["queries"] == 30
+    if found.noticed.hits:
+        assert found.questions is not None
+        assert found.questions <= 25

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import sqrt
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeguard.sim.attacks.goals import Goal, Labels
+from edgeguard.sim.attacks.goals import Goal, Labels, Outputs
 from edgeguard.sim.attacks.gradient import Defence, Pixels
-from edgeguard.sim.attacks.victims import Victim
 
 FIRST_SHARE: Final = 0.05  # of the image that the first square covers; the paper's default
 # The share is halved at these queries of 10,000, stretched to the budget at hand; the paper's schedule.
@@ -23,8 +22,14 @@ HALVED_AT: Final = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 MAX_BATCH: Final = 64  # images asked about at once: bounds memory
 
 
+class Asked(Protocol):
+    """What answers questions: a model, or a device that has one."""
+
+    def run(self, images: Pixels) -> Outputs: ...
+
+
 def square_attack(
-    victims: Sequence[Victim],
+    victims: Sequence[Asked],
     goal: Goal,
     images: Pixels,
     labels: Labels,
@@ -78,7 +83,7 @@ def _within(values: NDArray[np.int16]) -> Pixels:
 
 
 def _asker(
-    victims: Sequence[Victim], goal: Goal, labels: Labels, rng: np.random.Generator, defence: Defence | None
+    victims: Sequence[Asked], goal: Goal, labels: Labels, rng: np.random.Generator, defence: Defence | None
 ) -> Callable[[Pixels, NDArray[np.intp]], NDArray[np.float64]]:
     def ask(images: Pixels, who: NDArray[np.intp]) -> NDArray[np.float64]:
         if defence is not None:

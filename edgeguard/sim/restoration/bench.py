@@ -11,7 +11,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeguard.detect.fingerprints import QueryDetector
 from edgeguard.errors import ConfigError
 from edgeguard.restore.diagnosed import DiagnosedFrames
 from edgeguard.restore.impulse import ImpulseMedian
@@ -20,6 +19,7 @@ from edgeguard.sim.restoration.attacked import RECIPES, attacked_set
 from edgeguard.sim.restoration.measure import CrossFit, Judged, Share, alarm_share, right_share, separation
 from edgeguard.sim.restoration.members import Member
 from edgeguard.sim.restoration.pictures import Pictures
+from edgeguard.sim.restoration.queries import Asking, ask_through_the_gate
 from edgeguard.types import Image, Sample
 
 MIN_ATTACKED: Final = 100  # with fewer the interval is wider than what it should tell apart
@@ -68,6 +68,7 @@ class RestorationResult:
     photographs: int
     models: tuple[str, ...]
     rows: tuple[Row, ...]
+    asking: Asking | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -77,6 +78,7 @@ class RestorationResult:
             "photographs": self.photographs,
             "models": list(self.models),
             "rows": [row.to_json() for row in self.rows],
+            "asking": None if self.asking is None else self.asking.to_json(),
         }
 
 
@@ -89,10 +91,13 @@ def run_bench(
     cache: Path,
     level: float | None = None,
     corruptions: bool = True,
+    queries: int = 0,
     seed: int = 0,
     on_step: Step = _silent,
 ) -> RestorationResult:
-    """Measure. What is attacked are the first photographs, in their drawn order, that the first model has right.
+    """Measure on the first photographs, in their drawn order, that the first model has right.
+
+    queries: questions per photograph of an attacker who may only ask; 0 leaves him out.
 
     Raises:
         ConfigError: EG-C145: an attack is not known, or no photograph is classified right. What calibration raises.
@@ -125,15 +130,18 @@ def run_bench(
         rows.append(_mended("clean, mended", pictures, range(len(pictures.names)), fit, members[0], None))
         corrupted = [_corrupted(number, pictures, chosen, fit, members[0], seed) for number in _each(on_step)]
         rows += [*corrupted, _mean(corrupted)]
+    asking = None
+    if queries:
+        asking = ask_through_the_gate(
+            pictures, chosen, fit, queries=queries, seed=seed, on_frame=partial(on_step, "questions")
+        )
     return RestorationResult(
-        max(section.level for section in fit.sections), len(pictures.names), tuple(m.name for m in members), tuple(rows)
+        max(section.level for section in fit.sections),
+        len(pictures.names),
+        tuple(member.name for member in members),
+        tuple(rows),
+        asking,
     )
-
-
-def queries_until_alarm(frames: Sequence[np.ndarray[Any, np.dtype[np.uint8]]], salt: bytes) -> int | None:
-    """Return after how many questions the query detector fires, None when it never does."""
-    guard = QueryDetector(salt)
-    return next((number for number, frame in enumerate(frames, start=1) if guard.push(frame)), None)
 
 
 def _row(name: str, knowledge: str, judged: Sequence[Judged], auc: float | None, twin: str = "") -> Row:

@@ -96,6 +96,10 @@ class CrossFit:
             )
             on_fold()
 
+    def gate(self, row: int) -> InputGate:
+        """Return the gate that was fitted without this photograph."""
+        return self._gates[int(self.fold[row])]
+
     def limits(self, row: int) -> Limits:
         """Return the limits of diagnosis that were fitted without this photograph."""
         return msgspec.convert(self.sections[int(self.fold[row])].limits, Limits)
@@ -105,7 +109,7 @@ class CrossFit:
         judged = []
         for frame, row in zip(frames, rows, strict=True):
             truth = int(self.pictures.labels[row])
-            answer = self._gates[int(self.fold[row])].judge(frame)
+            answer = self.gate(int(row)).judge(frame)
             alone = answer.probabilities if not answer.restored else self.members[0].classify(frame)
             right = answer.probabilities is not None and int(answer.probabilities.argmax()) == truth
             undefended = alone is not None and int(alone.argmax()) == truth

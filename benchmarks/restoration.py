@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks.timing import best_s, paired_s, yardstick_s
 from edgeguard.bundle.manifest import InputSpec
+from edgeguard.detect.answers import ClassAnswers
 from edgeguard.detect.calibration import fit_inputs
 from edgeguard.detect.chroma import chroma_features
 from edgeguard.detect.gate import InputGate
@@ -100,7 +101,8 @@ def whole_stages(frame: Pixels) -> None:
     choice = ChainChoice()
     gate = InputGate(
         members,
-        fit_inputs(frames, members, choice.squeeze, chains=choice.digest),
+        fit_inputs(frames, members, choice.squeeze, kind=ClassAnswers(), chains=choice.digest),
+        kind=ClassAnswers(),
         restore=lambda pixels, key: (pixels, ""),
         squeeze=choice.squeeze,
         fresh_key=lambda: 0,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
+from edgeguard.detect.answers import AnswerKind
 from edgeguard.detect.chroma import (
     TAUGHT_LEVELS,
     ChromaModel,
@@ -20,7 +21,6 @@ from edgeguard.detect.chroma import (
     with_random_signs,
 )
 from edgeguard.detect.conformal import Combined, Reference, lowest_level
-from edgeguard.detect.disagreement import jensen_shannon
 from edgeguard.detect.patch import verify_patch
 from edgeguard.errors import CalibrationError
 
@@ -33,7 +33,7 @@ PATCH_BUDGET = 0.2  # of the level: patches are one attack among several, and th
 SIGNS_SEED = 20_241_123  # of the random signs; any number does, a fixed one makes calibration repeatable
 
 Pixels = NDArray[np.uint8]
-Classify = Callable[[Pixels], NDArray[np.float64]]
+T = TypeVar("T")
 Score = Annotated[float, Meta(ge=-1e9, le=1e9)]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 ScoreName = Literal["chroma", "disagreement", "patch"]
@@ -106,9 +106,10 @@ def judged(
 
 def fit_inputs(
     frames: Iterable[Pixels],
-    members: Sequence[tuple[str, Classify]],
+    members: Sequence[tuple[str, Callable[[Pixels], T]]],
     squeeze: Callable[[Pixels], Pixels],
     *,
+    kind: AnswerKind[T],
     chains: str,
     level: float | None = None,
     limits: Callable[[float], Mapping[str, float]] = lambda level: {},  # noqa: ARG005
@@ -119,9 +120,9 @@ def fit_inputs(
     Args:
         frames: (H, W, 3) uint8 BGR each, as the models will get them; at most 4,096 are used. Iterated twice, so that
             no more than one of them has to be in memory.
-        members: identifier and classifier of each model, the one whose answers leave first.
+        members: identifier of each model and how it is asked, the one whose answers leave first.
         squeeze: stands in for a second model when there is one model only: its answer to the squeezed frame.
-        chains: digest of the restoration chains that the gate uses.
+        kind: of the models' answers. chains: digest of the restoration chains that the gate uses.
         level: share of clean frames that may alarm; None takes the lowest that the frames support.
         limits: given the level, the limits of diagnosis for these frames; asked after the first pass over them.
         on_frame: called after each frame.
@@ -138,7 +139,7 @@ def fit_inputs(
         disturbed.append(chroma_features(with_random_signs(pixels, TAUGHT_LEVELS, rng)))
         answer = first(pixels)
         second = members[1][1](pixels) if len(members) > 1 else first(squeeze(pixels))
-        disagreement.append(jensen_shannon(answer, second))
+        disagreement.append(kind.differ(answer, second))
         answers.append((answer, second))
         if on_frame is not None:
             on_frame()
@@ -159,7 +160,7 @@ def fit_inputs(
     }
     if len(members) > 1:
         columns["patch"] = tuple(
-            verify_patch(pixels, first, answer, second, min_disagreement_bit=screen).score
+            verify_patch(pixels, first, answer, second, differ=kind.differ, min_disagreement_bit=screen).score
             for pixels, (answer, second) in zip(frames, answers, strict=False)
         )
     return InputsSection(

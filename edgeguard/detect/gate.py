@@ -1,7 +1,7 @@
 """The gate: leave the answer alone unless the frame is suspicious; then restore, ask everybody, and say so.
 
 No alarm: the first model's answer leaves untouched, the same object. Alarm: the first model sees restored views, the
-other models see the frame as it is and mirrored, and the median of their log-odds leaves, marked as restored and with
+other models see the frame as it is and mirrored, and what they say together leaves, marked as restored and with
 the evidence; or nothing leaves, where the policy says so. The number of passes is fixed, so the time is bounded.
 
 On an alarm the class that the first model gave at first is doubted: an attacker who did not know the gate has put it
@@ -14,21 +14,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from edgeguard.detect.calibration import Classify, InputsSection, Pixels, ScoreName, judged
+from edgeguard.detect.answers import AnswerKind
+from edgeguard.detect.calibration import InputsSection, Pixels, ScoreName, judged
 from edgeguard.detect.chroma import chroma_features
 from edgeguard.detect.conformal import StreamAlarm, e_value
-from edgeguard.detect.disagreement import jensen_shannon
 from edgeguard.detect.patch import PatchEvidence, Window, cover, verify_patch
-from edgeguard.detect.vote import median_log_odds
 from edgeguard.errors import CalibrationError
 from edgeguard.kernels.frame import require_image
 
+T = TypeVar("T")
 Action = Literal["restore", "refuse"]
 RESTORED_VIEWS = 2  # of the first model, each through a chain drawn anew, and mirrored
 PATCH_P_VALUE = 0.05  # the place that was covered stays covered when covering it was as telling as this
@@ -36,15 +35,15 @@ CHROMA_P_VALUE = 0.2  # above it the picture itself shows nothing, and the first
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GatedAnswer:
+class GatedAnswer(Generic[T]):
     """What leaves, and why.
 
-    probabilities: (C,) float64, None when refused. p_value: of the frame as a whole; parts: of each score. chains and
+    answer: None when refused. p_value: of the frame as a whole; parts: of each score. chains and
     keys: of the restored views, so that each can be made again. window: the place taken for a patch. answers: of
     every member that was asked on alarm. first: the first model's own, never released on an alarm.
     """
 
-    probabilities: NDArray[np.float64] | None
+    answer: T | None
     alarm: bool
     restored: bool
     p_value: float
@@ -53,20 +52,21 @@ class GatedAnswer:
     chains: tuple[str, ...] = ()
     keys: tuple[int, ...] = ()
     window: Window | None = None
-    answers: tuple[NDArray[np.float64], ...] = field(default=(), repr=False)
-    first: NDArray[np.float64] | None = field(default=None, repr=False)
+    answers: tuple[T, ...] = field(default=(), repr=False)
+    first: T | None = field(default=None, repr=False)
 
     @property
     def refused(self) -> bool:
         """Whether nothing leaves."""
-        return self.probabilities is None
+        return self.answer is None
 
 
-class InputGate:
+class InputGate(Generic[T]):
     """Judges frames for one ensemble.
 
     Args:
-        members: identifier and classifier of each model, as calibrated; the first one's answers leave.
+        members: identifier of each model and how it is asked, as calibrated; the first one's answers leave.
+        kind: of their answers.
         calibration: of the same models and chains.
         restore: a frame and a fresh key to restored pixels and the chain's name.
         squeeze: as for `fit_inputs`; used when there is one model only.
@@ -82,9 +82,10 @@ class InputGate:
 
     def __init__(
         self,
-        members: Sequence[tuple[str, Classify]],
+        members: Sequence[tuple[str, Callable[[Pixels], T]]],
         calibration: InputsSection,
         *,
+        kind: AnswerKind[T],
         restore: Callable[[Pixels, int], tuple[Pixels, str]],
         squeeze: Callable[[Pixels], Pixels],
         fresh_key: Callable[[], int],
@@ -99,20 +100,21 @@ class InputGate:
                 code="EG-L025",
                 hint="calibrate again: edgeguard calibrate inputs",
             )
-        self._members = tuple(classify for _, classify in members)
+        self._members = tuple(ask for _, ask in members)
+        self._kind = kind
         self._calibration = calibration
         self._combined, self._patch = calibration.combined(), calibration.patch()
         self._restore, self._squeeze, self._fresh_key = restore, squeeze, fresh_key
         self._action = action
         self._stream = stream
-        self._turn = mirrored if mirror else _as_it_is
+        self._mirror = mirror
 
     @property
     def level(self) -> float:
         """Share of clean frames that alarm."""
         return self._calibration.level
 
-    def judge(self, pixels: Pixels, *, suspect: bool = False) -> GatedAnswer:
+    def judge(self, pixels: Pixels, *, suspect: bool = False) -> GatedAnswer[T]:
         """Return the answer to a frame, (H, W, 3) uint8 BGR. suspect: something else has alarmed already.
 
         Raises:
@@ -124,11 +126,14 @@ class InputGate:
         second = self._members[1](pixels) if len(self._members) > 1 else first(self._squeeze(pixels))
         scores: dict[ScoreName, float] = {
             "chroma": self._calibration.chroma.score(chroma_features(pixels)),
-            "disagreement": jensen_shannon(answer, second),
+            "disagreement": self._kind.differ(answer, second),
         }
         patch = PatchEvidence(0.0)
         if self._patch is not None:
-            patch = verify_patch(pixels, first, answer, second, min_disagreement_bit=self._calibration.screen_bit)
+            patch = verify_patch(
+                pixels, first, answer, second,
+                differ=self._kind.differ, min_disagreement_bit=self._calibration.screen_bit,
+            )  # fmt: skip
             scores["patch"] = patch.score
         p_value, parts = judged(self._combined, self._patch, scores)
         alarm = suspect or p_value <= self._calibration.level
@@ -143,11 +148,11 @@ class InputGate:
     def _restored(
         self,
         pixels: Pixels,
-        answer: NDArray[np.float64],
-        second: NDArray[np.float64],
+        answer: T,
+        second: T,
         window: Window | None,
-        found: GatedAnswer,
-    ) -> GatedAnswer:
+        found: GatedAnswer[T],
+    ) -> GatedAnswer[T]:
         base = pixels if window is None else cover(pixels, window)
         answers, chains, keys = [], [], []
         if window is None and found.parts["chroma"] > CHROMA_P_VALUE:
@@ -155,16 +160,16 @@ class InputGate:
         for _ in range(RESTORED_VIEWS):
             key = self._fresh_key()
             restored, chain = self._restore(base, key)
-            answers.append(self._members[0](self._turn(restored)))
+            answers.append(self._turned(self._members[0], restored))
             chains.append(chain)
             keys.append(key)
         for number, member in enumerate(self._members[1:], start=1):
             answers.append(second if number == 1 and window is None else member(base))
-            if self._turn is mirrored:
-                answers.append(member(mirrored(base)))
+            if self._mirror:
+                answers.append(self._turned(member, base))
         doubt = _doubt([found.parts["patch"]] if window else [found.parts["chroma"], found.parts["disagreement"]])
         return GatedAnswer(
-            median_log_odds(answers, doubted=int(np.argmax(answer)), doubt=doubt),
+            self._kind.merge(answers, answer, doubt),
             found.alarm,
             True,
             found.p_value,
@@ -177,15 +182,17 @@ class InputGate:
             answer,
         )
 
+    def _turned(self, member: Callable[[Pixels], T], pixels: Pixels) -> T:
+        """Ask about the mirrored frame, where the release allows it."""
+        if not self._mirror:
+            return member(pixels)
+        return self._kind.turned(member(mirrored(pixels)), pixels.shape[1])
+
 
 def _doubt(p_values: Sequence[float]) -> float:
     """Return the logarithm of the product of their e-values; 0 where one of them says nothing."""
     signs = [float(np.log(e_value(p))) for p in p_values]
     return sum(signs) if min(signs) > 0.0 else 0.0
-
-
-def _as_it_is(pixels: Pixels) -> Pixels:
-    return pixels
 
 
 def mirrored(pixels: Pixels) -> Pixels:

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeguard.detect.disagreement import jensen_shannon
 from edgeguard.kernels.frame import require_image
 from edgeguard.kernels.image_noise import CELL_PX, WINDOW_CELLS, entropy_weights, entropy_windows
 from edgeguard.kernels.scratch import Scratch
@@ -28,6 +28,8 @@ MIN_SIDE_PX = (WINDOW_CELLS + 1) * CELL_PX  # smaller frames have no map to spea
 
 _SCRATCH = Scratch()
 _WEIGHTS = entropy_weights()
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class PatchEvidence:
 
     score: float
     window: Window | None = None
-    answer: NDArray[np.float64] | None = None
+    answer: object = None
 
 
 def entropy_map(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -116,27 +118,28 @@ def cover(pixels: NDArray[np.uint8], window: Window) -> NDArray[np.uint8]:
 
 def verify_patch(
     pixels: NDArray[np.uint8],
-    classify: Callable[[NDArray[np.uint8]], NDArray[np.float64]],
-    answer: NDArray[np.float64],
-    second: NDArray[np.float64],
+    ask: Callable[[NDArray[np.uint8]], T],
+    answer: T,
+    second: T,
     *,
+    differ: Callable[[T, T], float],
     min_disagreement_bit: float = 0.0,
 ) -> PatchEvidence:
     """Cover up to three places, one after the other, and return how far the models come together.
 
     Args:
         pixels: (H, W, 3) uint8 BGR.
-        classify: the first model; called at most `WINDOWS` times.
-        answer, second: probabilities of the first and of a second model on the frame as it is, (C,).
+        ask: the first model; called at most `WINDOWS` times.
+        answer, second: of the first and of a second model to the frame as it is. differ: how far two answers differ.
         min_disagreement_bit: below it there is nothing to resolve and no model is asked.
     """
-    before = jensen_shannon(answer, second)
+    before = differ(answer, second)
     best = PatchEvidence(0.0)
     if before <= min_disagreement_bit:
         return best
     for window in find_windows(pixels):
-        covered = classify(cover(pixels, window))
-        resolved = before - jensen_shannon(covered, second)
+        covered = ask(cover(pixels, window))
+        resolved = before - differ(covered, second)
         if resolved > best.score:
             best = PatchEvidence(resolved, window, covered)
     return best

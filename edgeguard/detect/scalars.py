@@ -6,8 +6,6 @@ AML.M0008.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +14,6 @@ from edgeguard.kernels.frame import require_image
 
 SIDE_PX = 128  # every frame is shrunk to it: scalars of a release hold for another resolution
 FRAME_SCALARS = ("brightness", "contrast", "detail", "saturation", "warmth")
-ANSWER_SCALARS = ("certainty",)
 
 
 def frame_scalars(pixels: NDArray[np.uint8]) -> dict[str, float]:
@@ -42,14 +39,3 @@ def frame_scalars(pixels: NDArray[np.uint8]) -> dict[str, float]:
         "saturation": float(((highest - lowest) / (highest + 1.0)).mean()),
         "warmth": float(np.log((red + 1.0) / (blue + 1.0))),
     }
-
-
-def answer_scalars(probabilities: NDArray[np.float64]) -> dict[str, float]:
-    """Return the scalars of a classifier's answer, (C,): its largest probability."""
-    return {"certainty": float(np.max(probabilities))}
-
-
-def all_scalars(pixels: NDArray[np.uint8], probabilities: NDArray[np.float64] | None) -> Mapping[str, float]:
-    """Return the scalars of a frame and, where there is one, of the answer to it."""
-    found = frame_scalars(pixels)
-    return found if probabilities is None else {**found, **answer_scalars(probabilities)}

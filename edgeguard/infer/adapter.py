@@ -128,17 +128,22 @@ class ImageModel:
         return class_probabilities(output, self.io.decoder)
 
     def detect(self, image: Image) -> tuple[Detection, ...]:
-        """Return the detections in frame pixels, best first; none when the model is no detector.
+        """Return the detections in frame pixels, best first. Raises as `detect_pixels`."""
+        return self.detect_pixels(image.pixels)
+
+    def detect_pixels(self, pixels: NDArray[np.uint8]) -> tuple[Detection, ...]:
+        """Return the detections of a frame of (H, W, 3) uint8 BGR, in its pixels, best first; none when the model is no
+        detector.
 
         Raises:
             InferenceError: the model failed, or its output is not what the decoder expects.
         """
         if self.io.decoder.kind != "grid-detector/v1":
             return ()
-        (output,) = self.run(image).values()
+        (output,) = self._run(pixels).values()
         size = self.io.input.size_px
         boxes, scores, labels = decode(output, self.io.decoder, size)
-        frame_size = (image.pixels.shape[1], image.pixels.shape[0])
+        frame_size = (pixels.shape[1], pixels.shape[0])
         boxes = place(frame_size, self.io.input).to_frame(boxes, frame_size)
         names = self.io.decoder.labels
         return tuple(

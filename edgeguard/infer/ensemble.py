@@ -27,9 +27,7 @@ class EnsembleSession:
     """
 
     def __init__(self, members: Sequence[ImageModel]) -> None:
-        self.members = tuple(members)
-        if not 1 <= len(self.members) <= MAX_MEMBERS:
-            raise ConfigError(f"an ensemble has 1 to {MAX_MEMBERS} members, not {len(self.members)}", code="EG-C142")
+        self.members = checked_members(members)
         for member in self.members:
             if member.io.decoder.kind != "classifier/v1":
                 raise ConfigError(
@@ -37,12 +35,6 @@ class EnsembleSession:
                     code="EG-C142",
                     hint='pack it with [decoder] kind = "classifier/v1"',
                 )
-        if len({member.io.decoder.labels for member in self.members}) != 1:
-            raise ConfigError(
-                "the members' labels differ",
-                code="EG-C142",
-                hint="an ensemble votes over the same classes in one order",
-            )
 
     def answers(self, image: Image) -> tuple[NDArray[np.float64], ...]:
         """Return each member's probabilities, (C,) float64, in the members' order. Raises as `ImageModel.classify`."""
@@ -55,3 +47,25 @@ class EnsembleSession:
         if len({answer.size for answer in answers}) != 1:
             raise ConfigError("the members have different numbers of classes", code="EG-C142")
         return median_log_odds(answers)
+
+
+def checked_members(members: Sequence[ImageModel]) -> tuple[ImageModel, ...]:
+    """Return models whose answers can be held against each other.
+
+    Raises:
+        ConfigError: EG-C142: none or too many, of different kinds, of raw outputs, or with different labels.
+    """
+    if not 1 <= len(members) <= MAX_MEMBERS:
+        raise ConfigError(f"an ensemble has 1 to {MAX_MEMBERS} members, not {len(members)}", code="EG-C142")
+    kinds = {member.io.decoder.kind for member in members}
+    if len(kinds) > 1 or "raw" in kinds:
+        raise ConfigError(
+            "the members are not described as models of one kind",
+            code="EG-C142",
+            hint='pack all with [decoder] kind = "classifier/v1", or all with "grid-detector/v1"',
+        )
+    if len({member.io.decoder.labels for member in members}) != 1:
+        raise ConfigError(
+            "the members' labels differ", code="EG-C142", hint="an ensemble votes over the same classes in one order"
+        )
+    return tuple(members)

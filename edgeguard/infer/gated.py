@@ -1,23 +1,25 @@
-"""The gate in front of classifiers, as a pipeline asks it: a frame in, an answer and its evidence out.
+"""The gate in front of models, as a pipeline asks it: a frame in, an answer and its evidence out.
 
 MITRE ATLAS AML.M0006, AML.M0008, AML.M0010, AML.M0015.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeguard.detect.answers import AnswerKind, BoxAnswers, ClassAnswers
 from edgeguard.detect.calibration import InputsSection
 from edgeguard.detect.conformal import StreamAlarm
 from edgeguard.detect.drift import DriftWatch
 from edgeguard.detect.fingerprints import QueryDetector
 from edgeguard.detect.gate import Action, GatedAnswer, InputGate
-from edgeguard.detect.scalars import ANSWER_SCALARS, FRAME_SCALARS, all_scalars
-from edgeguard.infer.adapter import class_scores
-from edgeguard.infer.ensemble import EnsembleSession
+from edgeguard.detect.scalars import FRAME_SCALARS, frame_scalars
+from edgeguard.infer.adapter import ImageModel, class_scores
+from edgeguard.infer.ensemble import checked_members
 from edgeguard.infer.input_policy import InputPolicy
 from edgeguard.restore.draw import fresh_key
 from edgeguard.restore.image_chain import ChainChoice
@@ -26,11 +28,11 @@ from edgeguard.types import Image, InputEvidence, ModelAnswer
 Pixels = NDArray[np.uint8]
 
 
-class GatedClassifier:
-    """Classifiers over the same classes, and what watches their inputs.
+class GatedModel:
+    """Models of one kind, classifiers or detectors, and what watches their inputs.
 
     Args:
-        ensemble: the first member's answers leave unless a frame is suspicious.
+        members: the first one's answers leave unless a frame is suspicious.
         calibration: fitted by `edgeguard calibrate inputs` on the same members and chains.
         policy: of the first member's signed manifest.
         action: what an alarm leads to. stream: see `InputGate`.
@@ -39,12 +41,13 @@ class GatedClassifier:
         new_key: of the keyed choice of chains; the system's secure generator unless a simulation wants its own.
 
     Raises:
-        CalibrationError: EG-L025, EG-L020: as `InputGate`. EG-L023: as `DriftWatch`.
+        ConfigError: EG-C142: as `checked_members`. CalibrationError: EG-L025, EG-L020: as `InputGate`. EG-L023: as
+            `DriftWatch`.
     """
 
     def __init__(
         self,
-        ensemble: EnsembleSession,
+        members: Sequence[ImageModel],
         calibration: InputsSection,
         policy: InputPolicy,
         *,
@@ -54,20 +57,21 @@ class GatedClassifier:
         drift_every: int = 10,
         new_key: Callable[[], int] = fresh_key,
     ) -> None:
+        checked = checked_members(members)
         self._choice = ChainChoice(policy.chains)
-        self._labels = ensemble.members[0].io.decoder.labels
-        self.model_id = ensemble.members[0].model_id
+        self._labels = checked[0].io.decoder.labels
+        self.model_id = checked[0].model_id
         self._passes = 0
         self._queries = queries
-        self._drift = None
-        if policy.drift is not None:
-            watched = [*FRAME_SCALARS, *(name for name in ANSWER_SCALARS if name in policy.drift.scalars)]
-            self._drift = DriftWatch(policy.drift, watched, np.random.default_rng(0))
-            self._answer_too = len(watched) > len(FRAME_SCALARS)
+        self._drift = (
+            None if policy.drift is None else DriftWatch(policy.drift, FRAME_SCALARS, np.random.default_rng(0))
+        )
         self._drift_every, self._frame = max(1, drift_every), 0
-        self._gate = InputGate(
-            [(member.model_id, self._counted(member.classify_pixels)) for member in ensemble.members],
+        kind, asked = how_asked(checked)
+        self._gate: InputGate[Any] = InputGate(
+            [(name, self._counted(ask)) for name, ask in asked],
             calibration,
+            kind=kind,
             restore=self._restore,
             squeeze=self._choice.squeeze,
             fresh_key=new_key,
@@ -78,17 +82,16 @@ class GatedClassifier:
         )
 
     def ask(self, image: Image) -> ModelAnswer:
-        """Return the answer and its evidence. Raises as `ImageModel.classify`, and ConfigError EG-C140: no frame."""
+        """Return the answer and its evidence. Raises as `ImageModel.ask`, and ConfigError EG-C140: no frame."""
         self._passes = 0
         repeated = self._queries is not None and self._queries.push(image.pixels)
         judged = self._gate.judge(image.pixels, suspect=repeated)
-        answer = judged.probabilities
-        return ModelAnswer(
-            classes=() if answer is None else class_scores(answer, self._labels),
-            inputs=self._evidence(judged, self._drifted(image.pixels, judged)),
-        )
+        evidence, answer = self._evidence(judged, self._drifted(image.pixels)), judged.answer
+        if isinstance(answer, np.ndarray):
+            return ModelAnswer(classes=class_scores(answer, self._labels), inputs=evidence)
+        return ModelAnswer(detections=answer if isinstance(answer, tuple) else None, inputs=evidence)
 
-    def _evidence(self, judged: GatedAnswer, drifted: tuple[str, ...]) -> InputEvidence:
+    def _evidence(self, judged: GatedAnswer[Any], drifted: tuple[str, ...]) -> InputEvidence:
         window = judged.window
         return InputEvidence(
             alarm=judged.alarm,
@@ -105,21 +108,30 @@ class GatedClassifier:
             drifted=drifted,
         )
 
-    def _drifted(self, pixels: Pixels, judged: GatedAnswer) -> tuple[str, ...]:
+    def _drifted(self, pixels: Pixels) -> tuple[str, ...]:
         if self._drift is None:
             return ()
         if self._frame % self._drift_every == 0:
-            self._drift.push(all_scalars(pixels, judged.first if self._answer_too else None))
+            self._drift.push(frame_scalars(pixels))
         self._frame += 1
         return self._drift.drifted
 
-    def _counted(self, classify: Callable[[Pixels], NDArray[np.float64]]) -> Callable[[Pixels], NDArray[np.float64]]:
-        def counted(pixels: Pixels) -> NDArray[np.float64]:
+    def _counted(self, ask: Callable[[Pixels], Any]) -> Callable[[Pixels], Any]:
+        def counted(pixels: Pixels) -> Any:
             self._passes += 1
-            return classify(pixels)
+            return ask(pixels)
 
         return counted
 
     def _restore(self, pixels: Pixels, key: int) -> tuple[Pixels, str]:
         done = self._choice.apply(pixels, key)
         return done.pixels, done.chain
+
+
+def how_asked(
+    members: Sequence[ImageModel],
+) -> tuple[AnswerKind[Any], list[tuple[str, Callable[[Pixels], Any]]]]:
+    """Return the kind of the members' answers, and each one's identifier with the call that asks it."""
+    if members[0].io.decoder.kind == "classifier/v1":
+        return ClassAnswers(), [(member.model_id, member.classify_pixels) for member in members]
+    return BoxAnswers(), [(member.model_id, member.detect_pixels) for member in members]

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.detect.calibration import InputsSection, fit_inputs
-from edgeguard.infer.ensemble import EnsembleSession
+from edgeguard.infer.ensemble import checked_members
+from edgeguard.infer.gated import how_asked
 from edgeguard.restore.diagnose import Diagnosis, diagnose, fit_limits
 from edgeguard.restore.image_chain import ChainChoice
 from edgeguard.runtime.models import OpenedModel
@@ -30,16 +31,17 @@ def calibrate_inputs(
 
     Raises:
         CalibrationError: EG-L020 too few frames, EG-L024 a level lower than the frames support. ConfigError: EG-C142
-            the models are no classifiers of one kind; EG-C140 not a frame.
+            the models are not of one kind; EG-C140 not a frame.
     """
-    ensemble = EnsembleSession(opened.members)
+    kind, asked = how_asked(checked_members(opened.members))
     diagnoses: list[Diagnosis] = []
     watched = _Watched(frames, diagnoses)
     choice = ChainChoice(opened.policy.chains)
     return fit_inputs(
         watched,
-        [(member.model_id, member.classify_pixels) for member in ensemble.members],
+        asked,
         choice.squeeze,
+        kind=kind,
         chains=choice.digest,
         level=level,
         limits=lambda share: msgspec.to_builtins(fit_limits(diagnoses, share)),

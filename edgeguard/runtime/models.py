@@ -113,12 +113,11 @@ def build_gate(
     """
     from edgeguard.detect.conformal import StreamAlarm
     from edgeguard.detect.fingerprints import QueryDetector
-    from edgeguard.infer.ensemble import EnsembleSession
-    from edgeguard.infer.gated import GatedClassifier
+    from edgeguard.infer.gated import GatedModel
 
     between = inputs.frames_between_alarms
-    return GatedClassifier(
-        EnsembleSession(members),
+    return GatedModel(
+        members,
         calibration,
         policy,
         action="refuse" if inputs.gate == "refuse" else "restore",

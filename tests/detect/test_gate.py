@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edgeguard.detect.answers import ClassAnswers
 from edgeguard.detect.calibration import InputsSection, fit_inputs
 from edgeguard.detect.chroma import chroma_features
 from edgeguard.detect.gate import GatedAnswer, InputGate, mirrored
@@ -59,32 +60,34 @@ def steadfast(frame: np.ndarray) -> np.ndarray:
 def gate(*members: object, mirror: bool = True, action: str = "restore") -> InputGate:
     """A gate of these models, calibrated on forty clean frames; restoration leaves the noise where it is."""
     named = [(f"m{number}", member) for number, member in enumerate(members)]
-    section: InputsSection = fit_inputs([camera_frame(s) for s in range(40)], named, lambda p: p, chains=CHAINS)
+    section: InputsSection = fit_inputs(
+        [camera_frame(s) for s in range(40)], named, lambda p: p, kind=ClassAnswers(), chains=CHAINS
+    )
     return InputGate(
-        named, section, restore=lambda pixels, key: (pixels, f"chain-{key}"), squeeze=lambda p: p,
+        named, section, kind=ClassAnswers(), restore=lambda pixels, key: (pixels, f"chain-{key}"), squeeze=lambda p: p,
         fresh_key=iter(range(1000)).__next__, chains=CHAINS, mirror=mirror, action=action,
     )  # fmt: skip
 
 
 def test_what_was_put_there_is_doubted_when_picture_and_second_model_speak_against_it() -> None:
     """The plain median of the same answers still names the attacker's class."""
-    found: GatedAnswer = gate(fooled, steadfast, unsure).judge(noisy(camera_frame(100)))
+    found: GatedAnswer[np.ndarray] = gate(fooled, steadfast, unsure).judge(noisy(camera_frame(100)))
     assert found.alarm
     assert found.first is not None
     assert found.first.argmax() == 1
     answers = [spread(0.01, 1.0, 0.01)] * 3 + [spread(1.0, 0.01, 0.01)]
     assert median_log_odds(answers).argmax() == 1
     assert median_log_odds(answers, doubted=1, doubt=0.0).argmax() == 1
-    assert found.probabilities is not None
-    assert found.probabilities.argmax() == 0
+    assert found.answer is not None
+    assert found.answer.argmax() == 0
 
 
 def test_noise_alone_makes_no_right_answer_doubtful() -> None:
     """Both models agree in spite of it: the class stays, with the very probabilities of the vote."""
     found = gate(steadfast, steadfast).judge(noisy(camera_frame(101)))
     assert found.alarm
-    assert found.probabilities is not None
-    np.testing.assert_allclose(found.probabilities, median_log_odds(found.answers))
+    assert found.answer is not None
+    np.testing.assert_allclose(found.answer, median_log_odds(found.answers))
 
 
 def test_left_and_right_are_exchanged_only_where_the_release_allows_it() -> None:
@@ -112,7 +115,7 @@ def test_a_clean_frame_leaves_the_very_answer_unless_somebody_else_alarmed(suspe
     touched = sum(found.restored for found in results)
     assert touched == 40 if suspect else touched <= 20  # the level is 25 %: 10 expected, 20 has p = 0.0006
     for found in results:
-        assert suspect or found.restored or found.probabilities is found.first
+        assert suspect or found.restored or found.answer is found.first
 
 
 def test_a_gate_that_refuses_asks_nobody_else() -> None:

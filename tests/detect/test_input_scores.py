@@ -101,13 +101,16 @@ def test_a_patch_is_found_covered_and_verified() -> None:
         return np.array([0.02, 0.98]) if fooled else np.array([0.97, 0.03])
 
     second = np.array([0.9, 0.1])
-    found = verify_patch(attacked, classify, classify(attacked), second)
+    found = verify_patch(attacked, classify, classify(attacked), second, differ=jensen_shannon)
     assert found.score > 0.5
     assert found.answer is not None
     assert found.answer.argmax() == 0
     assert len(calls) <= 4
     calls.clear()
-    assert verify_patch(frame, classify, classify(frame), second, min_disagreement_bit=0.2).score == 0.0
+    assert (
+        verify_patch(frame, classify, classify(frame), second, differ=jensen_shannon, min_disagreement_bit=0.2).score
+        == 0.0
+    )
     assert len(calls) == 1  # nothing to resolve, nobody asked
 
 

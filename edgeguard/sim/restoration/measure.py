@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeguard.detect.answers import ClassAnswers
 from edgeguard.detect.calibration import InputsSection, fit_inputs
 from edgeguard.detect.gate import InputGate
 from edgeguard.restore.diagnose import Limits, diagnose, fit_limits
@@ -76,18 +77,25 @@ class CrossFit:
         self._keys = np.random.default_rng([seed, 3])
         self._chains = ChainChoice()
         self.sections: list[InputsSection] = []
-        self._gates: list[InputGate] = []
+        self._gates: list[InputGate[NDArray[np.float64]]] = []
         named = [(member.name, member.classify) for member in self.members]
         for number in range(folds):
             others = pictures.frames[self.fold != number]
             section = fit_inputs(
-                others, named, self._squeeze, chains=self._chains.digest, level=level, limits=_limits_of(others)
+                others,
+                named,
+                self._squeeze,
+                kind=ClassAnswers(),
+                chains=self._chains.digest,
+                level=level,
+                limits=_limits_of(others),
             )
             self.sections.append(section)
             self._gates.append(
                 InputGate(
                     named,
                     section,
+                    kind=ClassAnswers(),
                     restore=self._restore,
                     squeeze=self._squeeze,
                     fresh_key=self._fresh_key,
@@ -96,7 +104,7 @@ class CrossFit:
             )
             on_fold()
 
-    def gate(self, row: int) -> InputGate:
+    def gate(self, row: int) -> InputGate[NDArray[np.float64]]:
         """Return the gate that was fitted without this photograph."""
         return self._gates[int(self.fold[row])]
 
@@ -110,8 +118,8 @@ class CrossFit:
         for frame, row in zip(frames, rows, strict=True):
             truth = int(self.pictures.labels[row])
             answer = self.gate(int(row)).judge(frame)
-            alone = answer.probabilities if not answer.restored else self.members[0].classify(frame)
-            right = answer.probabilities is not None and int(answer.probabilities.argmax()) == truth
+            alone = answer.answer if not answer.restored else self.members[0].classify(frame)
+            right = answer.answer is not None and int(answer.answer.argmax()) == truth
             undefended = alone is not None and int(alone.argmax()) == truth
             judged.append(Judged(answer.alarm, right, undefended, -float(np.log(answer.p_value))))
             on_frame()

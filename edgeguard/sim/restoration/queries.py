@@ -24,8 +24,9 @@ QUERIES: Final = 400
 class Asking:
     """What questions about each photograph got out of the gate.
 
-    queries: at most so many each. right: the gate's answer to the attacker's best frame is right. noticed: photographs for which the query detector
-    fired. questions: median number of questions until then, the first one included; None where it never fired.
+    queries: at most so many each. right: the gate's answer to the attacker's best frame is right. noticed: photographs
+    for which the query detector fired. questions: median number of questions until then, the first one included; None
+    where it never fired.
     """
 
     queries: int
@@ -68,7 +69,7 @@ class _Device:
         repeated = self._queries.push(image)
         if repeated and self.noticed_at is None:
             self.noticed_at = self.asked
-        answer = self._gate.judge(image, suspect=repeated).probabilities
+        answer = self._gate.judge(image, suspect=repeated).answer
         # This gate restores; one that refused would tell nothing, which a flat answer says.
         return np.full(self._classes, 1.0 / self._classes, np.float32) if answer is None else answer.astype(np.float32)
 
@@ -106,7 +107,7 @@ def ask_through_the_gate(
         rng = np.random.default_rng([seed, 5, row])
         device = _Device(fit, row, rng.bytes(32))
         best, _ = square_attack([device], goal, frame, label, eps=EPS, queries=queries, rng=rng)
-        answer = fit.gate(row).judge(best[0]).probabilities
+        answer = fit.gate(row).judge(best[0]).answer
         right += answer is not None and int(answer.argmax()) == truth
         alone, _ = square_attack([_Bare(first.classify)], goal, frame, label, eps=EPS, queries=queries, rng=rng)
         bare += int(first.classify(alone[0]).argmax()) == truth

@@ -32,8 +32,19 @@ def count_neighbours(
 
 
 def count_in_radius(xyz: NDArray[np.float32], radius: tuple[float, float], enough: int) -> NDArray[np.int8]:
-    """Twin of `scatter.count_in_radius` for a whole sweep; memory is quadratic."""
+    """Twin of `nearby.count_in_radius` for a whole sweep; memory is quadratic."""
     p = xyz.astype(np.float64)
     reach = np.maximum(radius[0], radius[1] * np.linalg.norm(p, axis=1))
     apart2 = ((p[:, None] - p[None]) ** 2).sum(axis=2)
     return np.asarray(np.minimum((apart2 <= (reach**2)[:, None]).sum(axis=1) - 1, enough), dtype=np.int8)
+
+
+def mean_nearest(xyz: NDArray[np.float32], count: int, cap_m: float) -> NDArray[np.float32]:
+    """Twin of `nearby.mean_nearest` for a whole sweep of at least two returns; memory is quadratic."""
+    p = xyz.astype(np.float64)
+    apart = np.sqrt(((p[:, None] - p[None]) ** 2).sum(axis=2))
+    np.fill_diagonal(apart, np.inf)
+    nearest = np.full((len(p), count), np.inf)
+    held = np.sort(apart, axis=1)[:, :count]
+    nearest[:, : held.shape[1]] = held
+    return np.asarray(np.minimum(nearest, cap_m).mean(axis=1), dtype=np.float32)

@@ -239,7 +239,7 @@ def image_of(xyz: NDArray[np.float32], ring: NDArray[np.int16] | None, reach_m: 
     if ring is None or n == 0 or int(ring.min()) < 0 or int(ring.max()) >= MAX_ROWS:
         return _banded(looked, *_bands(looked[1], looked[2]))
     _, elevation_deg, col, cell = looked
-    ring = _taken(ring, np.int16)
+    ring = taken(ring, np.int16)
     total, count = np.empty(MAX_ROWS), np.empty(MAX_ROWS, np.int64)
     _beams(ring, col, elevation_deg, total, count)
     mean = np.where(count > 0, total / np.maximum(count, 1), np.inf)
@@ -260,7 +260,7 @@ def image_of_bands(xyz: NDArray[np.float32], reach_m: float) -> SweepImage:
 _Looked = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int16], NDArray[np.int32]]
 
 
-def _taken(array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
+def taken(array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
     """The array as compiled signatures take it: in one piece and writable. Copied only where it is not."""
     return np.require(array, dtype, ["C", "W"])
 
@@ -269,7 +269,7 @@ def _look_at(xyz: NDArray[np.float32], reach_m: float) -> _Looked:
     n = xyz.shape[0]
     range_m, elevation_deg = _scratch.array("range", n, np.float32), _scratch.array("elevation", n, np.float32)
     col, cell = _scratch.array("col", n, np.int16), _scratch.array("cell", n, np.int32)
-    _look(_taken(xyz, np.float32).reshape(-1), reach_m, range_m, elevation_deg, col)
+    _look(taken(xyz, np.float32).reshape(-1), reach_m, range_m, elevation_deg, col)
     return range_m, elevation_deg, col, cell
 
 
@@ -313,83 +313,6 @@ def count_neighbours(
     margins = np.array(tolerance, np.float64)
     _count(image.range_m, image.cell, asked, image.by_cell_m, image.starts, image.rows, half, margins, support)
     return support
-
-
-@njit(
-    "void(f4[::1], f4[::1], i4[::1], b1[::1], i4[::1], i4[::1], i8, f8[::1], i8, i1[::1])",
-    cache=True,
-    nogil=True,
-    error_model="numpy",
-)
-def _count_near(
-    flat: NDArray[np.float32],
-    range_m: NDArray[np.float32],
-    cell: NDArray[np.int32],
-    asked: NDArray[np.bool_],
-    order: NDArray[np.int32],
-    starts: NDArray[np.int32],
-    rows: int,
-    radius: NDArray[np.float64],
-    enough: int,
-    near: NDArray[np.int8],
-) -> None:
-    """Others within a radius of each return that was asked for; rows are bands of half a degree."""
-    for i in range(np.uint64(cell.shape[0])):
-        near[i] = np.int8(-1)
-        if cell[i] < 0 or not asked[i]:
-            continue
-        row = np.int64(cell[i]) // COLUMNS
-        column = np.int64(cell[i]) - row * COLUMNS
-        x, y, z = flat[i * _THREE], flat[i * _THREE + _ONE], flat[i * _THREE + _TWO]
-        r = np.float64(range_m[i])
-        reach = max(radius[0], radius[1] * r)
-        reach2 = reach * reach
-        half = np.pi if reach >= r else np.arcsin(reach / r)
-        up = np.int64(half * _DEGREES / BAND_DEG) + 1
-        level = np.sqrt(max(1.0 - (z / r) * (z / r), 0.0))
-        beside = np.sin(half) / level if half < 0.5 * np.pi and level > 0.0 else 1.0
-        wide = np.int64(COLUMNS // 2) if beside >= 1.0 else np.int64(np.arcsin(beside) * _COLUMN_SCALE) + 1
-        found = np.int64(-1)  # itself
-        first = row - up if row > up else np.int64(0)
-        last = row + up if row + up < rows else np.int64(rows - 1)
-        for at in range(first, last + 1):
-            for step in range(-wide, wide + (1 if wide < COLUMNS // 2 else 0)):  # never a column twice
-                c = (column + step) % COLUMNS
-                k = np.uint64(at * COLUMNS + c)
-                for j in range(np.uint64(starts[k]), np.uint64(starts[k + _ONE])):
-                    n = np.uint64(order[j]) * _THREE
-                    dx = np.float64(flat[n]) - x
-                    dy = np.float64(flat[n + _ONE]) - y
-                    dz = np.float64(flat[n + _TWO]) - z
-                    found += dx * dx + dy * dy + dz * dz <= reach2
-            if found >= enough:
-                break
-        near[i] = np.int8(found if found < enough else enough)
-
-
-def count_in_radius(
-    image: SweepImage,
-    xyz: NDArray[np.float32],
-    asked: NDArray[np.bool_],
-    radius: tuple[float, float],
-    enough: int,
-) -> NDArray[np.int8]:
-    """Count the others within max(radius[0] metres, radius[1] times its range) of each return.
-
-    Args:
-        image: from `image_of_bands` of the same `xyz` (N, 3), with a reach that is a radius farther than what is asked.
-        asked: (N,) bool. enough: counting stops there, 1..100.
-
-    Returns (N,) int8, at most `enough`; -1 for returns that were not asked for or are not in the image.
-    """
-    near = np.empty(len(image.cell), np.int8)
-    margins = np.array(radius, np.float64)
-    _count_near(
-        _taken(xyz, np.float32).reshape(-1), image.range_m, image.cell, asked, image.order, image.starts, image.rows,
-        margins,
-        min(max(1, enough), 100), near,
-    )  # fmt: skip
-    return near
 
 
 def _bands(elevation_deg: NDArray[np.float32], col: NDArray[np.int16]) -> tuple[float, float, int]:

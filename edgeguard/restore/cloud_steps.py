@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from edgeguard.kernels.scatter import COLUMNS, count_in_radius, count_neighbours, image_of, image_of_bands
+from edgeguard.kernels.scatter import COLUMNS, count_neighbours, image_of, image_of_bands
 from edgeguard.restore.cloud_cut import Cap
 from edgeguard.restore.cloud_scatter import (
     FIRINGS,
@@ -121,6 +121,8 @@ class DynamicRadius(_Step, frozen=True, tag="dynamic-radius"):
 
     def find(self, cloud: PointCloud) -> Indices:
         """Return the indices of what may go, ascending."""
+        from edgeguard.kernels.nearby import count_in_radius  # compiled code that few chains need
+
         image = image_of_bands(cloud.xyz, min(self.reach_m * 1.2, FARTHEST_M))
         asked = image.range_m <= self.reach_m
         if self.dim:
@@ -135,7 +137,35 @@ class DynamicRadius(_Step, frozen=True, tag="dynamic-radius"):
         return Cap(self.max_removed_share, self.max_region_share)
 
 
-CloudStep = Snow | Isolated | Ghosts | DynamicRadius
+class StatisticalOutlier(_Step, frozen=True, tag="statistical-outlier"):
+    """Farther from their neighbours than most are (Rusu et al., Robotics and Autonomous Systems 56(11), 2008).
+
+    The mean distance to the `neighbours` nearest, each at most `cap_m`, lies more than `sigmas` standard deviations
+    above the mean of the sweep. Distances grow with range, so that it takes what is far rather than what is scatter.
+    """
+
+    neighbours: Annotated[int, Meta(ge=1, le=32)] = 10
+    sigmas: Annotated[float, Meta(gt=0.0, le=20.0)] = 2.0
+    cap_m: Annotated[float, Meta(gt=0.0, le=20.0)] = 5.0
+    max_removed_share: RemovedShare = 0.1
+    max_region_share: RegionShare = 0.3
+
+    def find(self, cloud: PointCloud) -> Indices:
+        """Return the indices of what may go, ascending."""
+        from edgeguard.kernels.nearby import mean_nearest  # compiled code that few chains need
+
+        mean = mean_nearest(image_of_bands(cloud.xyz, FARTHEST_M), cloud.xyz, self.neighbours, self.cap_m)
+        there = mean[np.isfinite(mean)].astype(np.float64)
+        limit = there.mean() + self.sigmas * there.std() if there.size else np.inf
+        return np.flatnonzero(mean > limit)
+
+    @property
+    def cap(self) -> Cap:
+        """The largest shares that may go."""
+        return Cap(self.max_removed_share, self.max_region_share)
+
+
+CloudStep = Snow | Isolated | Ghosts | DynamicRadius | StatisticalOutlier
 
 MIN_CLOSED = 8  # of the 35 beams of a window; one ring alone has seven
 

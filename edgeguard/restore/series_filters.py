@@ -95,7 +95,10 @@ def declip(t_s: Floats, values: Floats, full_scale: float, longest_s: float) -> 
 
 
 def _median(values: Floats) -> Floats:
-    """Median along the last axis of what is finite or NaN, without NaN, NaN where there is nothing; quicker than `nanmedian` on short rows."""
+    """Median along the last axis of what is finite or NaN, without NaN; NaN where there is nothing.
+
+    Quicker than `nanmedian` on short rows.
+    """
     ordered = np.sort(values, axis=-1)  # NaN comes last
     count = np.isfinite(values).sum(axis=-1)
     rows = np.arange(len(values))

@@ -20,7 +20,7 @@ from edgeguard.restore.chain import RestoreChain, build_restorers
 from edgeguard.restore.chain_digest import digest_of
 from edgeguard.restore.chain_file import images_of, read_chain_file, sensors_of
 from edgeguard.restore.cloud_chain import CloudChain, CloudRestorer
-from edgeguard.restore.cloud_steps import DynamicRadius, Ghosts, Isolated, Snow
+from edgeguard.restore.cloud_steps import DynamicRadius, Ghosts, Isolated, Snow, StatisticalOutlier
 from edgeguard.restore.series_chain import Declip, Hampel, SeriesChain
 from edgeguard.runtime.record import MAX_CHANGES, restoration_record
 from edgeguard.types import CAMERA, IMU, LIDAR, Change, Image, ImuSample, PointCloud, Restoration, SyncedSet, Tick
@@ -213,6 +213,21 @@ def test_dynamic_radius_is_the_published_filter() -> None:
 
     assert set(np.flatnonzero(sure)) <= set(found.tolist()) <= set(np.flatnonzero(maybe))
     assert 100 < len(found) < len(xyz)
+
+
+def test_statistical_outliers_are_those_of_the_published_filter() -> None:
+    """SOR by SciPy's k-d tree: the same returns."""
+    rng = np.random.default_rng(5)
+    cloud = wall(5)
+    xyz = cloud.xyz[rng.random(len(cloud.xyz)) < 0.1].copy()
+    xyz[::50] *= rng.uniform(0.2, 0.9, (len(xyz[::50]), 1)).astype(np.float32)
+    mean = np.minimum(cKDTree(xyz.astype(np.float64)).query(xyz.astype(np.float64), k=9)[0][:, 1:], 5.0).mean(axis=1)
+    wanted = np.flatnonzero(mean > mean.mean() + 2.0 * mean.std())
+
+    found = StatisticalOutlier(neighbours=8).find(PointCloud(xyz, np.zeros(len(xyz), np.float32), 0))
+
+    assert len(wanted) > 100
+    assert len(np.setxor1d(found, wanted)) <= 1
 
 
 def test_steps_run_one_after_the_other_each_within_its_cap() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from edgeguard.kernels import _reference_scatter as twin
-from edgeguard.kernels.scatter import COLUMNS, count_in_radius, count_neighbours, image_of, image_of_bands
+from edgeguard.kernels.nearby import count_in_radius, mean_nearest
+from edgeguard.kernels.scatter import COLUMNS, count_neighbours, image_of, image_of_bands
 
 
 def sweep_of(rng: np.random.Generator, count: int, beams: int) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
@@ -67,6 +68,7 @@ def test_a_sweep_without_beam_numbers_gets_rows_as_high_as_its_beams_are_apart(b
     assert abs(image.beams - 720.0 * max(1.0, step / step_deg)) < 0.25 * image.beams
 
 
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**31), count=st.integers(1, 250), slope=st.floats(0.001, 1.2))
 def test_radius_counts_are_those_of_the_definition(seed: int, count: int, slope: float) -> None:
     """Every count; the radius may be larger than the range."""
@@ -93,6 +95,29 @@ def test_radius_counts_are_those_of_a_tree() -> None:
 
     assert ((found >= np.minimum(low, 100)) & (found <= np.minimum(high, 100))).all()
     assert (low == high).mean() > 0.99
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 2**31), count=st.integers(1, 200), nearest=st.integers(1, 12), cap_m=st.floats(0.1, 20.0))
+def test_mean_distances_are_those_of_the_definition(seed: int, count: int, nearest: int, cap_m: float) -> None:
+    """Every return, also where there are fewer others than asked for."""
+    rng = np.random.default_rng(seed)
+    xyz = (rng.standard_normal((count, 3)) * rng.choice([0.5, 3.0, 9.0])).astype(np.float32)
+    xyz = xyz[np.linalg.norm(xyz, axis=1) > 0.51]
+
+    found = mean_nearest(image_of_bands(xyz, 1e4), xyz, nearest, cap_m)
+
+    np.testing.assert_allclose(found, twin.mean_nearest(xyz, nearest, cap_m), rtol=1e-5)
+
+
+def test_mean_distances_are_those_of_a_tree() -> None:
+    """Ten thousand returns and the ten nearest, SciPy's k-d tree as the oracle."""
+    rng = np.random.default_rng(8)
+    xyz = (rng.standard_normal((10_000, 3)) * (8.0, 8.0, 1.0)).astype(np.float32)
+    xyz = xyz[np.linalg.norm(xyz, axis=1) > 0.6]
+    wanted = np.minimum(cKDTree(xyz.astype(np.float64)).query(xyz.astype(np.float64), k=11)[0][:, 1:], 3.0).mean(axis=1)
+
+    np.testing.assert_allclose(mean_nearest(image_of_bands(xyz, 1e4), xyz, 10, 3.0), wanted, rtol=1e-5)
 
 
 def test_what_is_not_finite_or_not_asked_for_is_not_counted() -> None:

@@ -82,19 +82,27 @@ class BandingCheck:
 
 @lru_cache(maxsize=4)
 def _of_rows(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Constant, slope and bend over so many rows, (count, 3), and their Hann window."""
+    """Constant, slope and bend over so many rows, orthonormal, (3, count), and their Hann window."""
     at = np.linspace(-1.0, 1.0, count)
-    return np.stack((np.ones(count), at, at * at), axis=1), np.hanning(count)
+    bend = np.linalg.qr(np.stack((np.ones(count), at, at * at), axis=1))[0]
+    return np.ascontiguousarray(bend.T), np.hanning(count)
 
 
 def _stripes(rows: NDArray[np.float32], profile: NDArray[np.float32]) -> tuple[float, float]:
     """Log of the spectral peak over its surroundings, and the amplitude there."""
-    common = np.median(rows - profile, axis=1)
-    count = common.size
-    slope = np.gradient(profile.mean(axis=1))
+    count = rows.shape[0]
     bend, window = _of_rows(count)
-    basis = np.column_stack((bend, slope))
-    common = common - basis @ np.linalg.lstsq(basis, common, rcond=None)[0]
+    ordered = np.sort(rows - profile, axis=1).astype(np.float64)
+    common = 0.5 * (ordered[:, (SECTORS - 1) // 2] + ordered[:, SECTORS // 2])
+    mean = profile.mean(axis=1, dtype=np.float64)
+    shift = np.zeros(count)
+    shift[1:-1] = mean[2:] - mean[:-2]
+    shift[0], shift[-1] = 2.0 * (mean[1] - mean[0]), 2.0 * (mean[-1] - mean[-2])
+    # least squares in two steps: what the bend explains of both, then what the shift explains of the rest
+    common, shift = common - (bend @ common) @ bend, shift - (bend @ shift) @ bend
+    size = float(shift @ shift)
+    if size > 0.0:
+        common -= shift * (float(shift @ common) / size)
     spectrum = np.abs(np.fft.rfft(common * window)) * 2.0 / window.sum()
     low = int(np.ceil(MIN_CYCLES))
     band = spectrum[low : count // 3]

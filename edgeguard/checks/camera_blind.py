@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,9 +108,10 @@ def _loss(look: _Look, past: deque[_Look]) -> tuple[float, str]:
     """Sudden loss against the recent past, as a share of what is tolerated."""
     if len(past) < MIN_PAST:
         return 0.0, ""
-    usual = float(np.median([p.detail_dn for p in past]))
+    usual = median(p.detail_dn for p in past)
     detail = usual / max(look.detail_dn, 0.05) / MAX_DETAIL_LOSS
-    blocks = np.median([p.blocks for p in past], axis=0)
+    ordered = np.sort([p.blocks for p in past], axis=0)
+    blocks = 0.5 * (ordered[(len(past) - 1) // 2] + ordered[len(past) // 2])
     textured = blocks > TEXTURED_DN
     flat = float(np.mean(look.blocks[textured] < FLAT_DN)) if textured.sum() >= 8 else 0.0
     if flat / MAX_NEWLY_FLAT >= detail:

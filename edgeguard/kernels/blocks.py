@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -100,16 +102,22 @@ def brightness_steps(pixels: NDArray[np.uint8], stride: int) -> NDArray[np.float
     return out
 
 
+# whole numbers up to 2**24 are exact in single precision, in any order
+@njit("f8(u1[::1])", cache=True, nogil=True, fastmath={"reassoc"})
+def _line_sum(line: NDArray[np.uint8]) -> float:
+    total = np.float32(0.0)
+    for u in range(_U(line.shape[0])):
+        total += np.float32(line[u])
+    return np.float64(total)
+
+
 @njit("void(u1[:,::1], f4[:,::1])", cache=True, nogil=True)
 def _row_means(grey: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
     sectors = out.shape[1]
     width = grey.shape[1] // sectors
     for v in range(grey.shape[0]):
         for s in range(sectors):
-            total = 0
-            for u in range(s * width, (s + 1) * width):
-                total += grey[v, u]
-            out[v, s] = np.float32(total / width)
+            out[v, s] = np.float32(_line_sum(grey[v, s * width : (s + 1) * width]) / width)
 
 
 def row_means(grey: NDArray[np.uint8], sectors: int) -> NDArray[np.float32]:
@@ -119,34 +127,54 @@ def row_means(grey: NDArray[np.uint8], sectors: int) -> NDArray[np.float32]:
     return out
 
 
-@njit("i8(u1[:,:,::1], i8, i8[::1], i8[:,:,::1])", cache=True, nogil=True)
-def _thin(pixels: NDArray[np.uint8], stride: int, histogram: NDArray[np.int64], blocks: NDArray[np.int64]) -> int:
-    histogram[:] = 0
+@njit("f8(u1[::1], f4[::1])", cache=True, nogil=True, fastmath={"reassoc"})
+def _green_steps(row: NDArray[np.uint8], green: NDArray[np.float32]) -> float:
+    """Sum of absolute steps of green along a row of (W, 3); green: 1 at green, else 0, so that no load leaves a gap."""
+    total = np.float32(0.0)
+    for i in range(_U(green.shape[0])):
+        total += green[i] * abs(np.float32(row[i]) - np.float32(row[i + _U(3)]))
+    return np.float64(total)
+
+
+@njit("f8(u1[:,:,::1], i8, f4[::1], u1[::1], i4[:,::1], i8[:,:,::1])", cache=True, nogil=True)
+def _thin(
+    pixels: NDArray[np.uint8],
+    stride: int,
+    green: NDArray[np.float32],
+    line: NDArray[np.uint8],
+    histograms: NDArray[np.int32],
+    blocks: NDArray[np.int64],
+) -> float:
+    """histograms: (4, 256), written in turn, so that no count waits for the one before."""
+    histograms[:] = 0
     blocks[:] = 0
-    columns = pixels.shape[1]
-    thin_rows = -(-pixels.shape[0] // stride)
-    thin_columns = -(-columns // stride)
+    thin_rows, thin_columns = -(-pixels.shape[0] // stride), line.shape[0]
     height, width = thin_rows // blocks.shape[0], thin_columns // blocks.shape[1]
-    total = 0
+    total = 0.0
     for r in range(thin_rows):
         row = pixels[r * stride].reshape(-1)
-        steps = np.int32(0)
-        for u in range(_U(columns - 1)):
-            steps += abs(np.int32(row[_U(3) * u + _U(1)]) - np.int32(row[_U(3) * u + _U(4)]))
-        total += int(steps)
+        total += _green_steps(row, green)
         for c in range(_U(thin_columns)):
-            histogram[_U(row[_U(3 * stride) * c + _U(1)])] += 1
+            line[c] = row[_U(3 * stride) * c + _U(1)]
+        for c in range(_U(thin_columns)):
+            histograms[c & _U(3), _U(line[c])] += np.int32(1)
         if height == 0 or width == 0 or r >= height * blocks.shape[0]:
             continue
         for q in range(blocks.shape[1]):
-            plain = square = 0
+            plain = square = np.int32(0)
             for c in range(_U(q * width), _U((q + 1) * width)):
-                v = int(row[_U(3 * stride) * c + _U(1)])
+                v = np.int32(line[c])
                 plain += v
                 square += v * v
             blocks[r // height, q, 0] += plain
             blocks[r // height, q, 1] += square
     return total
+
+
+@lru_cache(maxsize=4)
+def _green(columns: int) -> NDArray[np.float32]:
+    """1 at green and 0 elsewhere, for each value of a row but its last pixel's."""
+    return np.tile(np.array((0, 1, 0), np.float32), max(columns - 1, 0))
 
 
 def thin_look(
@@ -158,9 +186,11 @@ def thin_look(
     standard deviation in each of `shape` equal blocks, float32, 0 where there are too few; and the mean absolute step
     from each pixel of those rows to its right neighbour, at full width.
     """
-    histogram, blocks = np.empty(256, np.int64), np.empty((*shape, 2), np.int64)
-    total = _thin(compiled_view(pixels), stride, histogram, blocks)
+    histograms, blocks = np.empty((4, 256), np.int32), np.empty((*shape, 2), np.int64)
     rows, columns = -(-pixels.shape[0] // stride), -(-pixels.shape[1] // stride)
+    line = _scratch.array("thin", columns, np.uint8)
+    total = _thin(compiled_view(pixels), stride, _green(pixels.shape[1]), line, histograms, blocks)
+    histogram = histograms.sum(axis=0, dtype=np.int64)
     count = max(1, (rows // shape[0]) * (columns // shape[1]))
     mean, square = blocks[:, :, 0] / count, blocks[:, :, 1] / count
     deviation = np.sqrt(np.maximum(square - mean * mean, 0.0)).astype(np.float32)

@@ -12,6 +12,7 @@ from collections import deque
 import numpy as np
 
 from edgeguard.checks.lidar_evidence import LidarEvidence, ScanMotion
+from edgeguard.checks.motion_statistics import DEAD_BAND_SIGMA, BoundedEstimator
 from edgeguard.clock import NS_PER_S
 from edgeguard.kernels.cusum import cusum_step
 from edgeguard.types import IMU, LIDAR, WHEELS, CheckResult, ImuSample, Level, SyncedSet, WheelOdometry
@@ -26,7 +27,14 @@ CUSUM_DRIFT, CUSUM_LIMIT = 1.0, 12.0  # a 1-sigma bias is tolerated, as matches 
 CUSUM_CEILING = 3.0 * CUSUM_LIMIT  # what has accumulated ebbs within seconds after an attack
 MIN_SPEED_M_S = 0.5
 
-GYRO_SIGMA_RAD_S = 0.006  # uncalibrated bias of a MEMS gyro
+# Of a gyro whose bias is known: scale and mounting in a turn, vibration, what the matching of a street gets wrong.
+GYRO_SIGMA_RAD_S = 0.006
+# Zero-rate offset at switching on, 5 deg/s at most (MEMS data sheets), and how it wanders; never known better than 0.02
+# deg/s, nor by what has become suspicious within the quarantine.
+BIAS_SIGMA_RAD_S, BIAS_LIMIT_RAD_S, BIAS_FLOOR_RAD_S, BIAS_WALK_RAD_S = 0.03, 0.09, 3e-4, 2e-5
+QUARANTINE_S, QUARANTINE_SHARE, SUSPICION = 3.0, 0.25, 0.3
+# Matches of one scene err alike: so many of them are one.
+ALIKE = 10.0
 WHEEL_SIGMA_M_S = 0.15
 WHEEL_SCALE = 0.04  # tyre wear, pressure and slip: within it a wheel speed is honest
 
@@ -88,6 +96,7 @@ class _LidarCrossCheck(ABC):
         self._upper = self._lower = 0.0
         self._run = 0
         self._judged_ns: int | None = None
+        self._last: tuple[float, float] | None = None
         self._power = float("inf")
         self._moving = False
         self._gate = 0.0
@@ -121,6 +130,7 @@ class _LidarCrossCheck(ABC):
         self._run, self._judged_ns = 0, None
 
     def _judge(self, motion: ScanMotion) -> None:
+        self._last = None
         other = self._track.mean(motion.start_ns, motion.end_ns)
         if other is None:
             return
@@ -131,19 +141,24 @@ class _LidarCrossCheck(ABC):
         self._run = self._run + 1 if abs(z) > GATE_SIGMA else 0
         self._gate = abs(z) / GATE_SIGMA
         self._judged_ns = motion.end_ns
+        self._last = residual, sigma
         self._power = GATE_SIGMA * sigma
         self._moving = abs(motion.speed_m_s) > MIN_SPEED_M_S or self._excited(other)
 
     def _excited(self, other: float) -> bool:
         return abs(other) > MIN_SPEED_M_S
 
+    @property
+    def _share(self) -> float:
+        """Share of the threshold that the sums and the gate have reached."""
+        drift = max(self._upper, self._lower) / CUSUM_LIMIT
+        return max(drift, self._gate if self._run >= GATE_RUN else min(self._gate, 1.0))
+
     def _verdict(self, synced: SyncedSet, motion: ScanMotion | None) -> CheckResult:
         if self._judged_ns is None or synced.tick.stamp_ns - self._judged_ns > STALE_NS:
             why = "no scan match" if motion is None else f"{self._other} does not cover the sweep"
             return self._result(Level.NOT_OBSERVABLE, 0.0, why)
-        drift = max(self._upper, self._lower) / CUSUM_LIMIT
-        gate = self._gate if self._run >= GATE_RUN else min(self._gate, 1.0)
-        statistic = max(drift, gate)
+        statistic = self._share
         if statistic > 1.0:
             return self._result(Level.ANOMALY, statistic, f"{self.quantity} of the scan match and {self._other} differ")
         if not self._moving:
@@ -156,7 +171,10 @@ class _LidarCrossCheck(ABC):
 
 
 class YawCheck(_LidarCrossCheck):
-    """X6.yaw: yaw rate of the scan match against the gyro's z axis, averaged over the same interval."""
+    """X6.yaw: yaw rate of the scan match against the gyro's z axis, averaged over the same interval.
+
+    The gyro's zero-rate offset is legitimate as far as data sheets allow, and is learned from what stayed unsuspicious.
+    """
 
     name = "X6.yaw"
     quantity = "yaw_rate"
@@ -164,13 +182,54 @@ class YawCheck(_LidarCrossCheck):
 
     def __init__(self, evidence: LidarEvidence, imu: str = IMU, lidar: str = LIDAR) -> None:
         super().__init__(evidence, imu, lidar)
+        self._bias = BoundedEstimator(
+            (0.0,), (BIAS_SIGMA_RAD_S,), (-BIAS_LIMIT_RAD_S,), (BIAS_LIMIT_RAD_S,), (BIAS_FLOOR_RAD_S,),
+            (BIAS_WALK_RAD_S,),
+        )  # fmt: skip
+        self._lessons: deque[tuple[int, float, float]] = deque()
+        self._first_ns: int | None = None
+        self._learned_ns: int | None = None
+        self._match_rad_s = GYRO_SIGMA_RAD_S
+
+    @property
+    def bias_rad_s(self) -> float:
+        """The gyro's learned zero-rate offset about the vertical."""
+        return float(self._bias.mean[0])
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._lessons.clear()
+
+    def _judge(self, motion: ScanMotion) -> None:
+        super()._judge(motion)
+        if self._last is None:
+            return
+        residual, _ = self._last
+        now_ns = motion.end_ns
+        self._first_ns = now_ns if self._first_ns is None else self._first_ns
+        if self._share > SUSPICION:
+            self._lessons.clear()
+            return
+        self._lessons.append((now_ns, residual - self.bias_rad_s, self._match_rad_s))
+        # Of the first seconds there is no earlier truth to protect.
+        wait_s = min(QUARANTINE_S, QUARANTINE_SHARE * (now_ns - self._first_ns) / NS_PER_S)
+        while self._lessons and self._lessons[0][0] <= now_ns - wait_s * NS_PER_S:
+            stamp_ns, raw, unsure = self._lessons.popleft()
+            dt_s = 0.0 if self._learned_ns is None else max(0.0, (stamp_ns - self._learned_ns) / NS_PER_S)
+            self._learned_ns = stamp_ns
+            limit = DEAD_BAND_SIGMA * (self._bias.sd((1.0,)) + 2.0 * unsure)
+            # The residual is match minus gyro plus bias, so a gyro that reads too much leaves it negative.
+            self._bias.update(-raw - self.bias_rad_s, (1.0,), unsure * ALIKE**0.5, dt_s, limit)
 
     def _value(self, sample: object) -> float | None:
         return sample.gyro_rad_s[2] if isinstance(sample, ImuSample) else None
 
     def _residual(self, motion: ScanMotion, other: float) -> tuple[float, float]:
-        sigma = float(np.hypot(motion.sigma_yaw_rad / motion.dt_s, GYRO_SIGMA_RAD_S))
-        return motion.yaw_rate_rad_s - other, sigma
+        self._match_rad_s = float(np.hypot(motion.sigma_yaw_rad / motion.dt_s, GYRO_SIGMA_RAD_S))
+        # What is open of the bias is no noise, but it is nobody's fault either.
+        return motion.yaw_rate_rad_s - other + self.bias_rad_s, float(
+            np.hypot(self._match_rad_s, self._bias.sd((1.0,)))
+        )
 
     def _excited(self, other: float) -> bool:
         return abs(other) > 0.02

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 SPANS = np.array([6, 8, 11, 15, 20, 27, 36, 48, 64, 85])
 # Samples before it that tell what the residual was; fewer than `LEAST_BEFORE` tell nothing.
 BEFORE, LEAST_BEFORE = (30, 60, 120), 30
+KEEP = int(SPANS[-1]) + BEFORE[-1]
+# What is no step of so many sigma between plain means, calibration apart, is not looked at closely, but for one sample
+# in so many: what could be found is to be known all the time.
+SCREEN, RENEW = 2.5, 10
 # What is older than this tells nothing about now.
 KEEP_S = 30.0
 # In sigma. White Gaussian residuals pass it once in 1e6 samples, 29 h at 10 Hz, either side, all spans together
@@ -106,7 +110,6 @@ class OnsetScan:
 
     def __init__(self, noise: DriftMonitor, course: Callable[[NDArray[np.float64]], Course]) -> None:
         self.name = ""
-        self._peak = 0.0
         self._noise, self._course = noise, course
         self._seen = -1
         self._peak = 0.0
@@ -115,8 +118,10 @@ class OnsetScan:
 
     def restart(self) -> None:
         """Forget the residuals; what was learned about noise stays."""
-        self._rows: deque[tuple[float, ...]] = deque(maxlen=int(SPANS[-1]) + BEFORE[-1])
-        self._times: deque[float] = deque(maxlen=int(SPANS[-1]) + BEFORE[-1])
+        self._rows: NDArray[np.float64] = np.empty((0, 0))
+        self._end = 0
+        self._times: deque[float] = deque(maxlen=KEEP)
+        self._looked = 0
         self._running = 0.0
         self._alarm_t: float | None = None
         self._alarm_size = 0.0
@@ -127,30 +132,45 @@ class OnsetScan:
     def push(self, t: float, row: tuple[float, ...]) -> None:
         """Take what one residual is made of; `course` says how."""
         if self._times and not 0.0 <= t - self._times[-1] <= FORGET_S:
-            self._rows.clear()
             self._times.clear()
         if self._times and 0.0 < t - self._times[-1] < 1.0:
             self._period_s += 0.1 * (t - self._times[-1] - self._period_s)
-        self._rows.append(row)
+        self._append(row)
         self._times.append(t)
         while t - self._times[0] > KEEP_S:
-            self._rows.popleft()
             self._times.popleft()
         self._running = 0.0
-        if len(self._rows) >= SPANS[0] + LEAST_BEFORE:
-            self._scan()
+        if len(self._times) >= SPANS[0] + LEAST_BEFORE:
+            self._look()
         self._peak = max(self._peak, self._running)
         if self._running > self.scale:
             self._alarm_t, self._alarm_size = t, self._running
 
-    def _scan(self) -> None:
+    def _append(self, row: tuple[float, ...]) -> None:
+        if self._end == len(self._rows):
+            kept = self._rows[max(0, self._end - KEEP) : self._end]
+            self._rows = np.empty((4 * KEEP, len(row)))
+            self._end = len(kept)
+            self._rows[: self._end] = kept.reshape(-1, len(row))
+        self._rows[self._end] = row
+        self._end += 1
+
+    def _look(self) -> None:
         self._hear()
-        course, count = self._course(np.array(self._rows)), len(self._rows)
+        count = len(self._times)
+        course = self._course(self._rows[self._end - count : self._end])
         spans = SPANS[count >= SPANS + LEAST_BEFORE]
         sigma, noise = self._noise.sigma, self._noise.noise
         least = int(SPANS[0])
         middle = float(np.median(course.residual[-(BEFORE[-1] + least) : -least]))
         clipped = np.clip(course.residual, middle - CLIP * sigma, middle + CLIP * sigma)
+        self._looked -= 1
+        if _plain(clipped, spans) > SCREEN * noise or self._looked <= 0:
+            self._looked = RENEW
+            self._scan(course, clipped, spans, noise)
+
+    def _scan(self, course: Course, clipped: NDArray[np.float64], spans: NDArray[np.int64], noise: float) -> None:
+        count = len(clipped)
         sums = _Sums(clipped, course.gradient)
         # A long past knows the offset best where the vehicle drove alike, a short one where it did not.
         tried = [sums.predicted(count - spans, np.minimum(m, count - spans), course, noise) for m in BEFORE]
@@ -193,6 +213,19 @@ class OnsetScan:
         """Smallest lasting step, in the residual's unit, that is found within `POWER_HORIZON_S` on average."""
         within = SPANS[: len(self._sd)] * self._period_s <= POWER_HORIZON_S
         return math.sqrt(self.scale) * LIMIT * float(self._sd[within].min()) if within.any() else math.inf
+
+
+def _plain(values: NDArray[np.float64], spans: NDArray[np.int64]) -> float:
+    """Largest step between means before and after an onset, as a share of what one sample's noise makes of it."""
+    sums = np.concatenate(((0.0,), np.cumsum(values)))
+    count, most = len(values), 0.0
+    onset = count - spans
+    after = (sums[count] - sums[onset]) / spans
+    for longest in BEFORE:
+        before = np.minimum(longest, onset)
+        step = after - (sums[onset] - sums[onset - before]) / before
+        most = max(most, float(np.max(np.abs(step) / np.sqrt(1.0 / spans + 1.0 / before))))
+    return most
 
 
 def _excess(values: NDArray[np.float64], span: int, noise: float) -> float:

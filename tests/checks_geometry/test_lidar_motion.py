@@ -62,6 +62,19 @@ def test_a_wrong_wheel_speed_is_told_from_a_wrong_gyro(scenes) -> None:
     assert all(r[1].level is not Level.ANOMALY for r in gyro)
 
 
+@pytest.mark.parametrize("bias_deg_s", [1.5, -3.0])
+def test_a_gyro_offset_at_switching_on_is_learned_and_no_fault(scenes, bias_deg_s: float) -> None:
+    """As data sheets allow, from the first sample: nobody is blamed, and after two seconds it is known to 0.5 deg/s."""
+    bias = float(np.radians(bias_deg_s))
+    evidence = LidarEvidence(CALIBRATION)
+    yaw = YawCheck(evidence)
+    sweeps = [{"lidar": s} for s in scenes.drive(8.0, 20)]
+    results = scenes.run([yaw], sweeps, series=_lines(8.0, gyro_bias=bias))
+
+    assert {r[0].level for r in results[3:]} == {Level.OK}
+    assert np.degrees(yaw.bias_rad_s) == pytest.approx(bias_deg_s, abs=0.5)
+
+
 def test_standing_still_or_hearing_nothing_is_no_evidence(scenes) -> None:
     """At rest a dead sensor would read the same; without the other line nothing is compared."""
     still = _run(scenes, 0.0)

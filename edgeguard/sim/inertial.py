@@ -7,16 +7,18 @@ saturation, quantisation. IEEE 952 names the terms; `docs/simulator.md` has the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import cos, sin
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.clock import NS_PER_S
-from edgeguard.sim.world import EgoTruth, World
+from edgeguard.sim.world import EgoTruth, Motion, World
 from edgeguard.types import IMU, ImuSample
 
 GRAVITY_M_S2 = 9.81
+BLOCK = 64  # samples made at once: long enough for arrays to pay, short enough to ask for one
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,29 +62,40 @@ class Imu:
         spread = np.random.default_rng([seed, 0x1301])
         self._mix = np.stack([_mixing(spread, m), _mixing(spread, m)])
         self._pull = m.g_sensitivity * spread.standard_normal((3, 3))
+        self._held: tuple[int, list[list[float]]] = (-1, [])
         self._plain = not (m.scale_sigma or m.misalignment_rad or m.g_sensitivity)
 
     def sample(self, index: int) -> ImuSample:
         """Return sample `index`, taken at index / rate seconds; rates in rad/s, specific force in m/s^2."""
+        rate_hz = self.model.rate_hz
+        if not 0 <= index <= self._world.duration_s * rate_hz:
+            self._world.ego(index / rate_hz)  # says what is wrong
+        number, place = divmod(index, BLOCK)
+        held = self._held
+        if held[0] != number:
+            self._held = held = (number, self._block(number))
+        gx, gy, gz, ax, ay, az = held[1][place]
+        stamp_ns = index * NS_PER_S // rate_hz
+        return ImuSample(stamp_ns, (gx, gy, gz), (ax, ay, az), IMU, stamp_ns)
+
+    def _block(self, number: int) -> list[list[float]]:
+        """Return BLOCK samples in a row, six numbers each: a block hangs on nothing that was asked for before."""
         m = self.model
-        ego = self._world.ego(index / m.rate_hz)
-        error = self._error[index]
-        rate, force = true_motion(ego)
-        shaken = [f + s * (ego.speed_m_s / 10.0) for f, s in zip(force, self._shake[index].tolist(), strict=True)]
+        index = np.arange(number * BLOCK, min((number + 1) * BLOCK, len(self._error)))
+        motion = self._world.motion(np.minimum(index / m.rate_hz, self._world.duration_s))
+        rate, force = true_motion(motion)
+        force = force + self._shake[index].T * (motion.speed_m_s / 10.0)
         if not self._plain:
-            rate = (self._mix[0] @ np.array(rate) + self._pull @ np.array(shaken)).tolist()
-            shaken = (self._mix[1] @ np.array(shaken)).tolist()
-        gyro = [_count(r + e, m.gyro_range_rad_s, m.gyro_step_rad_s) for r, e in zip(rate, error[:3], strict=True)]
-        accel = [_count(f + e, m.accel_range_m_s2, m.accel_step_m_s2) for f, e in zip(shaken, error[3:], strict=True)]
-        stamp_ns = index * NS_PER_S // m.rate_hz
-        return ImuSample(stamp_ns, (gyro[0], gyro[1], gyro[2]), (accel[0], accel[1], accel[2]), IMU, stamp_ns)
+            rate, force = self._mix[0] @ rate + self._pull @ force, self._mix[1] @ force
+        error = self._error[index]
+        gyro = _counts(rate.T + error[:, :3], m.gyro_range_rad_s, m.gyro_step_rad_s)
+        accel = _counts(force.T + error[:, 3:], m.accel_range_m_s2, m.accel_step_m_s2)
+        return np.concatenate([gyro, accel], axis=1).tolist()  # type: ignore[no-any-return]
 
 
-def true_motion(ego: EgoTruth) -> tuple[list[float], list[float]]:
-    """Return rates in rad/s and specific force in m/s^2 about the vehicle's own, leaning axes."""
-    if ego.roll_rad == 0.0 and ego.pitch_rad == 0.0 and ego.roll_rate_rad_s == 0.0:
-        return [0.0, 0.0, ego.yaw_rate_rad_s], [ego.accel_forward_m_s2, ego.accel_left_m_s2, GRAVITY_M_S2]
-    cr, sr, cp, sp = cos(ego.roll_rad), sin(ego.roll_rad), cos(ego.pitch_rad), sin(ego.pitch_rad)
+def true_motion(ego: EgoTruth | Motion) -> tuple[Floats, Floats]:
+    """Return rates in rad/s and specific force in m/s^2 about the vehicle's own, leaning axes, (3,) or (3, N)."""
+    cr, sr, cp, sp = np.cos(ego.roll_rad), np.sin(ego.roll_rad), np.cos(ego.pitch_rad), np.sin(ego.pitch_rad)
     rate = [
         ego.roll_rate_rad_s - sp * ego.yaw_rate_rad_s,
         cr * ego.pitch_rate_rad_s + sr * cp * ego.yaw_rate_rad_s,
@@ -90,8 +103,7 @@ def true_motion(ego: EgoTruth) -> tuple[list[float], list[float]]:
     ]
     ahead, left, up = ego.accel_forward_m_s2, ego.accel_left_m_s2, ego.accel_up_m_s2 + GRAVITY_M_S2
     down = sp * ahead + cp * up  # the level force turned by pitch, then by roll
-    force = [cp * ahead - sp * up, cr * left + sr * down, -sr * left + cr * down]
-    return rate, force
+    return np.array(rate), np.array([cp * ahead - sp * up, cr * left + sr * down, -sr * left + cr * down])
 
 
 def error_series(model: ImuModel, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
@@ -131,6 +143,7 @@ def _mixing(rng: np.random.Generator, model: ImuModel) -> NDArray[np.float64]:
     return mix
 
 
-def _count(value: float, limit: float, step: float) -> float:
-    value = min(max(value, -limit), limit)
-    return float(round(value / step) * step if step > 0.0 else value)
+def _counts(values: Floats, limit: float, step: float) -> Floats:
+    """Cut to the rails and round to whole counts."""
+    cut = np.clip(values, -limit, limit)
+    return np.asarray(np.round(cut / step) * step if step > 0.0 else cut)

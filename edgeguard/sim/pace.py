@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import cos, pi, sin
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgeguard.sim.weather import queue_time
 
 MEAN_SPEED_M_S = 9.5
@@ -41,6 +44,20 @@ class Pace:
         waves = zip(_SPEED_WAVES, self.phases_rad, strict=True)
         free = sum(a * 2 * pi / period * cos(2 * pi / period * t + phase) for (a, period), phase in waves)
         return share * share * free + change * self._free_rate(t)
+
+    def at(self, times_s: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return `progress`, `rate` and `rate_change` at (N,) times at once."""
+        t, share, change = times_s, np.ones_like(times_s), np.zeros_like(times_s)
+        if self.queue:
+            t, share, change = np.array([queue_time(float(one)) for one in times_s]).T
+        way, free, bend = MEAN_SPEED_M_S * t, np.full_like(t, MEAN_SPEED_M_S), np.zeros_like(t)
+        for (amplitude, period), phase in zip(_SPEED_WAVES, self.phases_rad, strict=True):
+            w = 2 * pi / period
+            wave, slope = np.sin(w * t + phase), np.cos(w * t + phase)
+            way -= amplitude / w * (slope - cos(phase))
+            free += amplitude * wave
+            bend += amplitude * w * slope
+        return way, share * free, share * share * bend + change * free
 
     def _free_rate(self, t: float) -> float:
         waves = zip(_SPEED_WAVES, self.phases_rad, strict=True)

@@ -50,6 +50,15 @@ class Road:
             for a, length, phase in zip(self.amplitudes_rad, self.lengths_m, self.phases_rad, strict=True)
         )
 
+    def bends(self, s_m: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return `curvature` and `curvature_rate` at (N,) arc lengths at once."""
+        bend, rate = np.zeros_like(s_m), np.zeros_like(s_m)
+        for a, length, phase in zip(self.amplitudes_rad, self.lengths_m, self.phases_rad, strict=True):
+            w = 2 * pi / length
+            bend += a * w * np.cos(w * s_m + phase)
+            rate -= a * w * w * np.sin(w * s_m + phase)
+        return bend, rate
+
     def place(self, s_m: float, offset_m: float) -> tuple[float, float, float]:
         """Return (x, y, heading) of the point `offset_m` to the left of the centreline at `s_m`.
 

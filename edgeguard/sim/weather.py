@@ -103,25 +103,26 @@ class Ground:
             total = total + amplitude * (np.sin(kx * x + ky * y + phase) - np.sin(phase))
         return total
 
-    def slope(self, x: float, y: float) -> tuple[float, float]:
-        """Return the rise per metre towards x and towards y."""
+    def slope(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        """Return the rise per metre towards x and towards y at (N,) places."""
         if self.flat:
-            return 0.0, 0.0
-        swing = self._amplitude * np.cos(self._kx * x + self._ky * y + self._phase)
-        return float(swing @ self._kx), float(swing @ self._ky)
+            return np.zeros_like(x), np.zeros_like(x)
+        swing = self._amplitude * np.cos(np.outer(x, self._kx) + np.outer(y, self._ky) + self._phase)
+        return swing @ self._kx, swing @ self._ky
 
-    def shake(self, s_m: float, wheelbase_m: float = 2.7, track_m: float = 1.56) -> tuple[float, float, float]:
-        """Return heave in metres, pitch (nose down) and roll in radians of the body at arc length `s_m`."""
+    def shake(self, s_m: Floats, wheelbase_m: float = 2.7, track_m: float = 1.56) -> tuple[Floats, Floats, Floats]:
+        """Return heave in metres, pitch (nose down) and roll in radians of the body at (N,) arc lengths."""
         if self.smooth:
-            return 0.0, 0.0, 0.0
-        rear = np.cos(self._tones * s_m + self._tone_phase[0])
-        front = np.cos(self._tones * (s_m + wheelbase_m) + self._tone_phase[0])
+            return np.zeros_like(s_m), np.zeros_like(s_m), np.zeros_like(s_m)
+        rear = np.cos(np.outer(s_m, self._tones) + self._tone_phase[0])
+        front = np.cos(np.outer(s_m + wheelbase_m, self._tones) + self._tone_phase[0])
         # Left and right wheels meet the same long waves, and each its own short ones.
-        apart = np.sqrt(1.0 - np.exp(-self._tones * track_m)) * np.cos(self._tones * s_m + self._tone_phase[1])
+        both = np.cos(np.outer(s_m, self._tones) + self._tone_phase[1])
+        apart = np.sqrt(1.0 - np.exp(-self._tones * track_m)) * both
         return (
-            float(self._rough @ (rear + front)) / 2.0,
-            float(self._rough @ (rear - front)) / wheelbase_m,
-            float(self._rough @ apart) / track_m / sqrt(2.0),
+            (rear + front) @ self._rough / 2.0,
+            (rear - front) @ self._rough / wheelbase_m,
+            apart @ self._rough / track_m / sqrt(2.0),
         )
 
 

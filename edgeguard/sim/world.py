@@ -8,7 +8,7 @@ centre of the rear axle on the ground, x forward, y left, z up.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import atan, cos, exp, pi, sin
+from math import exp, pi
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ MAX_DURATION_S = 600.0  # ten minutes is 8 km of street, about 12 000 primitives
 MAX_REACH_M = 200.0  # beyond every sensor of the rig
 _BEHIND_M = 130.0
 _AHEAD_M = 160.0
+_STEP_S = 2e-3  # the body moves at a few hertz, so differences over this are right to a millionth
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,21 @@ class EgoTruth:
     roll_rate_rad_s: float = 0.0
     pitch_rate_rad_s: float = 0.0
     accel_up_m_s2: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Motion:
+    """How the ego vehicle moves at N moments: (N,) arrays, of the same meaning as in `EgoTruth`."""
+
+    speed_m_s: Floats
+    yaw_rate_rad_s: Floats
+    accel_forward_m_s2: Floats
+    accel_left_m_s2: Floats
+    accel_up_m_s2: Floats
+    roll_rad: Floats
+    pitch_rad: Floats
+    roll_rate_rad_s: Floats
+    pitch_rate_rad_s: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,28 +149,41 @@ class World:
         truth = EgoTruth(time_s, x, y, yaw, speed, yaw_rate, forward, speed * yaw_rate, kappa / shrink)
         if self.ground.flat and self.ground.smooth:
             return truth
-        up, roll, pitch = self._body(time_s)
-        h = 2e-3  # seconds; the body moves at a few hertz, so differences are right to a millionth
-        before, after = self._body(time_s - h), self._body(time_s + h)
+        up, roll, pitch = self._body(np.array([time_s - _STEP_S, time_s, time_s + _STEP_S])).tolist()
         return replace(
             truth,
-            up_m=up,
-            roll_rad=roll,
-            pitch_rad=pitch,
-            roll_rate_rad_s=(after[1] - before[1]) / (2 * h),
-            pitch_rate_rad_s=(after[2] - before[2]) / (2 * h),
-            accel_up_m_s2=(after[0] - 2 * up + before[0]) / (h * h),
+            up_m=up[1],
+            roll_rad=roll[1],
+            pitch_rad=pitch[1],
+            roll_rate_rad_s=(roll[2] - roll[0]) / (2 * _STEP_S),
+            pitch_rate_rad_s=(pitch[2] - pitch[0]) / (2 * _STEP_S),
+            accel_up_m_s2=(up[2] - 2 * up[1] + up[0]) / (_STEP_S * _STEP_S),
         )
 
-    def _body(self, time_s: float) -> tuple[float, float, float]:
-        """Return height, roll and pitch of the vehicle's body: the slope it stands on, and its springs."""
-        s = self._pace.progress(time_s)
-        x, y, yaw = self.road.place(s, EGO_OFFSET_M)
+    def motion(self, times_s: Floats) -> Motion:
+        """Return how the ego vehicle moves at (N,) times within the drive, as `ego` does at one."""
+        s, u, du = self._pace.at(times_s)
+        kappa, dkappa = self.road.bends(s)
+        shrink = 1.0 - kappa * EGO_OFFSET_M
+        speed, yaw_rate = u * shrink, kappa * u
+        forward = du * shrink - u * u * dkappa * EGO_OFFSET_M
+        none = np.zeros_like(s)
+        if self.ground.flat and self.ground.smooth:
+            return Motion(speed, yaw_rate, forward, speed * yaw_rate, none, none, none, none, none)
+        before, now, after = (self._body(times_s + step) for step in (-_STEP_S, 0.0, _STEP_S))
+        rates = (after - before) / (2 * _STEP_S)
+        lift = (after[0] - 2 * now[0] + before[0]) / (_STEP_S * _STEP_S)
+        return Motion(speed, yaw_rate, forward, speed * yaw_rate, lift, now[1], now[2], rates[1], rates[2])
+
+    def _body(self, times_s: Floats) -> Floats:
+        """Return (3, N) height, roll and pitch of the vehicle's body: the slope it stands on, and its springs."""
+        s = self._pace.at(times_s)[0]
+        x, y, yaw = self.road.places(s, np.full_like(s, EGO_OFFSET_M))
         heave, pitch, roll = self.ground.shake(s)
         east, north = self.ground.slope(x, y)
-        ahead, left = east * cos(yaw) + north * sin(yaw), north * cos(yaw) - east * sin(yaw)
-        rise = float(self.ground.height(np.float64(x), np.float64(y)))  # type: ignore[arg-type]
-        return rise + heave, atan(left) + roll, pitch - atan(ahead)
+        c, sine = np.cos(yaw), np.sin(yaw)
+        ahead, left = east * c + north * sine, north * c - east * sine
+        return np.stack([self.ground.height(x, y) + heave, np.arctan(left) + roll, pitch - np.arctan(ahead)])
 
     def _require(self, time_s: float) -> None:
         if not 0.0 <= time_s <= self.duration_s:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from math import pi
 
 import numpy as np
 import pytest
 
+from edgeguard.errors import ScenarioError
 from edgeguard.sim.actors import add_actor
+from edgeguard.sim.inertial import Imu, ImuModel
 from edgeguard.sim.primitives import PrimitiveList
 from edgeguard.sim.traffic import Traffic
 from edgeguard.sim.weather import WORLD_PRESETS
@@ -62,3 +65,28 @@ def test_many_points_of_a_road_are_those_found_one_by_one() -> None:
     one_by_one = np.array([road.place(float(s), float(d)) for s, d in zip(arc, offset, strict=True)])
     np.testing.assert_allclose(np.stack([x, y, heading], axis=1), one_by_one, rtol=0.0, atol=1e-10)
     assert np.ptp(heading) < 2 * pi
+
+
+@pytest.mark.parametrize("name", ["clear", "queue", "hills", "rough"])
+def test_many_moments_of_a_drive_are_those_asked_for_one_by_one(name: str) -> None:
+    """`motion` is `ego` at each time, whatever the world."""
+    world = World(6, 30.0, WORLD_PRESETS[name][0])
+    times = np.linspace(0.0, 30.0, 91)
+    motion, one_by_one = world.motion(times), [world.ego(float(t)) for t in times]
+    for field in fields(motion):
+        expected = np.array([getattr(ego, field.name) for ego in one_by_one])
+        np.testing.assert_allclose(getattr(motion, field.name), expected, rtol=1e-9, atol=1e-8, err_msg=field.name)
+    assert np.ptp(motion.accel_forward_m_s2) > 1.0
+
+
+def test_inertial_samples_hang_on_nothing_asked_before() -> None:
+    """Backwards, once more, and across the blocks they are made in: the same samples; outside the drive: refused."""
+    world = World(6, 5.0, WORLD_PRESETS["rough"][0])
+    model = ImuModel(rate_hz=200, misalignment_rad=0.01, scale_sigma=0.01, g_sensitivity=1e-3, accel_step_m_s2=1e-3)
+    forwards = [Imu(world, 3, model).sample(k) for k in range(1001)]
+    imu = Imu(world, 3, model)
+    assert [imu.sample(k) for k in range(1000, -1, -1)] == forwards[::-1]
+    assert [imu.sample(k) for k in (63, 64, 63, 128)] == [forwards[k] for k in (63, 64, 63, 128)]
+    for outside in (-1, 1001):
+        with pytest.raises(ScenarioError, match="EG-X002"):
+            imu.sample(outside)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edgeguard.checks.lidar_evidence import LidarFrame
 from edgeguard.checks.lidar_paths import MARGIN_RATIO, MOST_SAMPLES, PosedFrame, carried, inverse, possible_origins
 from edgeguard.checks.lidar_sightings import (
+    MAX_ROUGH_LLR,
     jitter_llr,
     penetration,
     penetration_llr,
@@ -25,18 +26,19 @@ from edgeguard.checks.lidar_sightings import (
     roughness_llr,
 )
 from edgeguard.kernels.ranges import SEEN_THROUGH, Surroundings, ask_surroundings
-from edgeguard.kernels.regions import within_reach
+from edgeguard.kernels.sweeps import choose_near
 
 BIRTH_MARGIN_M, BIRTH_MARGIN_RATIO = 0.3, 0.015  # ego-motion error and footprint; nearer to a surface it is of it
-LEAST_MOVE_M = 1.2  # per sweep: of smooth bodies nothing slower than 12 m/s is judged
-SLICE_M = 0.8  # smaller births may be slices of people, who turn and swing: they are judged from twice as much on
+LEAST_MOVE_M = 1.2  # per sweep: of smooth bodies nothing slower than 12 m/s is judged, nor a slice of anything slower
+SLICE_M = 0.8  # smaller births may be slices of people, who turn and swing
 ONWARD_MARGIN_M, ONWARD_GROWTH_M = 0.3, 0.2  # the displacements' spacing, and it again for every sweep that follows
 MIN_ONWARD_SHARE = 0.5  # of a body's points that must not be seen through where it went
 LEAST_STAY, MOST_STAY = 0.5, 1.8  # returns near the birth over those born: what comes into view grows faster
 STAY_M = 1.5  # three sigma of the difference of two spoofed ranges
 SWEEPS = 2  # that an arrival is followed for
 NOWHERE_LLR = 4.0  # of no motion left: one in fifty of the clean births that leave none, for odds of one to one
-STAYS_LLR = 1.0  # of as many returns still being there, when no motion is left
+STAYS_LLR = 1.0  # of as many returns still being there a sweep later
+ROUGH_LLR, ROUGH_POINTS = 2.0, 60  # at most, for each sweep in which so many returns were rough
 SWERVE_M = 0.35  # spoofed jitter is in range only; a change across the beam means that another body was followed
 
 
@@ -46,8 +48,9 @@ class Arrival:
 
     sample: (S, 3) float32 of its points, sensor frame of the birth; back: (K, 2) displacements per interval in that
     frame, to where it came from; least_m: the shortest of them at the birth; pose: sensor to world at the birth;
-    reference: the sweep before; porous: share of `penetration`; rough_m, places_m: of the birth and each sweep that the
-    returns stayed for; sweeps: followed for; stays: in how many of them as many returns were near.
+    reference: the sweep before; frame, members: the sweep of the birth and its returns in it; rough_m, places_m: of the
+    birth and each sweep that the returns stayed for; sweeps: followed for; stays: in how many of them as many returns
+    were near.
     """
 
     sample: NDArray[np.float32]
@@ -60,32 +63,51 @@ class Arrival:
     extent_m: float
     range_m: float
     least_m: float
-    porous: float
+    frame: LidarFrame
+    members: NDArray[np.int32]
     rough_m: list[float]
     places_m: list[tuple[float, float]] = field(default_factory=list)
     sweeps: int = 0
     stays: int = 0
+    _porous: float = -1.0
 
     @property
     def nowhere(self) -> bool:
-        """No motion explains it; of a birth as small as a slice of a person, if it must have been fast as well."""
-        large = self.extent_m >= SLICE_M or self.least_m >= LEAST_MOVE_M
+        """No motion explains it, and it is no slice: those are as wide as their body steps; people turn and swing."""
+        large = self.extent_m >= LEAST_MOVE_M or self.least_m >= 2.0 * LEAST_MOVE_M
+        large = large or (self.extent_m >= SLICE_M and self.stays > 0)
         return self.sweeps > 0 and self.back.shape[0] == 0 and large
 
     @property
     def impossible(self) -> bool:
         """No motion explains it although it must have been fast, and it stayed for all sweeps it was followed for."""
-        swift = self.least_m >= (LEAST_MOVE_M if self.extent_m >= SLICE_M else 2.0 * LEAST_MOVE_M)
+        swift = min(self.least_m, self.extent_m) >= LEAST_MOVE_M
         return self.nowhere and swift and self.stays >= SWEEPS
 
     @property
+    def stuck(self) -> bool:
+        """It is too large for a slice, so it was fast, and yet it stayed for all sweeps it was followed for."""
+        return self.extent_m >= LEAST_MOVE_M and self.stays >= SWEEPS
+
+    @property
     def llr(self) -> float:
-        """Log-likelihood ratio, ghost against body."""
-        known = [r for r in self.rough_m if np.isfinite(r)]
-        surface = roughness_llr(float(np.median(known))) if known else 0.0
-        surface += penetration_llr(self.porous)
-        path = NOWHERE_LLR + STAYS_LLR * self.stays if self.nowhere else 0.0
-        return path + surface + self._jitter_llr()
+        """Log-likelihood ratio, ghost against body; 0 while nothing speaks against its having moved here."""
+        if not (self.nowhere or self.stuck):
+            return 0.0
+        most = ROUGH_LLR * min(1.0, self.points / ROUGH_POINTS)
+        rough = sum(min(roughness_llr(r), most) for r in self.rough_m)
+        surface = min(max(rough, -MAX_ROUGH_LLR), MAX_ROUGH_LLR) + penetration_llr(self.porous)
+        path = NOWHERE_LLR if self.nowhere else 0.0
+        if surface <= 0.0:
+            return path + surface
+        return path + STAYS_LLR * self.stays + surface + self._jitter_llr()
+
+    @property
+    def porous(self) -> float:
+        """Share of returns from behind through it, at its birth; worked out when first asked for."""
+        if self._porous < 0.0:
+            self._porous = penetration(self.frame, self.members)
+        return self._porous
 
     def _jitter_llr(self) -> float:
         if len(self.places_m) < 3 or self.stays < SWEEPS:
@@ -126,34 +148,36 @@ class Arrival:
         near = np.minimum(from_birth, from_sensor) <= self.extent_m + STAY_M
         self.back = self.back[(there >= MIN_ONWARD_SHARE) & near]
 
-    def _near(self, pose: NDArray[np.float64], T: NDArray[np.float64], xyz: NDArray[np.float32]) -> NDArray[np.intp]:
+    def _near(self, pose: NDArray[np.float64], T: NDArray[np.float64], xyz: NDArray[np.float32]) -> NDArray[np.int32]:
         """Returns near the birth, in the world or carried with the sensor, where the sweep before it saw through."""
-        there = np.median(self.sample[:, :2], axis=0).astype(np.float64)
+        there = np.array((middle(self.sample[:, 0]), middle(self.sample[:, 1])))
         here = T[:2, :2] @ there + T[:2, 3]
         reach_m = self.extent_m / 2 + STAY_M
-        near = np.flatnonzero(
-            within_reach(xyz, here[0], here[1], reach_m) | within_reach(xyz, there[0], there[1], reach_m)
-        )
+        near = choose_near(xyz, (here[0], here[1]), (there[0], there[1]), reach_m).copy()
         if near.size < LEAST_STAY * self.points:
             return near[:0]
         T_ref = self.reference.T_sensor_world @ pose
         status = ask_surroundings(
             np.ascontiguousarray(xyz[near]), T_ref, self.reference.around, BIRTH_MARGIN_M, BIRTH_MARGIN_RATIO
         )
-        found: NDArray[np.intp] = near[status == SEEN_THROUGH]
+        found: NDArray[np.int32] = near[status == SEEN_THROUGH]
         return found
+
+
+def middle(values: NDArray[np.float32]) -> float:
+    """Median, the upper one of two."""
+    return float(np.partition(values, values.shape[0] // 2)[values.shape[0] // 2])
 
 
 def place_of(points: NDArray[np.float32], range_m: NDArray[np.float32]) -> tuple[float, float]:
     """Median range, and how far aside of the x axis in metres of arc, of some points."""
-    azimuth = float(np.arctan2(*np.median(points[:, :2], axis=0)[::-1]))
-    mid_m = float(np.median(range_m))
-    return mid_m, azimuth * mid_m
+    mid_m = middle(range_m)
+    return mid_m, float(np.arctan2(middle(points[:, 1]), middle(points[:, 0]))) * mid_m
 
 
 def arrive(
     frame: LidarFrame,
-    members: NDArray[np.integer],
+    members: NDArray[np.int32],
     pose: NDArray[np.float64],
     past: tuple[PosedFrame, ...],
     extent_m: float,
@@ -180,7 +204,8 @@ def arrive(
         extent_m=extent_m,
         range_m=place[0],
         least_m=least_m,
-        porous=penetration(frame, members),
+        frame=frame,
+        members=members,
         rough_m=[rough_m],
         places_m=[place],
     )

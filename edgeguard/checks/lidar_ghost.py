@@ -24,7 +24,7 @@ from edgeguard.checks.lidar_evidence import LidarEvidence, LidarFrame
 from edgeguard.checks.lidar_paths import PosedFrame, SweepHistory
 from edgeguard.checks.lidar_sightings import roughness, roughness_llr
 from edgeguard.kernels.clusters import cluster_points
-from edgeguard.kernels.ranges import HIT, ask_surroundings, find_seen_through
+from edgeguard.kernels.ranges import HIT, ROWS, ask_surroundings, find_seen_through
 from edgeguard.kernels.regions import count_in_box
 from edgeguard.kernels.sweeps import choose_points
 from edgeguard.types import LIDAR, CheckResult, Level, SyncedSet
@@ -34,11 +34,14 @@ MIN_HEIGHT_M, MAX_HEIGHT_M = 0.35, 4.0  # above what pitching does to the ground
 MIN_BIRTH_POINTS = 24  # two thirds of the smallest published ghost that still steers a detector, less what is hidden
 MIN_BIRTH_RANGE_M = 2.5  # nearer things are cut at `MIN_RANGE_M`, and what is cut changes its outline
 MIN_BIRTH_SHARE = 0.7  # of the upright returns in its box: what grows out of something else is not a birth
+MIN_ROWS_SHARE = 0.6  # of the image's rows that have returns, between its outer ones: rings up to 0.8 deg apart
+MIN_ROW_RETURNS = 40  # of a row that counts: stray ones fall anywhere
 MAX_BORN_SHARE = 0.25  # of all upright returns: more means that the motion is wrong, not that the world is new
-MOST_TRIED, MOST_BIRTHS, MOST_FOLLOWED = 6, 3, 6  # the largest of a sweep: what each costs is bounded
+MOST_TRIED, MOST_BIRTHS, MOST_FOLLOWED = 10, 2, 4  # the largest of a sweep: what each costs is bounded
 VOXEL_M = 0.35  # twice the spacing of the sparsest ghost that matters; wider merges it with its surroundings
 MAX_OBJECT_M = 7.0  # longer things are walls, hedges and lorries, of which single parts come into view
 ALARM_LLR = 6.0  # no motion (4) and a rough surface (up to 3), or staying (1 each) with a porous or shaking one
+DENSE_EVERY = 50  # sweeps; a sensor does not change its rings
 HOLD = 3  # sweeps that an alarm lasts: as long as it may have taken to find
 
 
@@ -54,6 +57,7 @@ class GhostCheck:
         self._arrivals: list[Arrival] = []
         self._found: Arrival | None = None
         self._hold = 0
+        self._dense_rows, self._dense_left = True, 0
 
     def evaluate(self, synced: SyncedSet) -> CheckResult:
         frame = self._evidence.frame(synced)
@@ -68,6 +72,8 @@ class GhostCheck:
         self._history.advance(frame.motion.matrix())
         past = self._history.newest_first()
         self._history.add(frame)
+        if not self._dense(frame):
+            return self._result(Level.NOT_OBSERVABLE, 0.0, "the rings are too far apart to know what is empty")
         upright = choose_points(frame.height_m, frame.range_m, (MIN_HEIGHT_M, MAX_HEIGHT_M, MIN_RANGE_M, MAX_RANGE_M))
         upright = upright.copy()  # scratch memory of the chooser's
         xyz = frame.xyz.take(upright, axis=0)
@@ -81,13 +87,24 @@ class GhostCheck:
 
     def _forget(self) -> None:
         self._history.forget()
+        self._dense_left = 0
         self._arrivals, self._hold = [], 0
+
+    def _dense(self, frame: LidarFrame) -> bool:
+        """Whether rings are near enough to each other that what lies between them is known. Asked now and then."""
+        self._dense_left -= 1
+        if self._dense_left <= 0:
+            filled = np.flatnonzero(np.bincount(frame.row, minlength=ROWS) >= MIN_ROW_RETURNS)
+            span = int(filled[-1] - filled[0]) + 1 if filled.size else ROWS
+            self._dense_rows = filled.size >= MIN_ROWS_SHARE * span
+            self._dense_left = DENSE_EVERY
+        return self._dense_rows
 
     def _judge(self) -> CheckResult:
         self._hold = max(0, self._hold - 1)
         followed = [a for a in self._arrivals if a.sweeps > 0]
         worst = max(followed, key=lambda a: (a.impossible, a.llr), default=None)
-        if worst is not None and (worst.impossible or (worst.nowhere and worst.llr >= ALARM_LLR)):
+        if worst is not None and (worst.impossible or worst.llr >= ALARM_LLR):
             self._found, self._hold = worst, HOLD
         if self._hold and self._found is not None:
             reason = (
@@ -96,7 +113,7 @@ class GhostCheck:
             )
             return self._result(Level.ANOMALY, max(2.0 * ALARM_LLR if self._found.impossible else 0.0, self._found.llr),
                                 reason)  # fmt: skip
-        statistic = max((a.llr for a in followed if a.nowhere), default=0.0)
+        statistic = max((a.llr for a in followed), default=0.0)
         return self._result(Level.OK, min(max(0.0, statistic), ALARM_LLR), "")
 
     def _result(self, level: Level, statistic: float, reason: str) -> CheckResult:
@@ -108,10 +125,10 @@ class GhostCheck:
         pose = self._history.pose
         T = past[0].T_sensor_world @ pose
         born = find_seen_through(xyz, T, past[0].around, BIRTH_MARGIN_M, BIRTH_MARGIN_RATIO)
-        for sweep in past[1:]:
-            T = sweep.T_sensor_world @ pose
-            before = ask_surroundings(xyz[born], T, sweep.around, 0.5 * BIRTH_MARGIN_M, BIRTH_MARGIN_RATIO)
-            born = born[before != HIT]  # what flickers is no birth
+        if len(past) > 1:  # what flickers is no birth; what a still older sweep saw there may have left it since
+            T = past[1].T_sensor_world @ pose
+            before = ask_surroundings(xyz[born], T, past[1].around, 0.5 * BIRTH_MARGIN_M, BIRTH_MARGIN_RATIO)
+            born = born[before != HIT]
         return born
 
     def _find_births(

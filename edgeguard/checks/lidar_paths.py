@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,10 @@ V_MAX_M_S = 42.0  # oncoming traffic on a motorway, in the world frame
 MARGIN_M, MARGIN_RATIO = 0.5, 0.02  # ego-motion error, footprint, and 1 deg of pitch over the height of a car
 STEP_M = 0.4  # between displacements; less than the margin, so that nothing slips between two of them
 ANGLES = 24
+SLOW_M = (0.1, 0.2, 0.3)
+PATH_MARGIN_M, PATH_GROWTH_M = 0.15, 0.2  # ego-motion error; half of `STEP_M` for every sweep gone back
 MIN_SHARE = 0.6  # of a body's points that must fit on the path: it may have been partly in view, partly hidden
-MOST_SAMPLES = 24  # of a body's points: a share of 0.6 is then known to a tenth
+MOST_SAMPLES = 16  # of a body's points: a share of 0.6 is then known to an eighth
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +85,21 @@ def displacements(reach_m: float) -> NDArray[np.float64]:
     return np.vstack((np.zeros((1, 2)), rings))
 
 
+@lru_cache(maxsize=8)
+def _even_displacements(reach_m: float) -> NDArray[np.float64]:
+    """Rest and rings of displacements up to `reach_m`, (K, 2) metres, no farther apart on a ring than rings are.
+
+    Near rest they are closer: a walker moves by less than one step, and a slice of one by no more than it is wide.
+    """
+    found = [np.zeros((1, 2))]
+    for radius in (*SLOW_M, *np.arange(STEP_M, reach_m + STEP_M, STEP_M)):
+        angles = np.arange(0.0, 2.0 * np.pi, min(0.25 * np.pi, STEP_M / radius))
+        found.append(radius * np.stack((np.cos(angles), np.sin(angles)), axis=-1))
+    grid = np.concatenate(found)
+    grid.setflags(write=False)
+    return grid
+
+
 def possible_origins(
     frame: LidarFrame,
     sample: NDArray[np.float32],
@@ -99,22 +117,24 @@ def possible_origins(
     nothing stood in both of the last two sweeps: what stood still for a sweep is not what then came at speed.
     """
     step_ns = max(frame.stamp_ns - past[0].frame.stamp_ns, 1)
-    back = displacements(V_MAX_M_S * step_ns / NS_PER_S)
+    back = _even_displacements(V_MAX_M_S * step_ns / NS_PER_S)
     far_m = float(np.median(np.hypot(sample[:, 0], sample[:, 1])))
     for depth, sweep in enumerate(past):
         steps = (frame.stamp_ns - sweep.frame.stamp_ns) / step_ns
-        places = carried(sample, back * steps)
-        margin_m = MARGIN_M if depth else 0.5 * MARGIN_M
-        T = sweep.T_sensor_world @ pose
-        before = ask_surroundings(places, T, sweep.around, margin_m, MARGIN_RATIO)
-        possible = before != SEEN_THROUGH
-        if depth == 0 and len(past) > 1:
-            T = past[1].T_sensor_world @ pose
-            stood = ask_surroundings(places, T, past[1].around, margin_m, MARGIN_RATIO) == HIT
+        margin_m = PATH_MARGIN_M + PATH_GROWTH_M * steps
+        before = ask_surroundings(
+            carried(sample, back * steps), sweep.T_sensor_world @ pose, sweep.around, margin_m, MARGIN_RATIO
+        ).reshape(back.shape[0], -1)
+        kept = (before != SEEN_THROUGH).mean(axis=1) >= MIN_SHARE
+        back, before = back[kept], before[kept]
+        if depth == 0 and len(past) > 1 and back.shape[0]:
+            stood = ask_surroundings(
+                carried(sample, back), past[1].T_sensor_world @ pose, past[1].around, margin_m, MARGIN_RATIO, whole=True
+            ).reshape(before.shape)
             # nearer than both margins, a slow body is at both places at once
             apart = np.hypot(back[:, 0], back[:, 1]) > 2.0 * (margin_m + MARGIN_RATIO * far_m)
-            possible &= ~((before == HIT) & stood & np.repeat(apart, sample.shape[0]))
-        back = back[possible.reshape(back.shape[0], -1).mean(axis=1) >= MIN_SHARE]
+            still = (before == HIT) & (stood == HIT) & apart[:, None]
+            back = back[((before != SEEN_THROUGH) & ~still).mean(axis=1) >= MIN_SHARE]
         if back.shape[0] == 0:
             break
     return back

@@ -17,6 +17,7 @@ GENUINE_SD_M = 0.18  # 10 m/s^2 over 0.1 s, and 6 cm of what changing visibility
 ROUGH_GENUINE_M, ROUGH_GENUINE_LN = 0.02, 0.6  # painted, glazed and clothed surfaces measure 0.01 to 0.03
 ROUGH_GHOST_M, ROUGH_GHOST_LN = 0.10, 0.35  # Sato et al., NDSS 2024: of injected points
 ROUGH_NEUTRAL_M = 0.2  # foliage and nets: rougher than either model, so the term abstains
+MAX_ROUGH_LLR = 4.5  # of all sweeps together: one surface is one reason
 MIN_TRIPLES = 12
 NEIGHBOUR_AZ_DEG, NEIGHBOUR_EL_DEG = 1.2, 0.7  # angles between beams of 16 to 128 rings that follow each other
 OPAQUE_PENETRATION = 0.7  # genuine clusters: 95 % below 0.57 (KITTI)

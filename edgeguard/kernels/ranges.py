@@ -338,7 +338,7 @@ def _through(
             continue
         k, c = np.uint64(at // COLUMNS), np.uint64(at % COLUMNS)
         r = range_m[i]
-        m += np.uint64((np.float64(low[k, c]) > r + margin_m + margin_ratio * r) & (count[k, c] >= 2))
+        m += np.uint64((count[k, c] >= MIN_SOLID_CELLS) & (np.float64(low[k, c]) > r + margin_m + margin_ratio * r))
     return np.int64(m)  # type: ignore[return-value]  # numba hands Python an int
 
 
@@ -349,7 +349,8 @@ def find_seen_through(
     margin_m: float,
     margin_ratio: float,
 ) -> NDArray[np.int32]:
-    """Numbers of the points that an earlier sweep saw through, (M,) int32: SEEN_THROUGH of `ask_surroundings`.
+    """Numbers of the points that an earlier sweep saw through, (M,) int32: at least `MIN_SOLID_CELLS` of the nine cells
+    have returns, and all of them lie beyond the place.
 
     xyz: (N, 3) float32, C-contiguous, metres, current sensor frame. T_ref_cur, margins: as of `ask_sweep`.
     """
@@ -362,7 +363,7 @@ def find_seen_through(
 
 
 @njit(
-    "void(f8[::1], i4[::1], f4[:,::1], f4[:,::1], f4[:,::1], i1[:,::1], f8, f8, i1[::1])",
+    "void(f8[::1], i4[::1], f4[:,::1], f4[:,::1], f4[:,::1], i1[:,::1], f8, f8, b1, i1[::1])",
     cache=True,
     nogil=True,
 )
@@ -375,6 +376,7 @@ def _status(
     count: NDArray[np.int8],
     margin_m: float,
     margin_ratio: float,
+    whole: bool,
     out: NDArray[np.int8],
 ) -> None:
     for i in range(np.uint64(cell.shape[0])):
@@ -392,6 +394,9 @@ def _status(
         if nearest > r + margin:
             if seen >= 2:
                 out[i] = SEEN_THROUGH
+        elif whole:
+            here = nearest >= r - margin and farthest <= r + margin
+            out[i] = HIT if here else HIDDEN
         elif nearest >= r - margin or (farthest >= r - margin and farthest <= r + margin):
             out[i] = HIT
         else:
@@ -411,12 +416,18 @@ def ask_surroundings(
     reference: Surroundings,
     margin_m: float,
     margin_ratio: float,
+    *,
+    whole: bool = False,
 ) -> NDArray[np.int8]:
-    """As `ask_sweep`, for places inside the image (others are UNKNOWN), and without the surfaces in front."""
+    """As `ask_sweep`, for places inside the image (others are UNKNOWN), and without the surfaces in front.
+
+    whole: it is a HIT only where all returns around lie at the place; along a surface at a flat angle some always do.
+    """
     n = xyz.shape[0]
     range_m = _scratch.array("range", n, np.float64)
     cell = _scratch.array("cell", n, np.int32)
     look(xyz.reshape(-1), np.ascontiguousarray(T_ref_cur, dtype=np.float64), range_m, cell)
     out = np.empty(n, np.int8)
-    _status(range_m, cell, reference.image, reference.low, reference.high, reference.count, margin_m, margin_ratio, out)
+    low, high, count = reference.low, reference.high, reference.count
+    _status(range_m, cell, reference.image, low, high, count, margin_m, margin_ratio, whole, out)
     return out

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgeguard.checks.lidar_evidence import LidarEvidence, LidarFrame
 from edgeguard.clock import NS_PER_S
-from edgeguard.kernels.edges import depth_edges, edge_field, look_up, moments, sum_in_view
+from edgeguard.kernels.edges import depth_edges, edge_field, hide, look_up, moments, sum_in_view
 from edgeguard.types import CAMERA, Image, RigCalibration, SyncedSet
 
 PIXEL_DEG = 0.25  # of the edge field: finer shows texture, coarser hides half a degree
@@ -28,6 +28,7 @@ ANGLES_DEG = (-1.2, -0.8, -0.4, 0.0, 0.4, 0.8, 1.2)
 CLIPPED_DN = (3, 250)  # of 255: as dark or as bright as a camera tells, with whatever is there hidden
 LOOK_BACK = 3  # frames: three tenths of a second at 10 Hz
 MAX_GAP_NS = 450_000_000
+_AROUND = np.ones((3, 3), np.uint8)
 AXES = ("pitch", "yaw", "roll")  # about the camera's x, y and z
 
 
@@ -96,12 +97,12 @@ class AlignmentEvidence:
             self._edges.clear()
         per_px = 1.0 / self._step
         grey = np.ascontiguousarray(image.pixels[:: self._step, :: self._step, 1])
-        field, hidden = edge_field(grey, FADE), _hidden(grey)
-        edges = self._find(frame)
-        if hidden is not None:  # an edge within is there, and not in the picture: it would find the next one beside it
-            hidden = np.ascontiguousarray(np.broadcast_to(hidden, field.shape))
-            edges = np.ascontiguousarray(edges[look_up(edges, hidden, self._here, self._lens, per_px)[0] == 0.0])
-        self._fields.append((synced.tick.stamp_ns, field if hidden is None else field + hidden))
+        field, seen = edge_field(grey, FADE), _seen(grey)
+        shown, edges = field, self._find(frame)
+        if seen is not None:  # an edge within is there, and not in the picture: it would find the next one beside it
+            shown = hide(field, seen)
+            edges = edges[~np.isnan(look_up(edges, shown, self._here, self._lens, per_px)[0])]
+        self._fields.append((synced.tick.stamp_ns, shown))
         self._edges.append((synced.tick.stamp_ns, edges))
         if edges.shape[0] < MIN_EDGES:
             return None, "too few depth edges in view"
@@ -120,8 +121,9 @@ class AlignmentEvidence:
         if ink.shape[0] != frame.xyz.shape[0]:  # some returns were unusable: depth alone
             ink = np.zeros(frame.xyz.shape[0], np.float32)
         cell_px = float(self._lens[0]) * np.radians(CELL_DEG)
-        found = depth_edges(frame.xyz, ink, frame.row, self._P, self._size[0], cell_px, 8 * MAX_EDGES)
-        return np.ascontiguousarray(found[:: -(-found.shape[0] // MAX_EDGES) or 1])
+        return depth_edges(
+            frame.xyz, ink, frame.row, self._P, self._size[0], cell_px, 8 * MAX_EDGES, MAX_EDGES
+        )  # fmt: skip
 
     def _turned(
         self, edges: NDArray[np.float32], field: NDArray[np.float32], per_px: float
@@ -154,16 +156,14 @@ class AlignmentEvidence:
         return values.reshape(-1)
 
 
-def _hidden(grey: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-    """(H, W): NaN where a pixel and all around it are clipped, else 0; None where there is no such place.
+def _seen(grey: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """(H, W) uint8: 0 where a pixel and all around it are clipped, else 255; None where there is no such place.
 
     The rim of a clipped region stays: there an edge is seen, as of a roof against a bright sky.
     """
-    clipped = ((grey <= CLIPPED_DN[0]) | (grey >= CLIPPED_DN[1])).astype(np.uint8)
-    inside = cv2.erode(clipped, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)
-    if not inside.any():
-        return None
-    return np.where(inside > 0, np.float32(np.nan), np.float32(0.0))
+    told = cv2.inRange(grey, np.array(CLIPPED_DN[0] + 1), np.array(CLIPPED_DN[1] - 1))
+    seen = np.asarray(cv2.dilate(told, _AROUND, borderType=cv2.BORDER_REPLICATE), np.uint8)
+    return None if cv2.countNonZero(seen) == seen.size else seen
 
 
 def _turn(axis: int, angle_deg: float) -> NDArray[np.float64]:

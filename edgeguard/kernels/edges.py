@@ -340,6 +340,22 @@ def edge_field(grey: NDArray[np.uint8], fade: float) -> NDArray[np.float32]:
     return field
 
 
+@njit("void(f4[:,:,::1], u1[:,::1], f4[:,:,::1])", cache=True, nogil=True)
+def _hide(field: NDArray[np.float32], seen: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
+    keep = seen.reshape(-1)
+    for a in range(2):
+        source, target = field[a].reshape(-1), out[a].reshape(-1)
+        for i in range(np.uint64(keep.shape[0])):
+            target[i] = source[i] if keep[i] != 0 else np.float32(np.nan)
+
+
+def hide(field: NDArray[np.float32], seen: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """A field of `edge_field` with NaN wherever `seen`, (H, W) uint8, is 0."""
+    out = np.empty_like(field)
+    _hide(field, seen, out)
+    return out
+
+
 @njit(
     "void(f4[:,::1], f8[:,::1], f8[::1], f8, i8, i8, i4[::1], f4[:,::1])", cache=True, nogil=True, error_model="numpy"
 )

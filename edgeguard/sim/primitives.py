@@ -13,6 +13,8 @@ from math import cos, sin
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeguard.sim.kernels import place
+
 # Columns of `values`. A box's half-length shrinks by TAPER_* metres per metre of height (windscreens, roofs).
 X, Y, Z0, Z1, HALF_LENGTH, HALF_WIDTH, COS, SIN, TAPER_FRONT, TAPER_BACK, RED, GREEN, BLUE, REFLECTANCE, GRAIN = range(
     15
@@ -105,21 +107,9 @@ class Primitives:
 
     def seen_from(self, x: float, y: float, z: float, yaw: float, reach_m: float) -> Primitives:
         """Return what is within `reach_m`, in a frame at (x, y, z) whose x axis points along `yaw`."""
-        dx, dy = self.values[:, X] - x, self.values[:, Y] - y
-        reach = np.hypot(self.values[:, HALF_LENGTH], self.values[:, HALF_WIDTH]) + reach_m
-        near = np.flatnonzero(dx * dx + dy * dy <= reach * reach)
-        values = self.values[near]
-        c, s = cos(yaw), sin(yaw)
-        dx, dy = dx[near], dy[near]
-        values[:, X], values[:, Y] = c * dx + s * dy, c * dy - s * dx
-        values[:, Z0] -= z
-        values[:, Z1] -= z
-        cosine, sine = values[:, COS].copy(), values[:, SIN].copy()
-        values[:, COS], values[:, SIN] = cosine * c + sine * s, sine * c - cosine * s
-        if self.velocity is None:
-            return Primitives(values, self.codes[near])
-        vx, vy = self.velocity[near, 0], self.velocity[near, 1]
-        return Primitives(values, self.codes[near], np.stack([c * vx + s * vy, c * vy - s * vx], axis=1))
+        return Primitives(
+            *place.seen_from(self.values, self.codes, self.velocities(), x, y, z, cos(yaw), sin(yaw), reach_m)
+        )
 
 
 def joined(first: Primitives, second: Primitives) -> Primitives:
@@ -131,24 +121,6 @@ def joined(first: Primitives, second: Primitives) -> Primitives:
     return Primitives(values, np.concatenate([first.codes, second.codes]), velocity)
 
 
-_CORNER_X = np.array([1, 1, 1, 1, -1, -1, -1, -1], dtype=np.float64)
-_CORNER_Y = np.array([1, 1, -1, -1, 1, 1, -1, -1], dtype=np.float64)
-_CORNER_TOP = np.array([0, 1, 0, 1, 0, 1, 0, 1], dtype=np.float64)
-
-
 def corners(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the (N, 8, 3) corners of each primitive's upright bounding box, in the frame of `values`."""
-    along = half_length(values)[:, None] * _CORNER_X
-    across = values[:, HALF_WIDTH, None] * _CORNER_Y
-    c, s = values[:, COS, None], values[:, SIN, None]
-    out = np.empty((len(values), 8, 3))
-    out[..., 0] = values[:, X, None] + c * along - s * across
-    out[..., 1] = values[:, Y, None] + s * along + c * across
-    out[..., 2] = values[:, Z0, None] + (values[:, Z1] - values[:, Z0])[:, None] * _CORNER_TOP
-    return out
-
-
-def half_length(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (N,) half-lengths at the widest height: a negative taper leans outwards."""
-    lean = np.maximum(-np.minimum(values[:, TAPER_FRONT], values[:, TAPER_BACK]), 0.0)
-    return np.asarray(values[:, HALF_LENGTH] + lean * (values[:, Z1] - values[:, Z0]))
+    return np.asarray(place.corners(np.ascontiguousarray(values)))

@@ -12,6 +12,7 @@ from edgeguard.sim import camera as sim_camera
 from edgeguard.sim import lidar as sim_lidar
 from edgeguard.sim.camera import CameraModel
 from edgeguard.sim.deviates import DEVIATES
+from edgeguard.sim.kernels import _reference as plain
 from edgeguard.sim.kernels import _reference_optics as optics
 from edgeguard.sim.kernels import _reference_shade as reference
 from edgeguard.sim.kernels import echo
@@ -77,6 +78,20 @@ def boxes(time_s: float = 6.0) -> tuple[np.ndarray, np.ndarray]:
     world = World(3, 20.0)
     scene = world.primitives(time_s, 80.0).seen_from(*sensor_pose(world.ego(time_s), (1.4, 0.0, 1.7)), 80.0)
     return scene.values, scene.velocities()
+
+
+def test_solids_around_a_place_and_their_boxes_agree_with_their_twins() -> None:
+    """Rows, codes, velocities and corners of a busy street, seen from beside it."""
+    world = World(3, 20.0, WORLD_PRESETS["busy"][0])
+    all_ = world.primitives(6.0)
+    c, s = np.cos(0.7), np.sin(0.7)
+    found = all_.seen_from(40.0, -3.0, 1.4, 0.7, 60.0)
+    values, codes, velocity = plain.seen_from(all_.values, all_.codes, all_.velocities(), 40.0, -3.0, 1.4, c, s, 60.0)
+    assert 50 < len(codes) < len(all_.codes)
+    np.testing.assert_array_equal(found.codes, codes)
+    np.testing.assert_allclose(found.values, values, rtol=0.0, atol=1e-9)
+    np.testing.assert_allclose(found.velocities(), velocity, rtol=0.0, atol=1e-12)
+    np.testing.assert_allclose(corners(found.values), plain.corners(values), rtol=0.0, atol=1e-9)
 
 
 def test_bounds_in_a_picture_agree_with_their_twin() -> None:

@@ -148,6 +148,39 @@ def normals(values: Floats, codes: NDArray[np.int64], hit: NDArray[np.int64], po
     return out
 
 
+def seen_from(
+    values: Floats,
+    codes: NDArray[np.int64],
+    velocity: Floats,
+    x: float,
+    y: float,
+    z: float,
+    c: float,
+    s: float,
+    reach: float,
+) -> tuple[Floats, NDArray[np.int64], Floats]:
+    """Twin of the solids around a place: cut, moved and turned."""
+    away = np.hypot(values[:, 0] - x, values[:, 1] - y) - np.hypot(values[:, 4], values[:, 5])
+    near = away <= reach
+    turn = np.array([[c, -s], [s, c]])
+    out = values[near].copy()
+    out[:, :2] = (out[:, :2] - np.array([x, y])) @ turn
+    out[:, 2:4] -= z
+    out[:, 6:8] = out[:, 6:8] @ turn
+    return out, codes[near], velocity[near] @ turn
+
+
+def corners(values: Floats) -> Floats:
+    """Twin of the boxes around solids, corner by corner."""
+    out = np.empty((len(values), 8, 3))
+    for p, box in zip(values, out, strict=True):
+        half = p[4] + max(-p[8], -p[9], 0.0) * (p[3] - p[2])
+        signs = [(i, j, k) for i in (1, -1) for j in (1, -1) for k in (0, 1)]
+        local = np.array([(i * half, j * p[5], p[2 + k]) for i, j, k in signs])
+        box[:] = _to_local(np.array([0, 0, 0, 0, 0, 0, p[6], -p[7]]), local) + np.array([p[0], p[1], 0.0])
+    return out
+
+
 def expose(
     light: NDArray[np.float32],
     blur_px: float,

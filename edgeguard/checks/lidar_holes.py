@@ -14,13 +14,13 @@ What should return is read off the same sweep, row by row, so wet roads and open
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.kernels.ranges import COLUMNS, ROWS
-from edgeguard.kernels.whereabouts import SweepCells
+from edgeguard.kernels.whereabouts import MIN_COLUMN, SweepCells
 
 AROUND = 75  # columns either way, 30 deg: the same road
 BESIDE = 12  # columns either way, 5 deg
@@ -29,22 +29,30 @@ SURE_SHARE = 0.8  # of the cells of a row, or of it and the rows above and below
 MIN_SHARE = 0.3  # a row that returns more rarely expects nothing
 MIN_EXPECTED = 15.0  # returns: chance leaves fewer than 6 of them once in 10 000 times
 MAX_LEFT = 0.4  # of what is expected; an attack leaves a tenth, and the outline of the body some more
+CLEAR_FACTOR, CLEAR_LEFT, MIN_ALIVE = 2.0, 0.25, 0.8
 MAX_CELLS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Hole:
     """Returns that a piece of a sweep should have, if nothing stood there, and those that it has. sure: by the ground's
-    returns; else by what is beside."""
+    returns; else by what is beside. alive: share of its columns that return anything; a lost packet leaves none."""
 
     expected: float
     found: float
     sure: bool
+    alive: float = 0.0
 
     @property
     def empty(self) -> bool:
         """Whether it is one."""
         return self.expected >= MIN_EXPECTED and self.found <= MAX_LEFT * self.expected
+
+    @property
+    def clear(self) -> bool:
+        """Whether one sweep is enough: the ground should return, hardly anything does, and no packet was lost."""
+        wide = self.expected >= CLEAR_FACTOR * MIN_EXPECTED and self.found <= CLEAR_LEFT * self.expected
+        return self.sure and wide and self.alive >= MIN_ALIVE
 
 
 NO_HOLE = Hole(0.0, 0.0, sure=False)
@@ -79,7 +87,8 @@ def look_for_hole(cell: NDArray[np.int32], now: SweepCells, looks: NDArray[np.bo
     for share, density, sure in _expectations(count, level, looked, aside, (int(across.min()), int(across.max()))):
         found = _judge(body, count, share * density, share, reach, sure=sure)
         if found.empty:
-            return found
+            alive = np.count_nonzero(now.filled[np.unique(column)] >= MIN_COLUMN) / np.unique(column).size
+            return replace(found, alive=float(alive))
         best = max(best, found, key=lambda hole: hole.expected - hole.found)
     return best
 

@@ -10,7 +10,7 @@ became of it (`kernels.whereabouts`): still there, covered by something nearer, 
 * **L4.crossing**: returns from below ground that the sweep before had seen closed. Beams do not pass through a road;
   a mirror, or a spoofer who sets ranges behind a surface, makes them seem to.
 
-Both must hold for two sweeps.
+Both must hold for two sweeps, but for a large hole in what the ground must fill, which no lost packet explains.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ GROUND_M = 0.15  # what lies within this of the ground is ground
 ROAD_M = 0.3  # what returns where a body has left: kerbs and slopes too
 MARGIN_M, MARGIN_RATIO = 0.5, 0.02
 DEPTH_M, DEPTH_RATIO = 0.3, 0.01  # below ground: half a degree of pitch and the height of a kerb
-THIN_M, THIN_GROUND_M = 10.0, 25.0  # nearer than this there are returns to spare
+THIN_M, THIN_GROUND_M = 10.0, 10.0  # nearer than this there are returns to spare
 CELL_M = 0.35  # three are a person and what is beside
 SIDE = int(2 * (FARTHEST_M + 2.0) / CELL_M)
 JOIN_M = 0.5
@@ -67,6 +67,7 @@ MIN_RINGS = 3.0  # a body that fewer beams met, one above the other, may have sl
 MIN_TALL_M = 0.3  # of an upright body that vanishes: pitching takes a row of beams off a roof's edge
 BOX_M = 0.4  # how far aside a body is looked for before it is called gone: ego-motion error and the cells' edges
 MIN_LOSS = 0.65  # of a body's returns that the box around what is gone must have lost
+MIN_HOLE_SHARE = 0.5  # of a body that must be empty: what touches it counts as its part
 GROW_M = 2.5
 BODY_VOXEL_M = 0.35
 MIN_BODY_SHARE = 0.6  # a part that is gone has moved with the rest, or turned out of sight
@@ -178,7 +179,7 @@ class _VanishedReturns:
         if not hole.empty or hole.sure:
             return hole if hole.empty else None
         # What is beside need not be behind: then the whole body must be gone, and be nowhere.
-        whole = np.count_nonzero(region.empty) >= MIN_BODY_SHARE * _body(region.xyz, found, pair)
+        whole = np.count_nonzero(region.empty) >= MIN_HOLE_SHARE * _body(region.xyz, found, pair)
         return hole if whole and not self._leaves(region.xyz, pair, EXIT_GAIN) else None
 
     def _departed(self, region: _Region, found: Whereabouts, pair: _Pair) -> bool:
@@ -348,6 +349,11 @@ def _around(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return total
 
 
+def _gravity(missing: _Missing) -> tuple[bool, int, int]:
+    clear = missing.hole is not None and missing.hole.clear
+    return missing.run >= CONFIRM or clear, missing.run, missing.xyz.shape[0]
+
+
 class _VanishedCheck(ABC):
     """What the two checks have in common."""
 
@@ -369,11 +375,11 @@ class _VanishedCheck(ABC):
     def evaluate(self, synced: SyncedSet) -> CheckResult:
         if self._shared.update(synced) is None:
             return self._result(Level.NOT_OBSERVABLE, 0.0, self._shared.why_not)
-        worst = max(self._missing(), key=lambda m: (m.run, m.xyz.shape[0]), default=None)
+        worst = max(self._missing(), key=_gravity, default=None)
         if worst is None:
             return self._result(Level.OK, 0.0, "")
         statistic = max(1.0, worst.xyz.shape[0] / self._least)
-        if worst.run < CONFIRM:
+        if not _gravity(worst)[0]:
             return self._result(Level.OK, min(statistic, 1.0), "")
         return self._result(Level.ANOMALY, statistic, self._words(worst))
 

@@ -30,7 +30,8 @@ from edgeguard.kernels.scratch import Scratch
 PRESENT, COVERED, BEYOND, EMPTY, OUTSIDE = 0, 1, 2, 3, 4
 UPRIGHT, GROUND = 0, 1
 MIN_COLUMN = 4  # filled cells of a column of the image; with fewer, the sensor does not look there
-SPARSE_SHARE = 0.6  # of the fullest row: rows that a coarse scanner's rings hardly meet, or only at times
+SPARSE_SHARE = 0.6  # of the fullest row: rows that a coarse scanner's rings meet only at times
+BETWEEN_SHARE = 0.1  # rows between its rings
 # Bodies nearby have returns to spare: they are thinned to the density that they would have at `thin_m`, by a hash of
 # their number (Knuth's multiplier), which no pattern of rings and columns is in step with.
 _HASH, _SHIFT, _MASK, _WHOLE = np.uint64(2_654_435_761), np.uint64(16), np.uint64(0xFFF), 4096.0
@@ -250,8 +251,8 @@ def _carry(
 
 
 @njit(
-    "void(f4[:,::1], f4[::1], f4[::1], f4[::1], i1[::1], i8, f8[::1], f4[:,::1], f4[:,::1], b1[::1], b1[::1], i8, i8,"
-    " i1[::1], i4[::1], i4[::1], i4[:,::1], i4[:,::1])",
+    "void(f4[:,::1], f4[::1], f4[::1], f4[::1], i1[::1], i8, f8[::1], f4[:,::1], f4[:,::1], b1[::1], b1[::1], b1[::1],"
+    " i8, i8, i1[::1], i4[::1], i4[::1], i4[:,::1], i4[:,::1])",
     cache=True,
     nogil=True,
     error_model="numpy",
@@ -268,6 +269,7 @@ def _judge(
     far: NDArray[np.float32],
     looks: NDArray[np.bool_],
     sparse: NDArray[np.bool_],
+    between: NDArray[np.bool_],
     lowest: int,
     highest: int,
     fate: NDArray[np.int8],
@@ -298,15 +300,15 @@ def _judge(
         c = np.int64(columns[i])
         c = c - COLUMNS if c >= COLUMNS else c  # exactly behind
         inside = (r >= MIN_RANGE_M) & (r <= MAX_RANGE_M) & (e >= lowest + 1) & (e < highest)
-        if not inside or not looks[np.uint64(c)]:
+        k, u = np.uint64(max(e, _NONE)), np.uint64(c)
+        if not inside or not looks[u] or between[k]:
             continue
-        k, u = np.uint64(e), np.uint64(c)
         cell[i] = np.int32(np.int64(k) * COLUMNS + c)
         margin = margin_m + margin_ratio * r
         beyond = max(margin, (depth_m + depth_ratio * r) * below[k]) if lies else margin
         low, high = near[k, u], far[k, u]
         if low == np.inf:
-            # between the rings of a coarse scanner a cell says nothing unless those above and below agree
+            # a ring that wanders between two rows leaves holes in both
             seen = sparse[k] & ((near[k - _ONE, u] < np.inf) | (near[k + _ONE, u] < np.inf))
             answer = OUTSIDE if seen else EMPTY
         elif low < r - margin and (high < r - margin or high > r + beyond):
@@ -340,7 +342,7 @@ def follow_returns(
 
     A return is PRESENT when its cell has a return at the place, COVERED when those of the cell are nearer (or on both
     sides), BEYOND when all are farther, EMPTY without any, OUTSIDE where the sensor does not look: at or beyond its
-    outermost rows, and in other columns.
+    outermost rows, between its rings, and in other columns.
     """
     if bounds.farthest_m >= 0.5 * bounds.side * bounds.piece_m:
         raise ValueError("the grid does not hold the farthest return")
@@ -384,7 +386,8 @@ def _answer(
     pieces = bounds.side * bounds.side
     used = np.flatnonzero(now.rows)
     lowest, highest = (int(used[0]), int(used[-1])) if used.size else (0, 0)
-    sparse = now.rows < SPARSE_SHARE * now.rows.max(initial=0)
+    most = now.rows.max(initial=0)
+    sparse, between = now.rows < SPARSE_SHARE * most, now.rows < BETWEEN_SHARE * most
     cell, place = (_scratch.array(name, m, np.int32) for name in ("cell", "place"))
     fate = _scratch.array("fate", m, np.int8)
     reach, row, column = (_scratch.array(name, m, np.float32) for name in ("reach", "row", "column"))
@@ -392,8 +395,8 @@ def _answer(
     gone = _scratch.array("gone", 2 * pieces, np.int32).reshape(2, pieces)
     _carry(at, m, np.ascontiguousarray(T_cur_prev, dtype=np.float64), reach, row, column)
     _judge(
-        at, reach, row, column, kind, m, _packed(bounds), now.near, now.far, looks, sparse, lowest, highest, fate, cell,
-        place, there, gone,
+        at, reach, row, column, kind, m, _packed(bounds), now.near, now.far, looks, sparse, between, lowest, highest,
+        fate, cell, place, there, gone,
     )  # fmt: skip
     return Whereabouts(index[:m], fate[:m], kind[:m], cell[:m], place[:m], there, gone)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgeguard.kernels import _reference_regions as twin
-from edgeguard.kernels.regions import count_behind, count_in_box, within_reach
+from edgeguard.kernels.regions import count_alone, count_behind, count_below, count_in_box, within_reach
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -30,3 +30,18 @@ def test_region_counts_equal_their_twins(seed: int) -> None:
         got = count_behind(row, col, range_m, shift, 900, window, 20.0)
         assert got == twin.count_behind(row, col, range_m, shift, 900, window, 20.0)
         assert 0 < got[1] < got[0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_lonely_cells_and_column_counts_equal_their_twins(seed: int) -> None:
+    """Images with holes, borders of the image and the seam among the cells."""
+    rng = np.random.default_rng(seed)
+    image = rng.uniform(5, 8, (20, 90)).astype(np.float32)
+    image[rng.random(image.shape) < 0.2] = np.inf
+    row, col = rng.integers(-1, 20, 400).astype(np.int16), rng.integers(0, 90, 400).astype(np.int16)
+
+    got = count_alone(image, 0.5, 0.05)
+
+    np.testing.assert_array_equal(got, twin.count_alone(image, 0.5, 0.05))
+    assert (got.sum(axis=1) > 0).all()
+    np.testing.assert_array_equal(count_below(row, col, 7, 90), twin.count_below(row, col, 7, 90))

@@ -128,8 +128,9 @@ class RotationCheck:
             sd_walk=(BIAS_WALK_RAD_S,) * 3 + (OFFSET_WALK_S,) + (MOUNT_WALK_RAD,) * 3 + (SCALE_WALK,) * 3,
         )
         self._lessons: deque[_Residual] = deque()
-        # How many comparisons taught (by the square of their scene's share), and the sum of their precisions per axis.
-        self._taught, self._precision, self._remembered = 0.0, np.zeros(3), 0.0
+        # Per axis: the comparisons that taught by the square of their scene's share, the sum of their precisions, their
+        # number.
+        self._taught, self._precision, self._remembered = np.zeros(3), np.zeros(3), np.zeros(3)
         self._settled = False
         self._last_image_ns: int | None = None
         self._judged_s = -math.inf
@@ -219,7 +220,7 @@ class RotationCheck:
 
     def _scene_rad_s(self) -> NDArray[np.float64]:
         """(3,) standard deviation, rad/s, of what the scenes that taught the bias have in common."""
-        return np.sqrt(self._taught / self._precision) if self._taught else np.zeros(3)
+        return np.sqrt(self._taught / np.maximum(self._precision, 1e-12))
 
     def _compare(self, late: TrackedFrame) -> _Residual | None:
         """The longest comparison that holds: where points pass quickly a long one loses them."""
@@ -306,7 +307,6 @@ class RotationCheck:
             lesson = self._lessons.popleft()
             dt_s = 0.0 if self._learned_s is None else max(0.0, lesson.t_s - self._learned_s)
             self._learned_s = lesson.t_s
-            self._remember(lesson)
             scene = self._scene_rad_s()
             for axis in range(3):
                 row = lesson.gradient[axis]
@@ -315,16 +315,18 @@ class RotationCheck:
                 noise = 1.5 * float(lesson.sigma[axis]) * math.sqrt(lesson.overlap)
                 unsure = math.hypot(self._model.sd(row), float(scene[axis]))
                 limit = CONFIDENCE * (unsure + 2.0 * float(lesson.sigma[axis]))
+                if abs(innovation) <= limit:
+                    self._remember(lesson, axis)
                 if self._settled or abs(innovation) < BIAS_LIMIT_RAD_S:
                     self._model.update(innovation, row, noise, dt_s if axis == 0 else 0.0, limit)
 
-    def _remember(self, lesson: _Residual) -> None:
-        if self._remembered >= REMEMBERED:
-            self._taught, self._precision = 0.5 * self._taught, 0.5 * self._precision
-            self._remembered = 0.5 * self._remembered
-        self._remembered += 1.0
-        self._taught += lesson.scene**2
-        self._precision = self._precision + 1.0 / np.square(lesson.sigma)
+    def _remember(self, lesson: _Residual, axis: int) -> None:
+        for kept, one in (
+            (self._taught, lesson.scene**2),
+            (self._precision, 1.0 / float(lesson.sigma[axis]) ** 2),
+            (self._remembered, 1.0),
+        ):
+            kept[axis] = one + kept[axis] * (0.5 if self._remembered[axis] >= REMEMBERED else 1.0)
 
     # ---- result ---------------------------------------------------------------------------------------------
 

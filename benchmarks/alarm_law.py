@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgeguard.checks.tails import fit_tail
-from edgeguard.checks.thresholds import share_rate
+from edgeguard.checks.thresholds import CONFIDENCE, share_rate
 from edgeguard.runtime.calibrate import calibrate_sensors, observe
 from edgeguard.runtime.calibrate_rate import Climbs, climb, join, tails_of
 from edgeguard.sim.detection.metrics import rate_per_hour
@@ -77,7 +77,7 @@ def _true_share(rng: np.random.Generator, hours: float, rate: float, *, sure: bo
         peaks = rng.weibull(power, rng.poisson(PEAKS_PER_HOUR * hours))
         tail = fit_tail(peaks, hours * 3600.0)
         assert tail is not None
-        level = tail.level(rate / len(POWERS), sure=sure)
+        level = tail.level(rate / len(POWERS), CONFIDENCE if sure else None)
         expected += PEAKS_PER_HOUR * math.exp(-(level**power))
     return expected / rate
 

@@ -27,11 +27,10 @@ MIN_PEAKS = 5
 MAX_PEAKS = 400
 # From what quiet and busy streets mixed make of an exponential to lighter than Gaussian.
 POWERS = np.array([0.7, 1.0, 1.4, 2.0, 2.8, 4.0])
-# With `sure`, the rate is no more than the stated one with this probability, given what was seen.
-CONFIDENCE = 0.95
 _HALVINGS = 50
-_FAR = 1e3  # in starts: no level lies beyond
+_FAR = 1e9  # in starts: no level lies beyond
 _NEGLIGIBLE = 1e-6
+_NOT_KNOWN = 10.0  # of a logarithm
 
 
 @dataclass(frozen=True)
@@ -59,17 +58,20 @@ class Tail:
         weights, sums = self._laws
         return float(self._often * (weights @ (1.0 + self._above(level) / sums) ** -self.peaks))
 
-    def level(self, per_hour: float, *, sure: bool = False) -> float:
+    def level(self, per_hour: float, confidence: float | None = None) -> float:
         """The height that is passed `per_hour` times an hour on average over all that the peaks leave open.
 
-        sure: not more often than that with probability `CONFIDENCE`, instead.
+        confidence: with this probability it is not passed more often than that, instead.
         """
         if per_hour >= self._often:
             return self.start
         low, high = self.start, self.start * _FAR
         for _ in range(_HALVINGS):
             middle = math.sqrt(low * high)
-            too_low = self._kept(middle, per_hour) < CONFIDENCE if sure else self.per_hour(middle) > per_hour
+            if confidence is None:
+                too_low = self.per_hour(middle) > per_hour
+            else:
+                too_low = self._kept(middle, per_hour) < confidence
             low, high = (middle, high) if too_low else (low, middle)
         return high
 
@@ -80,7 +82,7 @@ class Tail:
         share = self._above(max(level, self.start)) / sums
         means, variances = self.peaks * share, self.peaks * share**2
         spread = float(weights @ variances + weights @ means**2 - (weights @ means) ** 2)
-        return math.sqrt(max(0.0, spread) + 1.0 / self.peaks)
+        return min(_NOT_KNOWN, math.sqrt(max(0.0, spread) + 1.0 / self.peaks))
 
     @property
     def _often(self) -> float:

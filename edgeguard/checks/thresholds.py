@@ -17,6 +17,10 @@ from edgeguard.checks.tails import Tail
 # A recording shows what is common on it. For what is not (a bridge, a hard stop, a wet road) the shipped threshold was
 # made, so none falls below a third of it; nor rises above where the sums, which stop at twice theirs, could pass it.
 LOWEST, HIGHEST = 1.0 / 3.0, 1.6
+# With `sure`, a statistic keeps its part of the rate with this probability, given what was seen.
+CONFIDENCE = 0.95
+# Above the shipped threshold only what was seen may lift one, not how little that was: then the median decides.
+MEDIAN = 0.5
 _HALVINGS = 40
 _WIDEST = 3.0  # of a logarithm: beyond it, not known
 
@@ -42,8 +46,8 @@ def share_rate(tails: Mapping[str, Tail | None], per_hour: float, *, sure: bool 
         tails: by name, None where a statistic showed next to nothing. sure: each keeps its part of the rate with 95 %,
             and passes on nothing.
 
-    The expected rates add up to less where bounds hold all thresholds up, and to more where bounds hold them down.
-    Alarms of several statistics at once count once, so the sum is an upper bound.
+    Where bounds hold thresholds up, the expected rates add up to less than was asked for; where they hold them down, or
+    too little was seen, to more. Alarms of several statistics at once count once, so the sum is an upper bound.
     """
     known = {name: tail for name, tail in tails.items() if tail is not None}
     part = per_hour / max(1, len(known)) if sure else _part(tuple(known.values()), per_hour)
@@ -55,13 +59,21 @@ def share_rate(tails: Mapping[str, Tail | None], per_hour: float, *, sure: bool 
 
 
 def _part(tails: Sequence[Tail], per_hour: float) -> float:
-    """What each may take. One that is clamped takes less; the others make up for it, as far as any can."""
+    """What each may take. One that is held up takes less; the others make up for it, as far as any can."""
     low, high = 0.0, per_hour
     for _ in range(_HALVINGS):
         part = 0.5 * (low + high)
-        taken = sum(tail.per_hour(_level(tail, part, sure=False)) for tail in tails)
+        # One that is held down, and takes more, takes it from nobody.
+        taken = sum(min(part, tail.per_hour(_level(tail, part, sure=False))) for tail in tails)
         low, high = (part, high) if taken < per_hour else (low, part)
     return max(high, 1e-9)
+
+
+def _level(tail: Tail, part: float, sure: bool) -> float:
+    level = tail.level(part, CONFIDENCE if sure else None)
+    if level > 1.0 and not sure:
+        level = max(1.0, min(level, tail.level(part, MEDIAN)))
+    return min(max(level, LOWEST), HIGHEST)
 
 
 def total(thresholds: Mapping[str, Threshold]) -> tuple[float, float]:
@@ -72,7 +84,3 @@ def total(thresholds: Mapping[str, Threshold]) -> tuple[float, float]:
     # A rate whose logarithm is Gaussian, with this mean: what they leave open adds up as variances do.
     variance = sum(each.per_hour**2 * math.expm1(min(each.log_sd, _WIDEST) ** 2) for each in thresholds.values())
     return per_hour, math.sqrt(math.log1p(variance / per_hour**2))
-
-
-def _level(tail: Tail, part: float, sure: bool) -> float:
-    return min(max(tail.level(part, sure=sure), LOWEST), HIGHEST) if part > 0.0 else HIGHEST

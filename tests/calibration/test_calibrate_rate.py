@@ -126,9 +126,7 @@ def test_the_stated_rate_comes_of_it_on_new_noise() -> None:
         assert all(tail is not None for tail in tails.values())
         part = rate / len(laws)
         levels = {name: tail.level(part) for name, tail in tails.items() if tail is not None}
-        alarms = sum(
-            int((peaks(power, 200.0) > levels[f"{name} {i}"]).sum()) for i, (name, power) in enumerate(laws)
-        )
+        alarms = sum(int((peaks(power, 200.0) > levels[f"{name} {i}"]).sum()) for i, (name, power) in enumerate(laws))
         assert alarms / 200.0 == pytest.approx(rate, rel=0.3)
     assert set(share_rate(tails, 4.0)) == set(tails)
 
@@ -188,7 +186,9 @@ def test_the_verb_takes_several_recordings_and_says_what_to_expect(tmp_path: Pat
     for i in range(2):
         recording = drive(i, 35.0)
         stamped = [
-            (int(stream.stamps_ns[k]), stream.load(k)) for stream in recording.streams for k in range(len(stream.stamps_ns))
+            (int(stream.stamps_ns[k]), stream.load(k))
+            for stream in recording.streams
+            for k in range(len(stream.stamps_ns))
         ]
         paths.append(tmp_path / f"drive{i}.npz")
         save_npz(paths[-1], sorted(stamped, key=lambda pair: pair[0]))

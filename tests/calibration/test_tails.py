@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import expon, weibull_min
 
 from edgeguard.checks.tails import CLUSTER_S, MIN_PEAKS, POWERS, Tail, fit_tail, peaks_of
-from edgeguard.checks.thresholds import HIGHEST, LOWEST, Threshold, share_rate, total
+from edgeguard.checks.thresholds import CONFIDENCE, HIGHEST, LOWEST, Threshold, share_rate, total
 
 HOUR_S = 3600.0
 PER_HOUR = 200.0  # independent peaks of a clean statistic
@@ -57,7 +57,7 @@ def test_a_sure_level_keeps_the_rate_in_nineteen_of_twenty_calibrations() -> Non
     for _ in range(80):
         tail = fit_tail(drawn(rng, 1.0), HOUR_S)
         assert tail is not None
-        rates.append(true_rate(tail.level(0.5, sure=True), 1.0))
+        rates.append(true_rate(tail.level(0.5, CONFIDENCE), 1.0))
     assert np.mean(np.array(rates) <= 0.5) >= 0.9
     assert np.mean(rates) < 0.3
 
@@ -75,7 +75,7 @@ def test_level_and_rate_are_inverse_and_monotone(peaks: list[float], seconds: fl
     level = tail.level(per_hour)
     assert level >= tail.start
     assert tail.level(per_hour / 2.0) >= level
-    assert tail.level(per_hour / 2.0, sure=True) >= tail.level(per_hour, sure=True) >= tail.start
+    assert tail.level(per_hour / 2.0, CONFIDENCE) >= tail.level(per_hour, CONFIDENCE) >= tail.start
     if tail.start < level < tail.start * 500.0:
         assert tail.per_hour(level) == pytest.approx(per_hour, rel=1e-3)
 
@@ -127,6 +127,19 @@ def test_thresholds_stay_within_their_bounds_and_say_what_is_expected_then() -> 
     assert found.per_hour > 1.0
     assert total({"loud": found})[1] > 0.0
     assert total({}) == (0.0, 0.0)
+
+
+def test_how_little_was_seen_lifts_no_threshold_above_the_shipped_one() -> None:
+    """Half a minute of small peaks: the shipped threshold stays, and takes nothing from a statistic that is known."""
+    rng = np.random.default_rng(6)
+    little = fit_tail(0.01 * rng.exponential(size=7) ** 3, 36.0)
+    much = fit_tail(drawn(rng, 4.0, scale=0.15), 4.0 * HOUR_S)
+    found = share_rate({"little": little, "much": much}, 1.0)
+    assert LOWEST <= found["little"].scale <= 1.0
+    assert found["much"].scale < 1.0
+    assert 0.5 <= found["much"].per_hour <= 1.0
+    shown = fit_tail(drawn(rng, 4.0, scale=0.25), 4.0 * HOUR_S)
+    assert 1.0 < share_rate({"shown": shown}, 0.5)["shown"].scale < HIGHEST
 
 
 def test_what_little_data_leave_open_is_paid_for_in_the_level() -> None:

@@ -138,7 +138,7 @@ def test_how_little_was_seen_lifts_no_threshold_above_the_shipped_one() -> None:
     assert LOWEST <= found["little"].scale <= 1.0
     assert found["much"].scale < 1.0
     assert 0.5 <= found["much"].per_hour <= 1.0
-    shown = fit_tail(drawn(rng, 4.0, scale=0.25), 4.0 * HOUR_S)
+    shown = fit_tail(drawn(rng, 4.0, scale=0.2), 4.0 * HOUR_S)
     assert 1.0 < share_rate({"shown": shown}, 0.5)["shown"].scale < HIGHEST
 
 

@@ -7,7 +7,7 @@ puts k or more of its returns there with probability (m / (1 + m))^k, where m is
 more neighbours than one in fifty of such returns would have is a surface.
 
     what it may ever touch   nearer than a flake can be heard, and dimmer than a flake that fills a part of the beam
-    what it never touches    a return with `MOST_NEIGHBOURS` others in its window, whatever else is in the sweep
+    what it never touches    a return with `most_asked` others in its window, whatever else is in the sweep
     when it acts at all      when half of all directions have lone returns: snow is everywhere, foliage is not
 
 Density is estimated per metre of range from returns without any neighbour, without the quarter of the directions that
@@ -37,7 +37,7 @@ SCALE_ERROR = 2.0  # sensors differ by that much in what they call a reflectance
 ROWS, FIRINGS = 2, 3
 NOISE_M = 0.1  # between two returns of one surface: 2.5 standard deviations of a sensor of 3 cm
 SLOPE = 0.02  # of the range, over three firings of 0.2 deg: a surface seen at 60 deg from its normal
-MOST_NEIGHBOURS = 3  # that may ever be asked for far off: a pole one beam wide has four, a wire six
+MOST_NEIGHBOURS = 2  # that may ever be asked for far off: a pole one beam wide has four, or two after losing half
 MOST_NEAR = 8  # and close by, where a thin thing fills many beams
 ROD_M = 0.05  # half of the neighbours that an upright rod of this width has are always enough
 ALPHA = 0.02  # share of the scatter that is lost to chance neighbours

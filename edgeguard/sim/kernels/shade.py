@@ -143,29 +143,38 @@ def _locate(
 
 
 @njit(
-    f"void({LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, uint8[::1], float32, {LINE_F4})",
+    f"void(uint64, uint64, {LINE_F4}, {LINE_F4}, {LINE_F4}, {LINE_F4}, uint8[::1], float32, {LINE_F4})",
     cache=True,
     nogil=True,
     error_model="numpy",
 )
 def _load(
-    x: np.ndarray, y: np.ndarray, z: np.ndarray, t: np.ndarray, shadow: np.ndarray, haze: float, lines: np.ndarray
+    first: int,
+    count: int,
+    x: np.ndarray,
+    y: np.ndarray,
+    z: np.ndarray,
+    t: np.ndarray,
+    shadow: np.ndarray,
+    haze: float,
+    lines: np.ndarray,
 ) -> None:
-    """Put a stretch's rays, distances and shadows into `lines`, and the contrast that the air leaves.
+    """Put rays, distances and shadows of pixels first, first + 1, .. into `lines`, and what contrast the air leaves.
 
-    `haze` is the loss per metre.
+    Pictures come flat here and below: a slice per line would be counted by whoever else uses it, under a lock. `haze`
+    is the loss per metre.
     """
-    for k in range(np.uint64(len(t))):
-        dx, dy, dz, reach = x[k], y[k], z[k], t[k]
+    for k in range(count):
+        dx, dy, dz, reach = x[first + k], y[first + k], z[first + k], t[first + k]
         lines[DX + k], lines[DY + k], lines[DZ + k], lines[REACH + k] = dx, dy, dz, reach
-        lines[SUNLIT + k] = F(1.0) if shadow[k] == 0 else F(0.0)
+        lines[SUNLIT + k] = F(1.0) if shadow[first + k] == 0 else F(0.0)
         lines[CLEAR + k] = decay(reach * np.sqrt(dx * dx + dy * dy + dz * dz) * haze)
 
 
 @njit("uint64(uint64, uint64)", cache=True, nogil=True, error_model="numpy")
 def _whole(begin: int, end: int) -> int:
     """Return the end of a run lengthened to whole vectors: what is written beyond it the next run overwrites."""
-    return begin + ((end - begin + np.uint64(LANES - 1)) // np.uint64(LANES)) * np.uint64(LANES)
+    return begin + ((end - begin + np.uint64(LANES - 1)) // np.uint64(LANES)) * np.uint64(LANES)  # type: ignore[return-value]
 
 
 @njit(f"void({RUN}, uint64, float64, float64)", cache=True, nogil=True, error_model="numpy")
@@ -222,7 +231,7 @@ def _survey(
         _lerp(begin, until, lines, WY, here[1] - shift_y, (there[1] - here[1]) * step)
         _lerp(begin, until, lines, ARC, here[2], (there[2] - here[2]) * step)
         _lerp(begin, until, lines, OFFSET, here[3], (there[3] - here[3]) * step)
-        begin = stop
+        begin = stop  # type: ignore[assignment]
         here[0], here[1], here[2], here[3] = there[0], there[1], there[2], there[3]
         if begin >= last:
             return float(there[2])
@@ -289,11 +298,11 @@ def _shine(begin: int, end: int, lines: np.ndarray, light: np.ndarray, wall: boo
                 lines[LIT + k] += 5.0 * glow
 
 
-@njit(f"void({LINE_F4}, float32, uint64, {LINE_F4})", cache=True, nogil=True, error_model="numpy")
-def _through_air(lines: np.ndarray, air: float, colour: int, out: np.ndarray) -> None:
-    """Light a stretch of one colour and put the air in front of it."""
-    for k in range(np.uint64(len(out))):
-        out[k] = air + lines[CLEAR + k] * (lines[colour + k] * lines[LIT + k] - air)
+@njit(f"void(uint64, {LINE_F4}, float32, uint64, uint64, {LINE_F4})", cache=True, nogil=True, error_model="numpy")
+def _through_air(count: int, lines: np.ndarray, air: float, colour: int, first: int, out: np.ndarray) -> None:
+    """Light a stretch of one colour and put the air in front of it, from place `first` of `out` on."""
+    for k in range(count):
+        out[first + k] = air + lines[CLEAR + k] * (lines[colour + k] * lines[LIT + k] - air)
 
 
 # What `shade` and `develop` are told about the scene, up to `lamps`.
@@ -304,7 +313,7 @@ SCENE = (
 
 
 @njit(
-    f"float64(int64, {SCENE}, {LINE_F4}, float64[::1], float64[::1], {LINE_F4}, {LINE_F4}, {LINE_F4})",
+    f"float64(int64, {SCENE}, {LINE_F4}, float64[::1], float64[::1], uint64, uint64, {LINE_F4})",
     cache=True,
     error_model="numpy",
     nogil=True,
@@ -332,11 +341,13 @@ def _shade_row(
     lines: np.ndarray,
     here: np.ndarray,
     there: np.ndarray,
-    blue: np.ndarray,
-    green: np.ndarray,
-    red: np.ndarray,
+    first: int,
+    apart: int,
+    out: np.ndarray,
 ) -> float:
     """Fill three lines with row `i` of `shade`; lines, here, there: scratch. Returns the arc length for the row above.
+
+    Blue begins at place `first` of `out`, green `apart` places after it and red as many after that.
 
     A row is cut into stretches, and those into runs of one surface. Road coordinates change slowly: they are found
     every ANCHOR pixels. What is left is arithmetic on lines, whole vectors of pixels at a time.
@@ -348,15 +359,17 @@ def _shade_row(
     on_ground, haze, scale = F(light[SUN] * sun[2]), F(1.0 / light[HAZE]), F(1.0 / focal_px)
     air_b, air_g, air_r = F(light[AIR_B]), F(light[AIR_G]), F(light[AIR_R])
     sx, sy, sz, tau, guess = starts[i, 0], starts[i, 1], starts[i, 2], starts[i, 3], arc_m
-    for left in range(0, columns, STRETCH):
-        right = min(left + STRETCH, columns)
-        what, b, full = hit[i, left:right], np.uint64(0), np.uint64(right - left)
-        _load(rx[i, left:right], ry[i, left:right], rz[i, left:right], depth[i, left:right],
-              shadow[i, left:right], haze, lines)  # fmt: skip
+    x, y, z, reach, what, dark = (
+        rx.reshape(-1), ry.reshape(-1), rz.reshape(-1), depth.reshape(-1), hit.reshape(-1), shadow.reshape(-1)
+    )  # fmt: skip
+    for left in range(np.uint64(0), np.uint64(columns), np.uint64(STRETCH)):
+        full, pixel = min(np.uint64(columns) - left, np.uint64(STRETCH)), np.uint64(i * columns) + left
+        b = np.uint64(0)
+        _load(pixel, full, x, y, z, reach, dark, haze, lines)
         while b < full:
-            a, index = b, what[b]
+            a, index = b, what[pixel + b]
             b += np.uint64(1)
-            while b < full and what[b] == index:
+            while b < full and what[pixel + b] == index:
                 b += np.uint64(1)
             e = _whole(a, b)
             if index == -2:
@@ -400,14 +413,14 @@ def _shade_row(
                           material, scale)  # fmt: skip
             if mapped:
                 for k in range(a, b):
-                    x, y = sx + lines[REACH + k] * lines[DX + k], sy + lines[REACH + k] * lines[DY + k]
-                    day, lamp = lights_at(lamps, light, x, y)
+                    at_x, at_y = sx + lines[REACH + k] * lines[DX + k], sy + lines[REACH + k] * lines[DY + k]
+                    day, lamp = lights_at(lamps, light, at_x, at_y)
                     lines[LIT + k] = lines[LIT + k] * day + lamp
             if night:
                 _shine(a, b, lines, light, index >= 0 and codes[max(index, 0), 1] == BUILDING)
-        _through_air(lines, air_b, BLUE, blue[left:right])
-        _through_air(lines, air_g, GREEN, green[left:right])
-        _through_air(lines, air_r, RED, red[left:right])
+        _through_air(full, lines, air_b, BLUE, first + left, out)
+        _through_air(full, lines, air_g, GREEN, first + apart + left, out)
+        _through_air(full, lines, air_r, RED, first + apart + apart + left, out)
     return arc_m
 
 
@@ -445,39 +458,41 @@ def shade(
         light: what shines and what dims, see `edgeguard.sim.kernels.light`. lamps: (N, N, 2) map of daylight and
             lamps, or (0, 0, 2).
     """
-    lines = np.ones(LINES * (STRETCH + LANES), np.float32)
+    rows, columns = depth.shape
+    lines, flat = np.ones(LINES * (STRETCH + LANES), np.float32), out.reshape(-1)
     here, there = np.empty(4), np.empty(4)
     arc_m = first_s_m
     for i in range(depth.shape[0] - 1, -1, -1):  # upwards: arc length grows smoothly, so the search starts close
         arc_m = _shade_row(
             i, rx, ry, rz, starts, depth, hit, shadow, values, velocity, codes, table, table_start_m, arc_m, pose,
-            sun, focal_px, light, lamps, lines, here, there, out[0, i], out[1, i], out[2, i],
+            sun, focal_px, light, lamps, lines, here, there, np.uint64(i * columns), np.uint64(rows * columns), flat,
         )  # fmt: skip
 
 
 @njit(
-    f"void({LINE_F4}, {LINE_F4}, {LINE_F4}, float32, float32, {LINE_F4})",
+    f"void(uint64, uint64, uint64, uint64, {LINE_F4}, float32, float32, {LINE_F4})",
     cache=True,
     nogil=True,
     error_model="numpy",
 )
 def _soften(
-    above: np.ndarray, here: np.ndarray, below: np.ndarray, centre: float, beside: float, out: np.ndarray
+    above: int, here: int, below: int, count: int, light: np.ndarray, centre: float, beside: float, out: np.ndarray
 ) -> None:
     """Fill columns -1 to W of a row's weighted mean with its neighbours; the picture is mirrored at its sides."""
-    last = len(here)
-    for j in range(last):
-        out[j + 1] = centre * here[j] + beside * (above[j] + below[j])
-    out[0], out[last + 1] = out[2], out[last - 1]
+    for j in range(count):
+        out[j + np.uint64(1)] = centre * light[here + j] + beside * (light[above + j] + light[below + j])
+    out[0], out[count + np.uint64(1)] = out[2], out[count - np.uint64(1)]
 
 
 @njit(
-    f"void({LINE_F4}, float32, float32, {LINE_F4}, float32, float32, float32, {LINE_F4}, uint8[::1])",
+    f"void(uint64, {LINE_F4}, float32, float32, {LINE_F4}, float32, float32, float32, uint64, {LINE_F4}, uint64,"
+    " uint8[::1])",
     cache=True,
     nogil=True,
     error_model="numpy",
 )
 def _expose_line(
+    count: int,
     mean: np.ndarray,
     centre: float,
     beside: float,
@@ -485,15 +500,17 @@ def _expose_line(
     high: float,
     read: float,
     shot: float,
+    begin: int,
     noise: np.ndarray,
+    first: int,
     out: np.ndarray,
 ) -> None:
-    """Expose one row of one plane, whose weighted means `_soften` has made."""
-    left, right, middle = mean[: len(out)], mean[2:], mean[1:]
-    for j in range(len(out)):
-        signal = (centre * middle[j] + beside * (left[j] + right[j])) * (fall[j] - high)
-        value = signal + noise[j] * np.sqrt(read + shot * max(signal, F(0.0))) + F(0.5)
-        out[j] = np.uint8(np.int32(min(max(value, F(0.0)), F(255.0))))
+    """Expose one row of one plane, whose weighted means `_soften` has made; noise is read from place `begin` on."""
+    for j in range(count):
+        middle, sides = mean[j + np.uint64(1)], mean[j] + mean[j + np.uint64(2)]
+        signal = (centre * middle + beside * sides) * (fall[j] - high)
+        value = signal + noise[begin + j] * np.sqrt(read + shot * max(signal, F(0.0))) + F(0.5)
+        out[first + j] = np.uint8(np.int32(min(max(value, F(0.0)), F(255.0))))
 
 
 # What `expose` and `develop` are told about lens and sensor.
@@ -532,8 +549,8 @@ def _sensor(
 
 
 @njit(
-    f"void(int64, int64, int64, {LINE_F4}, {LINE_F4}, {LINE_F4}, float64[::1], {LINE_F4}, int64, {LINE_F4}, {LINE_F4},"
-    " uint8[::1])",
+    f"void(int64, int64, uint64, uint64, uint64, uint64, {LINE_F4}, float64[::1], {LINE_F4}, int64, {LINE_F4},"
+    f" {LINE_F4}, uint8[::1])",
     cache=True,
     nogil=True,
     error_model="numpy",
@@ -541,10 +558,11 @@ def _sensor(
 def _expose_row(
     i: int,
     rows: int,
-    colour: int,
-    above: np.ndarray,
-    here: np.ndarray,
-    below: np.ndarray,
+    above: int,
+    here: int,
+    below: int,
+    apart: int,
+    light: np.ndarray,
     numbers: np.ndarray,
     fall: np.ndarray,
     key: int,
@@ -552,13 +570,19 @@ def _expose_row(
     mean: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """Expose one row of one colour; numbers, fall: of `_sensor`. mean: scratch, two longer than a row."""
-    columns, cy = len(out), 0.5 * (rows - 1)
+    """Expose one row, which is at `here` in `light`, its neighbours at `above` and `below`, its colours `apart`.
+
+    numbers, fall: of `_sensor`. mean: scratch, two longer than a row.
+    """
+    columns, cy = len(fall), 0.5 * (rows - 1)
+    count = np.uint64(columns)
     centre, beside, high = F(numbers[0]), F(numbers[1]), F(numbers[4] * (i - cy) * (i - cy))
-    begin = hash3(i, key, 0x5EED) % (len(deviates) - 3 * columns) + colour * columns
-    _soften(above, here, below, centre, beside, mean)
-    noise = deviates[begin : begin + columns]
-    _expose_line(mean, centre, beside, fall, high, F(numbers[2]), F(numbers[3]), noise, out)
+    begin = np.uint64(hash3(i, key, 0x5EED) % (len(deviates) - 3 * columns))
+    for c in range(np.uint64(3)):
+        shift, first = c * apart, np.uint64(i) * count + c * np.uint64(rows) * count
+        _soften(above + shift, here + shift, below + shift, count, light, centre, beside, mean)
+        _expose_line(count, mean, centre, beside, fall, high, F(numbers[2]), F(numbers[3]), begin + c * count, deviates,
+                     first, out)  # fmt: skip
 
 
 @njit(f"void({PICTURE}, {SENSOR}, uint8[:,:,::1])", cache=True, nogil=True, error_model="numpy")
@@ -583,11 +607,11 @@ def expose(
     rows, columns = light.shape[1], light.shape[2]
     numbers, fall, mean = np.empty(5), np.empty(columns, np.float32), np.empty(columns + 2, np.float32)
     _sensor(blur_px, gain, vignette, read_dn, shot_dn, rows, numbers, fall)
+    flat, told = light.reshape(-1), out.reshape(-1)
     for i in range(rows):
         above, below = abs(i - 1), rows - 1 - abs(rows - 2 - i)
-        for c in range(3):
-            _expose_row(i, rows, c, light[c, above], light[c, i], light[c, below], numbers, fall, key, deviates, mean,
-                        out[c, i])  # fmt: skip
+        _expose_row(i, rows, np.uint64(above * columns), np.uint64(i * columns), np.uint64(below * columns),
+                    np.uint64(rows * columns), flat, numbers, fall, key, deviates, mean, told)  # fmt: skip
 
 
 @njit(f"void({SCENE}, {SENSOR}, uint8[:,:,::1])", cache=True, nogil=True, error_model="numpy")
@@ -625,20 +649,21 @@ def develop(
     """
     rows, columns = depth.shape
     lines = np.ones(LINES * (STRETCH + LANES), np.float32)
-    here, there, kept = np.empty(4), np.empty(4), np.empty((3, 3, columns), np.float32)
+    here, there, kept = np.empty(4), np.empty(4), np.empty(9 * columns, np.float32)
     numbers, fall, mean = np.empty(5), np.empty(columns, np.float32), np.empty(columns + 2, np.float32)
+    told = out.reshape(-1)
     _sensor(blur_px, gain, vignette, read_dn, shot_dn, rows, numbers, fall)
     arc_m = first_s_m
     for i in range(rows - 1, -2, -1):
         if i >= 0:
-            row = kept[i % 3]
             arc_m = _shade_row(
                 i, rx, ry, rz, starts, depth, hit, shadow, values, velocity, codes, table, table_start_m, arc_m,
-                pose, sun, focal_px, light, lamps, lines, here, there, row[0], row[1], row[2],
+                pose, sun, focal_px, light, lamps, lines, here, there,
+                np.uint64((i % 3) * columns), np.uint64(3 * columns), kept,
             )  # fmt: skip
         done = i + 1  # its neighbours are known now
         if done < rows:
             above, below = abs(done - 1), rows - 1 - abs(rows - 2 - done)
-            for c in range(3):
-                _expose_row(done, rows, c, kept[above % 3, c], kept[done % 3, c], kept[below % 3, c], numbers, fall,
-                            key, deviates, mean, out[c, done])  # fmt: skip
+            _expose_row(done, rows, np.uint64((above % 3) * columns), np.uint64((done % 3) * columns),
+                        np.uint64((below % 3) * columns), np.uint64(3 * columns), kept, numbers, fall, key, deviates,
+                        mean, told)  # fmt: skip

@@ -35,7 +35,7 @@ from edgeguard.types import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from typing import Protocol
 
     from edgeguard.checks.lidar_evidence import LidarFrame, ScanMotion
@@ -53,6 +53,14 @@ EGO_SENSORS = (GNSS, WHEELS, IMU, LIDAR)
 LIDAR_SR, RETURNS_PER_SR = 3.1, 30_000.0
 
 
+def names_of_checks(sensors: Collection[str]) -> tuple[str, ...]:
+    """Names of the checks that fusion itself runs on a rig with these sensors; they can be left out like all others."""
+    names = list(TrackCheck.names_for(sensors))
+    if CAMERA in sensors and LIDAR in sensors:
+        names += ObjectChecks.names
+    return tuple(names)
+
+
 class Fusion:
     """Trust, ego state, long-window checks and the camera-lidar product of one rig.
 
@@ -61,6 +69,7 @@ class Fusion:
         calibration: camera-lidar geometry, or None where there is no such pair.
         evidence: who prepares and matches the lidar's sweeps, shared with the checks so that it is done once; None
             without a lidar.
+        disabled: names of checks that are left out; see `names_of_checks`.
     """
 
     def __init__(
@@ -68,8 +77,10 @@ class Fusion:
         sensors: Sequence[str],
         calibration: RigCalibration | None = None,
         evidence: SweepEvidence | None = None,
+        disabled: Collection[str] = (),
     ) -> None:
         self._sensors = tuple(sensors)
+        self.checks = tuple(name for name in names_of_checks(self._sensors) if name not in disabled)
         self._calibration = calibration
         self._evidence = evidence
         self._trust = TrustLedger(self._sensors)
@@ -78,8 +89,8 @@ class Fusion:
         self._track = TrackCheck(self._sensors)
         self._long: tuple[CheckResult, ...] = ()
         self._objects = ObjectFusion(calibration)
-        both = CAMERA in self._sensors and LIDAR in self._sensors
-        self._bodies = ObjectChecks(calibration) if both else None
+        wanted = set(ObjectChecks.names) & set(self.checks)
+        self._bodies = ObjectChecks(calibration) if wanted else None
         self._found: tuple[CheckResult, ...] = ()
         self._confirmed_ns: int | None = None
         self._moved = (0.0, 0.0, 0.0)
@@ -99,7 +110,7 @@ class Fusion:
         motion = self._evidence.motion(synced) if self._evidence is not None else None
         ego = self._ego.update(synced, trusted & frozenset(EGO_SENSORS), motion)
         out = frozenset(s for s, t in trust.items() if t.state is TrustState.REJECTED)
-        self._long = self._track.update(synced, self._ego, trusted, out)
+        self._long = self._enabled(self._track.update(synced, self._ego, trusted, out))
         self._remember_motion(ego)
         cloud = self._cloud(synced, ego)
         return FusedState(
@@ -143,8 +154,11 @@ class Fusion:
             return fused
         rejected = self._trust.state(LIDAR) is TrustState.REJECTED
         frame = None if rejected or self._evidence is None else self._evidence.frame(synced)
-        self._found = self._bodies.update(synced, frame, detections)
+        self._found = self._enabled(self._bodies.update(synced, frame, detections))
         return replace(fused, results=(*fused.results, *self._found))
+
+    def _enabled(self, results: Sequence[CheckResult]) -> tuple[CheckResult, ...]:
+        return tuple(result for result in results if result.check in self.checks)
 
     def _remember_motion(self, ego: EgoState | None) -> None:
         """Add the tick's motion to what the objects have not been told yet."""

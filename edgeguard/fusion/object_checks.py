@@ -95,6 +95,8 @@ class ObjectChecks:
         calibration: of camera and lidar; None makes both NOT_OBSERVABLE.
     """
 
+    names: tuple[str, ...] = ("C5.body", "X3.object")
+
     def __init__(self, calibration: RigCalibration | None) -> None:
         self._calibration = calibration
         self._followed: list[_Followed] = []

@@ -37,6 +37,8 @@ from edgeguard.fusion.ego import (
 from edgeguard.types import GNSS, IMU, LIDAR, WHEELS, CheckResult, GnssFix, Level
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from numpy.typing import NDArray
 
     from edgeguard.fusion.reckoning import Stride
@@ -86,6 +88,14 @@ class TrackCheck:
 
     names: tuple[str, ...] = ("F1.along", "F1.across", "F2.along", "F2.across")
 
+    @classmethod
+    def names_for(cls, sensors: Collection[str]) -> tuple[str, ...]:
+        """Names of the results that a rig with these sensors can have."""
+        if not {WHEELS, IMU} <= set(sensors):
+            return ()
+        other = {"F1": GNSS, "F2": LIDAR}
+        return tuple(name for name in cls.names if other[name[:2]] in sensors)
+
     def __init__(self, sensors: tuple[str, ...]) -> None:
         self._sensors = frozenset(sensors)
         self._anchors: list[Anchor] = []
@@ -100,7 +110,7 @@ class TrackCheck:
         rejected: what a rejected gyro or wheels have reckoned is void, and stays so when they are well again.
         """
         now_s = synced.stamp_ns / NS_PER_S
-        if not {WHEELS, IMU} <= self._sensors or not self._sensors & {GNSS, LIDAR}:
+        if not self.names_for(self._sensors):
             return ()
         if synced.tick.discontinuity:
             self._anchors, self._began_s, self._last = [], None, {}

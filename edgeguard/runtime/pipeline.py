@@ -103,7 +103,7 @@ class Pipeline:
         self._checks = [*build_checks(config.checks, self.sources, calibration, fits, evidence), *extra_checks]
         if fits is not None:
             require_definitions(fits, self._checks)
-        self._fusion = Fusion(tuple(self.sources), calibration, evidence)
+        self._fusion = Fusion(tuple(self.sources), calibration, evidence, config.checks.disabled)
         restorers = [*build_restorers(config.restore, limits), *extra_restorers]
         self._restore = RestoreChain(restorers, seed=config.pipeline.seed)
         self._guard = Guard(config.guard, require_model=model is not None)
@@ -111,8 +111,8 @@ class Pipeline:
 
     @property
     def checks(self) -> tuple[str, ...]:
-        """Names of the checks that run, in order."""
-        return tuple(check.name for check in self._checks)
+        """Names of the checks that run, in order; those of fusion last."""
+        return (*(check.name for check in self._checks), *self._fusion.checks)
 
     @property
     def monitors(self) -> tuple[ScoreMonitor, ...]:

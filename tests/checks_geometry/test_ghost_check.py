@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeguard.checks.lidar_evidence import LidarEvidence
-from edgeguard.checks.lidar_ghost import ALARM_LLR, GhostCheck
+from edgeguard.checks.lidar_ghost import ALARM_LLR, MOST_BIRTHS, MOST_FOLLOWED, GhostCheck
 from edgeguard.sensors.kitti import decode_sweep
 from edgeguard.types import Level, PointCloud, RigCalibration
 
@@ -84,6 +84,73 @@ def test_a_pedestrian_who_runs_out_between_parked_cars_is_no_ghost(scenes) -> No
     ]
 
     assert [r for r in _run(scenes, sweeps) if r.level is Level.ANOMALY] == []
+
+
+@pytest.mark.parametrize("speed", [0.0, 8.0])
+def test_a_rough_ghost_that_lasts_for_one_sweep_is_found_in_the_next(scenes, speed) -> None:
+    """It came from nowhere and has gone nowhere: nothing has to stay for that to be impossible."""
+    sweeps = scenes.drive(speed, 7)
+    sweeps[ONSET] = scenes.ghost(sweeps[ONSET], 12.0, 0.0, 300, 1.8, seed=1)
+
+    assert _delay(_run(scenes, sweeps)) == 1
+
+
+def test_the_returns_of_a_parked_car_that_come_nearer_at_once_are_found(scenes) -> None:
+    """Camera-consistent: the box in the picture stays true, the beams on it report 5 m less, 0.10 and 0.35 m jitter."""
+    sweeps = []
+    for k, plain in enumerate(scenes.drive(8.0, 8)):
+        rng = np.random.default_rng(k)
+        seen = scenes.body(plain, (14.0 - 0.825 * k, -0.5), 0.0, (4.2, 1.8, 1.5), seed=k)
+        on_it = np.any(seen.xyz != plain.xyz, axis=1)
+        r = np.linalg.norm(seen.xyz[on_it], axis=1)
+        shift = -5.0 + 0.35 * rng.standard_normal() + 0.10 * rng.standard_normal(r.size)
+        if k >= ONSET:
+            seen.xyz[on_it] *= ((r + shift) / r)[:, None].astype(np.float32)
+        sweeps.append(seen)
+
+    delay = _delay(_run(scenes, sweeps))
+
+    assert delay is not None
+    assert delay <= 2
+
+
+def test_a_walker_seen_slice_by_slice_is_no_ghost(scenes) -> None:
+    """At each pace and side, rough as clothes are: what steps aside by less than its width was always there."""
+    for pace in (0.8, 1.6, 3.0):
+        for side in (-1.0, 1.0):
+            sweeps = [
+                scenes.body(s, (6.0, side * (1.5 + pace * k * 0.103)), 0.0, (0.4, 0.5, 1.7), seed=k, noise_m=0.06)
+                for k, s in enumerate(scenes.drive(0.0, 10))
+            ]
+            assert [r for r in _run(scenes, sweeps) if r.level is Level.ANOMALY] == []
+
+
+def test_rings_that_are_far_apart_make_nothing_observable(scenes) -> None:
+    """Every fourth ring of the street: between them nobody knows what is empty."""
+    sweeps = []
+    for s in scenes.drive(8.0, 6):
+        row = np.round(np.degrees(np.arcsin(s.xyz[:, 2] / np.linalg.norm(s.xyz, axis=1))) / (24 / 39)).astype(int)
+        keep = row % 4 == 0
+        sweeps.append(PointCloud(np.ascontiguousarray(s.xyz[keep]), s.intensity[keep], 0))
+
+    results = _run(scenes, sweeps)
+
+    assert {r.level for r in results} == {Level.NOT_OBSERVABLE}
+    assert "rings" in results[-1].reason
+
+
+def test_however_much_is_born_only_the_most_suspect_are_followed(scenes) -> None:
+    """Twelve ghosts at once: work is bounded, and one of the followed is enough to alarm."""
+    check = _check()
+    sweeps = scenes.drive(8.0, 7)
+    for k in range(ONSET, len(sweeps)):
+        for n in range(12):
+            sweeps[k] = scenes.ghost(sweeps[k], 5.5, np.radians(30 * n), 150, 1.0, seed=100 * k + n)
+
+    levels = [r.level for r in scenes.run(check, [{"lidar": s} for s in sweeps])]
+
+    assert Level.ANOMALY in levels[ONSET : ONSET + 3]
+    assert 0 < len(check._arrivals) <= MOST_FOLLOWED + MOST_BIRTHS
 
 
 def test_without_history_or_motion_nothing_is_claimed(scenes) -> None:

@@ -75,5 +75,8 @@ def _show(calibration: Calibration) -> None:
         for name, monitor in section.monitors.items():
             widest = max(monitor.bins, key=lambda one: one.sigma)
             say(f"monitor      {name!a}  {widest.location:.3g} +- {widest.sigma:.3g}, h {widest.cusum_h:.1f}")
+        for name, threshold in section.thresholds.items():
+            if threshold.scale != 1.0:
+                say(f"threshold    {name!a}  {threshold.scale:.2f} of the shipped one")
     if calibration.inputs is not None:
         say("and a section for inputs, which this version cannot show")

@@ -54,22 +54,25 @@ def match_scans(
         enough = np.array((kernel.COARSE_SHARE * cell_m,) * 2 + (1e-3 * cell_m,))
         if final:
             enough = np.array((kernel.SETTLED_M, kernel.SETTLED_M, kernel.SETTLED_RAD))
-        cells = build(previous, cell_m)
+        shifts = (0.0, 0.5 * cell_m) if final else (0.0,)
+        grids = [build(previous + np.float32(shift), cell_m) for shift in shifts]
         for _ in range(kernel.ITERATIONS):
             c, s = np.cos(pose[2]), np.sin(pose[2])
             turned = xy @ np.array(((c, s), (-s, c)))
-            moved = turned + pose[:2]
             H, gradient, total = np.zeros((3, 3)), np.zeros(3), 0.0
-            for k, square in enumerate(map(tuple, _squares(moved, cell_m).tolist())):
-                if square not in cells:
-                    continue
-                mean, inverse = cells[square]
-                error = moved[k] - mean
-                weight = 1.0 / (1.0 + 0.5 * error @ inverse @ error) ** 2
-                J = np.array(((1.0, 0.0, -turned[k, 1]), (0.0, 1.0, turned[k, 0])))
-                H += weight * J.T @ inverse @ J
-                gradient += weight * J.T @ inverse @ error
-                total += weight
+            for shift, cells in zip(shifts, grids, strict=True):
+                moved = turned + pose[:2] + shift
+                for k, square in enumerate(map(tuple, _squares(moved, cell_m).tolist())):
+                    if square not in cells:
+                        continue
+                    mean, inverse = cells[square]
+                    error = moved[k] - mean
+                    root = 1.0 / (1.0 + 0.5 * error @ inverse @ error)
+                    weight = root * root / len(shifts)
+                    J = np.array(((1.0, 0.0, -turned[k, 1]), (0.0, 1.0, turned[k, 0])))
+                    H += weight * J.T @ inverse @ J
+                    gradient += weight * J.T @ inverse @ error
+                    total += weight
             score = float(total / max(len(xy), 1))
             damped = H + 1e-9 * np.eye(3)
             if not np.linalg.det(damped) > 1e-12:

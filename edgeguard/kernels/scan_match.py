@@ -3,7 +3,9 @@
 Normal distributions per cell (Biber & Strasser, IROS 2003) as in `motion`, with three differences that make it exact
 and fast: cells shrink from level to level, so that the last ones are flat pieces of surface; only occupied cells are
 stored; and points far from their cell's surface are weighed down by Geman-McClure's function, which needs no
-exponential. A pose (x, y, yaw) maps current to previous sensor frame: p_prev = R(yaw) p + (x, y).
+exponential. The last level has two grids, half a cell apart along both axes, and takes their mean: where one cuts a
+surface, the other does not (the paper's overlapping grids, of which two do nearly what four do). A pose (x, y, yaw)
+maps current to previous sensor frame: p_prev = R(yaw) p + (x, y).
 """
 
 from __future__ import annotations
@@ -177,21 +179,21 @@ def match_scans(
     inverse bounds the pose's covariance); and the mean weight of the current points there, 0..1.
     """
     pose = start.astype(np.float64)
-    sums = np.zeros(9)
+    part = np.empty(9)
     H = np.zeros((3, 3))
     score = 0.0
     for level, cell_m in enumerate(cells_m):
         final = level == len(cells_m) - 1
         points = current if final else _every(current, COARSE_POINTS)
         enough_m, enough_rad = (SETTLED_M, SETTLED_RAD) if final else (COARSE_SHARE * cell_m, 1e-3 * cell_m)
-        side = int(np.ceil(2.0 * REACH_M / cell_m))
-        index = _scratch.array("index", side * side, np.int32).reshape(side, side)
-        room = min(previous.shape[0], side * side) + 1
-        cells = _scratch.array("cells", 6 * room, np.float64).reshape(room, 6)
-        live = _scratch.array("live", room, np.int32)
-        build_surfaces(previous, cell_m, max(MAX_ROUGHNESS * cell_m, _MIN_ROUGHNESS_M), index, cells, live)
+        shifts = (0.0, 0.5 * cell_m) if final else (0.0,)
+        grids = [(shift, *_grid(previous, cell_m, shift)) for shift in shifts]
         for _ in range(ITERATIONS):
-            total = _normal_equations(points, pose, index, cells, cell_m, sums)
+            total, sums = 0.0, np.zeros(9)
+            for shift, index, cells in grids:
+                moved = pose + np.array((shift, shift, 0.0))
+                total += _normal_equations(points, moved, index, cells, cell_m, part) / len(grids)
+                sums += part / len(grids)
             score = float(total / max(points.shape[0], 1))
             h = sums[3:]
             H = np.array([[h[0], h[1], h[3]], [h[1], h[2], h[4]], [h[3], h[4], h[5]]])
@@ -203,6 +205,21 @@ def match_scans(
             if max(abs(step[0]), abs(step[1])) < enough_m and abs(step[2]) < enough_rad:
                 break
     return pose, H, score
+
+
+def _grid(
+    previous: NDArray[np.float32], cell_m: float, shift_m: float
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Cells of the points, moved by `shift_m` along both axes; scratch memory of this cell and shift."""
+    side = int(np.ceil(2.0 * REACH_M / cell_m))
+    room = min(previous.shape[0], side * side) + 1
+    which = "" if shift_m == 0.0 else " shifted"
+    index = _scratch.array("index" + which, side * side, np.int32).reshape(side, side)
+    cells = _scratch.array("cells" + which, 6 * room, np.float64).reshape(room, 6)
+    live = _scratch.array("live", room, np.int32)
+    points = previous if shift_m == 0.0 else previous + np.float32(shift_m)
+    build_surfaces(points, cell_m, max(MAX_ROUGHNESS * cell_m, _MIN_ROUGHNESS_M), index, cells, live)
+    return index, cells
 
 
 def _every(points: NDArray[np.float32], count: int) -> NDArray[np.float32]:

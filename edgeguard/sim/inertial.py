@@ -16,6 +16,7 @@ from edgeguard.sim.world import EgoTruth, Motion, World
 from edgeguard.types import IMU, ImuSample
 
 GRAVITY_M_S2 = 9.81
+IMU_LATENCY_NS = 2_000_000  # from measuring to the host, assumed
 BLOCK = 64  # samples made at once: long enough for arrays to pay, short enough to ask for one
 
 Floats = NDArray[np.float64]

@@ -30,13 +30,13 @@ from edgeguard.sim.attacks.base import Attack, Injector, Payload, SampleTruth
 from edgeguard.sim.camera import DEFAULT_CAMERA, CameraModel, render
 from edgeguard.sim.clocks import ClockModel, SensorClock
 from edgeguard.sim.gnss import Gnss, GnssModel
-from edgeguard.sim.inertial import Imu, ImuModel
+from edgeguard.sim.inertial import IMU_LATENCY_NS, Imu, ImuModel
 from edgeguard.sim.lidar import DEFAULT_LIDAR, LidarModel, sweep
 from edgeguard.sim.lidar2d import DEFAULT_LIDAR2D, LD06, Lidar2dModel, ScanWire, scan
 from edgeguard.sim.memory_source import MemorySource
 from edgeguard.sim.pty_line import PtyLine
 from edgeguard.sim.receiver import NMEA, nmea_epoch, ubx_epoch
-from edgeguard.sim.wheels import WheelModel, Wheels
+from edgeguard.sim.wheels import WHEELS_LATENCY_NS, WheelModel, Wheels
 from edgeguard.sim.world import EgoTruth, World
 from edgeguard.types import (
     CAMERA,
@@ -60,8 +60,6 @@ from edgeguard.types import (
 FRAME_PERIOD_NS = NS_PER_S // 10  # camera and lidar, both on the same ticks
 IMU_NODE, WHEELS_NODE = 1, 2
 FORGER = 1000  # added to a node's number, it names the key of who forges that node
-IMU_LATENCY_NS = 2_000_000
-WHEELS_LATENCY_NS = 4_000_000
 GNSS_BAUD, LINK_BAUD = 115_200, 921_600
 SCAN_LATENCY_NS = 4_000_000  # a new turn shows with its first packet, 2.6 ms of measuring and 2 ms on the wire
 SCAN2D = "scan2d"

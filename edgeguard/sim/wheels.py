@@ -11,6 +11,8 @@ from edgeguard.clock import NS_PER_S
 from edgeguard.sim.world import EgoTruth, World
 from edgeguard.types import WHEELS, WheelOdometry
 
+WHEELS_LATENCY_NS = 4_000_000  # from measuring to the host, assumed
+
 
 @dataclass(frozen=True, slots=True)
 class WheelModel:

@@ -15,8 +15,8 @@ import numpy as np
 from edgeguard.clock import NS_PER_S, Clock
 from edgeguard.sensors.recorded import FIRST_STAMP_NS, RecordedStream
 from edgeguard.sim.gnss import Gnss, GnssModel
-from edgeguard.sim.inertial import Imu, ImuModel
-from edgeguard.sim.wheels import WheelModel, Wheels
+from edgeguard.sim.inertial import IMU_LATENCY_NS, Imu, ImuModel
+from edgeguard.sim.wheels import WHEELS_LATENCY_NS, WheelModel, Wheels
 from edgeguard.sim.world import World
 from edgeguard.types import (
     CAMERA,
@@ -42,7 +42,6 @@ LEAN_IMU = ImuModel(rate_hz=50)
 # A fleet's steering is zeroed at the works; a bias that is new in every drive would be no rig.
 LEAN_WHEELS = WheelModel(rate_hz=25, steering_bias_rad=0.0)
 LEAN_GNSS = GnssModel()
-IMU_LATENCY_NS, WHEELS_LATENCY_NS = 2_000_000, 4_000_000
 
 
 @dataclass(frozen=True, slots=True)

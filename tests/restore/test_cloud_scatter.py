@@ -169,7 +169,7 @@ def test_poles_and_wires_stay_in_heavy_snow() -> None:
     columns = np.deg2rad(np.arange(-9.0, 9.0, 360.0 / 2048))
     level = int(np.argmin(np.abs(beams - 6.0)))
     wire = 8.0 * np.stack([np.cos(columns) * -1.0, np.sin(columns), np.full(len(columns), np.tan(np.deg2rad(6.0)))], 1)
-    for number in range(5):
+    for number in range(3):
         snowy = fall(street, 2.5, np.random.default_rng(number))
         cloud = merged(snowy.cloud, rod, rows, 0.02)
         cloud = merged(cloud, wire, np.full(len(wire), level), 0.02)

@@ -11,7 +11,7 @@ seconds are the reference, and the prior is as wide as hand-measured mounts are.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,7 @@ _TENT_AT = np.tile(_AT, len(_REACHES))
 _TENTS = np.vstack([
     -np.minimum(np.abs(np.arange(-LOOK_BACK, LOOK_BACK + 1)[None, :] - _AT[:, None]), reach) for reach in _REACHES
 ])  # fmt: skip
+_TENTS_SQUARE = _TENTS**2
 
 
 class _Reference:
@@ -125,8 +126,7 @@ class TimeOffsetCheck:
         level = float(np.mean([pair.turned[0, middle] / pair.count for pair in self._pairs]))
         if late <= TOO_LATE_FRAMES and self._monitor.statistic < CALM_SHARE:
             self._levels.append(level)
-        usual = float(np.quantile(self._levels, USUAL_QUANTILE)) if len(self._levels) >= MIN_LEVELS else float("inf")
-        self._fits_late = level + self.gain >= usual
+        self._fits_late = len(self._levels) >= MIN_LEVELS and level + self.gain >= _quantile(self._levels)
 
     def _uncalibrated(self, late: float, pair: Alignment) -> float:
         """Frames, shrunk where an honest error of the mount would look the same."""
@@ -285,15 +285,23 @@ def _peak_frames(pairs: Sequence[Alignment]) -> tuple[float | None, float]:
     return min(max(_fit_tent(mean, noise), best - 0.5), best + 0.5), float(mean[top])
 
 
+def _quantile(values: Collection[float]) -> float:
+    """`USUAL_QUANTILE` of some values, between the two next to it."""
+    ordered = sorted(values)
+    at = USUAL_QUANTILE * (len(ordered) - 1)
+    low, share = int(at), at % 1.0
+    return ordered[low] + share * (ordered[min(low + 1, len(ordered) - 1)] - ordered[low])
+
+
 def _fit_tent(mean: NDArray[np.float64], noise: NDArray[np.float64]) -> float:
     """Place of the tent that fits best, frames. Scores fall linearly on both sides until nothing overlaps any more."""
     noise = np.maximum(noise, np.median(noise))
     weight = 1.0 / noise**2
     weight /= weight.sum()
     y = mean - weight @ mean
-    t = _TENTS - (_TENTS @ weight)[:, None]
-    along = t @ (weight * y)
-    explained = np.where(along > 0, along**2 / (t**2 @ weight), 0.0)
+    along = _TENTS @ (weight * y)  # y has no mean, so that the tents' need not be taken out
+    size = _TENTS_SQUARE @ weight - (_TENTS @ weight) ** 2
+    explained = np.where(along > 0, along**2 / size, 0.0)
     return float(_TENT_AT[int(np.argmax(explained))])
 
 

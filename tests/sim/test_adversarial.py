@@ -11,11 +11,12 @@ import pytest
 
 from edgeguard.bundle.manifest import DecoderSpec, InputSpec, ModelIo
 from edgeguard.errors import EnvironmentMissingError, ScenarioError
-from edgeguard.sim.attacks.adversarial import CameraPgd, CameraSquare
+from edgeguard.sim.attacks.adversarial import CameraLabels, CameraPgd, CameraSquare
 from edgeguard.sim.attacks.base import Injector
 from edgeguard.sim.attacks.goals import Misclassify, Objects, as_scores
 from edgeguard.sim.attacks.gradient import WhiteBox
 from edgeguard.sim.attacks.perturb import attack_images, judge_images
+from edgeguard.sim.attacks.rays import NOT_REACHED, rays_attack
 from edgeguard.sim.attacks.square import square_attack
 from edgeguard.sim.attacks.victims import Victim, open_victim
 from edgeguard.sim.camera import render
@@ -201,6 +202,102 @@ def test_asking_lowers_what_the_detector_finds_in_a_frame(frame: Image) -> None:
     goal, victim = Objects("hide", 0.6), open_victim("obstacle_detector")
     none = np.zeros(1, dtype=np.intp)
     assert goal.score(victim.run(changed.pixels[None]), none)[0] < goal.score(victim.run(frame.pixels[None]), none)[0]
+
+
+# ---- by labels alone -------------------------------------------------------------------------------------------------
+
+
+class Counting:
+    """Answers with a score of one bit: whether the mean brightness has moved by more than so many levels."""
+
+    def __init__(self, clean: np.ndarray[Any, Any], levels: float) -> None:
+        self.clean, self.levels, self.asked = clean.astype(float), levels, 0
+
+    def run(self, images: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
+        self.asked += len(images)
+        moved = np.abs(images.astype(float).mean(axis=(1, 2, 3)) - self.clean.mean()) > self.levels
+        return (np.stack([~moved, moved], axis=1).astype(np.float32),)
+
+
+def test_a_label_attack_finds_the_nearest_image_along_the_right_direction() -> None:
+    """Brightness must move by 20.5 levels: all channels up by 21 does it, and nothing nearer can."""
+    image = np.full((1, 8, 8, 3), 100, np.uint8)
+    oracle, rng = Counting(image, 20.5), np.random.default_rng(0)
+    near = rays_attack([oracle], Misclassify(), image, np.zeros(1, np.intp), queries=60, rng=rng)
+    assert near.radius.tolist() == [21]
+    assert oracle.asked == near.queries[0] <= 60
+    assert np.abs(near.images.astype(int) - image).max() == 21
+
+
+def test_a_label_attack_flips_what_pulls_the_wrong_way() -> None:
+    """A model that compares two halves: all up never reaches the goal, one half flipped does at 11 levels."""
+
+    class Halves(Counting):
+        def run(self, images: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
+            self.asked += len(images)
+            each = images.astype(float)[..., 0]
+            apart = np.abs(each[:, :4].mean(axis=(1, 2)) - each[:, 4:].mean(axis=(1, 2))) > 21.5
+            return (np.stack([~apart, apart], axis=1).astype(np.float32),)
+
+    image = np.full((1, 8, 8, 3), 100, np.uint8)
+    rng = np.random.default_rng(0)
+    near = rays_attack([Halves(image, 0)], Misclassify(), image, np.zeros(1, np.intp), queries=200, rng=rng)
+    assert 11 <= near.radius[0] <= 13
+
+
+def test_a_label_attack_that_reaches_nothing_says_so() -> None:
+    """An oracle that never gives in: the image comes back as it was, the budget is spent, the radius is none."""
+    image = np.full((1, 8, 8, 3), 100, np.uint8)
+    oracle, rng = Counting(image, 300.0), np.random.default_rng(0)
+    near = rays_attack([oracle], Misclassify(), image, np.zeros(1, np.intp), queries=37, rng=rng)
+    assert near.radius.tolist() == [NOT_REACHED]
+    assert near.queries.tolist() == [37] == [oracle.asked]
+    assert np.array_equal(near.images, image)
+
+
+def test_a_label_attack_needs_no_scores_and_more_questions_bring_it_nearer(
+    victim: Victim, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]
+) -> None:
+    """On the small model: each image it returns reaches the goal, and the median distance falls with the budget."""
+    medians = []
+    for queries in (20, 400):
+        rng = np.random.default_rng(1)
+        near = rays_attack([victim], Misclassify(), images, labels, queries=queries, rng=rng)
+        done = near.radius < NOT_REACHED
+        assert near.queries.max() <= queries
+        assert (judge_images(near.images[done], labels[done], [victim]) < 0).all()
+        far_each = np.abs(near.images.astype(int) - images).reshape(len(images), -1).max(axis=1)
+        assert (far_each[done] <= near.radius[done]).all()
+        medians.append(float(np.median(near.radius)))
+    assert medians[1] < medians[0]
+
+
+def test_a_label_attack_keeps_its_budget_and_leaves_what_is_out_of_reach(
+    victim: Victim, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]
+) -> None:
+    """As a method on batches: fooled within eps, or the image itself; every question counted; repeats with its seed."""
+    before = victim.asked
+    out, again = (
+        attack_images(images, labels, victim, method="rays", how=WhiteBox(12), queries=150, seed=3) for _ in range(2)
+    )
+    assert victim.asked - before == 2 * (out.queries.sum() + len(images))
+    assert np.array_equal(out.images, again.images)
+    assert far(out.images, images) <= 12
+    assert out.fooled.sum() > 0
+    assert np.array_equal(out.images[~out.fooled], images[~out.fooled])
+
+
+def test_labels_alone_hide_what_the_detector_finds(frame: Image) -> None:
+    """On a frame of the street, within the budget or not at all."""
+    attack = CameraLabels(start_s=1.0, end_s=2.0, eps=255, queries=60)
+    changed = Injector([attack], 3).apply(frame)
+    assert isinstance(changed, Image)
+    goal, victim, none = Objects("hide", 0.6), open_victim("obstacle_detector"), np.zeros(1, dtype=np.intp)
+    assert goal.score(victim.run(frame.pixels[None]), none)[0] > 0
+    assert goal.score(victim.run(changed.pixels[None]), none)[0] < 0
+    tight = Injector([CameraLabels(start_s=1.0, end_s=2.0, eps=1, queries=20)], 3).apply(frame)
+    assert isinstance(tight, Image)
+    assert np.array_equal(tight.pixels, frame.pixels)
 
 
 def test_a_goal_that_a_model_does_not_know_is_refused(frame: Image) -> None:

@@ -113,6 +113,41 @@ class CameraSquare(AttackBase, frozen=True, tag="camera_square"):
         return replace(sample, pixels=found[0])
 
 
+class CameraLabels(AttackBase, frozen=True, tag="camera_labels"):
+    """Black-box perturbation by answers alone: only whether the goal is reached is known, no score and no gradient."""
+
+    atlas: ClassVar[tuple[str, ...]] = ("AML.T0043.001", "AML.T0043", "AML.T0015")
+    source: ClassVar[str] = "Chen, Gu, RayS, KDD 2020"
+    knob: ClassVar[str] = "eps"
+
+    start_s: Start
+    end_s: End
+    eps: Levels = 32
+    queries: Annotated[int, msgspec.Meta(ge=1, le=100_000, description="most questions to the model per frame")] = 100
+    want: Annotated[
+        Literal["hide", "misclassify"],
+        msgspec.Meta(description="hide on a grid detector, misclassify on a classifier; nothing says when all appears"),
+    ] = "hide"
+    model: Model = "obstacle_detector"
+    sensor: str = CAMERA
+
+    @property
+    def size(self) -> str:
+        return f"{self.eps} of 255 levels, {self.queries} queries"
+
+    def apply(self, sample: Sample, moment: Moment) -> Sample | None:
+        """Search for the nearest frame that reaches the goal; what is farther than eps is not worth showing."""
+        if not isinstance(sample, Image):
+            return sample
+        from edgeguard.sim.attacks.rays import rays_attack
+
+        victim, goal = _victim(self.model, self.want)
+        images = sample.pixels[None]
+        labels = _own_answer(victim, goal, images)
+        near = rays_attack([victim], goal, images, labels, queries=self.queries, rng=moment.rng, eps=self.eps)
+        return replace(sample, pixels=near.images[0]) if near.radius[0] <= self.eps else sample
+
+
 @lru_cache(maxsize=4)
 def _victim(model: str, want: Want) -> tuple[Victim, Goal]:
     """Open a model once for all frames of a drive, with what is wanted of it."""

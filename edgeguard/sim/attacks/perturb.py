@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from edgeguard.errors import ScenarioError
 from edgeguard.sim.attacks.goals import Goal, Misclassify
 from edgeguard.sim.attacks.gradient import Defence, GradientAttack, Pixels, WhiteBox
+from edgeguard.sim.attacks.rays import rays_attack
 from edgeguard.sim.attacks.square import square_attack
 from edgeguard.sim.attacks.victims import Victim, open_victim
 
-Method = Literal["fgsm", "pgd", "square"]
-METHODS: Final = ("fgsm", "pgd", "square")
+Method = Literal["fgsm", "pgd", "square", "rays"]
+METHODS: Final = ("fgsm", "pgd", "square", "rays")
 MISCLASSIFY: Final = Misclassify()
 PGD: Final = WhiteBox()
 _JUDGE = 1  # keeps the seeds of the last question apart from the attack's
@@ -56,7 +57,8 @@ def attack_images(
         images: (N, H, W, 3) uint8, BGR; of any size, the model's own resize is part of what is attacked.
         labels: (N,), the true class of each as an index into the model's output; ignored by goals on objects.
         model: what is attacked; several are attacked at once, and all must fall.
-        method: "fgsm" is `how` with one step of eps from the image itself; "square" uses of `how` eps and defence.
+        method: "fgsm" is `how` with one step of eps from the image itself; "square" and "rays" use of
+            `how` eps and defence; "rays" learns labels alone, and leaves an image as it is where eps was not enough.
         queries: most questions of a query attack, per image. seed: of all randomness; one seed gives the same images on
             one machine and number of threads.
 
@@ -74,12 +76,19 @@ def attack_images(
         how = replace(how, steps=1, step=None, random_start=False, restarts=1)
     attacked, used = images.copy(), np.zeros(len(images), dtype=np.int64)
     gradient = None
-    if method != "square" and len(images):
+    if method in ("fgsm", "pgd") and len(images):
         gradient = GradientAttack(victims, goal, how, (images.shape[2], images.shape[1]))
     for index in range(len(images)):
         one, rng = slice(index, index + 1), np.random.default_rng([seed, index])
         if gradient is not None:
             attacked[one] = gradient(images[one], truth[one], rng)
+        elif method == "rays":
+            near = rays_attack(
+                victims, goal, images[one], truth[one], queries=queries, rng=rng, eps=how.eps, defence=how.defence
+            )
+            used[one] = near.queries
+            if near.radius[0] <= how.eps:
+                attacked[one] = near.images
         else:
             attacked[one], used[one] = square_attack(
                 victims, goal, images[one], truth[one], eps=how.eps, queries=queries, rng=rng, defence=how.defence

@@ -11,7 +11,7 @@ from typing import Any, Final, get_args, get_type_hints
 import msgspec
 
 from edgeguard.errors import ScenarioError
-from edgeguard.sim.attacks.adversarial import CameraPgd, CameraSquare
+from edgeguard.sim.attacks.adversarial import CameraLabels, CameraPgd, CameraSquare
 from edgeguard.sim.attacks.base import AttackBase
 from edgeguard.sim.attacks.camera import (
     CameraBanding,
@@ -66,7 +66,7 @@ from edgeguard.sim.attacks.system import (
 _CLASSES: Final[tuple[type[AttackBase], ...]] = (
     GhostPoints, GhostFrustum, LidarRemoval, LidarHfr, LidarBlockage, LidarMirror,
     CameraBlind, CameraDazzle, CameraDark, CameraFreeze, CameraBanding, CameraDefocus, CameraDirt, CameraPatch,
-    CameraPhantom, CameraPgd, CameraSquare,
+    CameraPhantom, CameraPgd, CameraSquare, CameraLabels,
     GnssDrift, GnssJump, GnssTwoStage, GnssMeacon, GnssJam,
     ImuBias, ImuResonance, ImuSaturation, ImuStuck,
     WheelScale, WheelSlip, WheelStuck,

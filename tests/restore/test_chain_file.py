@@ -264,3 +264,14 @@ def test_a_release_carries_its_chains_signed_and_a_device_runs_those(chains: Pat
     with pytest.raises(ConfigError) as refused:
         InputPolicy.of(fields | {"sensors": [{"kind": "cloud", "name": "soft", "steps": [{"op": "snow"}]}]})
     assert refused.value.code == "EG-C146"
+
+
+def test_the_documented_file_can_be_read(tmp_path: Path) -> None:
+    """What docs/restoration.md shows is what this release takes."""
+    page = (Path(__file__).parents[2] / "docs/restoration.md").read_text()
+    blocks = [part.split("```")[0] for part in page.split("```toml")[1:]]
+    shown = "\n".join(block for block in blocks if "[[chains]]" in block)
+    path = tmp_path / "chains.toml"
+    path.write_text(shown)
+
+    assert [chain.name for chain in read_chain_file(path)] == ["smooth-and-requantise", "winter", "imu-spikes"]

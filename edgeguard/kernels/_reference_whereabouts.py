@@ -83,8 +83,7 @@ def choose_gone(
     grids = [np.zeros((side + 2, side + 2)) for _ in range(2)]
     for grid, chosen in zip(grids, (fate == PRESENT, gone), strict=True):
         np.add.at(grid, (place[chosen] // side + 1, place[chosen] % side + 1), 1)
-    stays, goes = (
-        sum(grid[a : a + side, b : b + side] for a in range(3) for b in range(3)).reshape(-1) for grid in grids
-    )
+    windows = [np.lib.stride_tricks.sliding_window_view(grid, (3, 3)).sum(axis=(2, 3)).reshape(-1) for grid in grids]
+    stays, goes = windows
     hollow = (stays + goes >= least) & (stays <= left * (stays + goes))
     return np.flatnonzero(gone & hollow[place])

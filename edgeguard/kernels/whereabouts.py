@@ -282,10 +282,10 @@ def _judge(
     side, piece = np.int64(bounds[11]), np.float32(bounds[12])
     half = np.float32(0.5 * bounds[11] * bounds[12])
     below = np.empty(ROWS, np.float32)
-    for k in range(ROWS):
+    for ring in range(ROWS):
         # what lies `depth` below the ground lies so much farther along a beam that falls at this angle
-        fall = np.sin(np.radians(-(EL_MIN_DEG + (k + 0.5) * EL_STEP_DEG)))
-        below[k] = np.float32(1.0 / fall if fall > 0.0 else np.inf)
+        fall = np.sin(np.radians(-(EL_MIN_DEG + (ring + 0.5) * EL_STEP_DEG)))
+        below[ring] = np.float32(1.0 / fall if fall > 0.0 else np.inf)
     depth_m, depth_ratio = np.float32(bounds[7]), np.float32(bounds[8])
     there[:] = 0
     gone[:] = 0

@@ -74,7 +74,7 @@ def test_randomised_ranges_in_a_sector_are_jamming(scenes) -> None:
 
     results = scenes.run(JammingCheck(LidarEvidence(CALIBRATION)), [{"lidar": s} for s in sweeps])
 
-    assert max(r.statistic for r in results[:4]) < 0.1
+    assert max(r.statistic for r in results[:4]) < 0.5  # of the threshold
     assert _levels(results)[5:] == ["ANOMALY"] * 3
 
 

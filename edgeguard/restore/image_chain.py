@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -17,7 +16,6 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from edgeguard.config import read_toml
 from edgeguard.errors import ConfigError
 from edgeguard.kernels.frame import require_image
 from edgeguard.restore.draw import Draw
@@ -43,17 +41,6 @@ class ImageChain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for step in self.steps:
             pixels = step.apply(pixels, draw)
         return pixels
-
-
-class ChainFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The content of a TOML file of chains."""
-
-    chains: Annotated[tuple[ImageChain, ...], Meta(min_length=1, max_length=MAX_CHAINS)]
-
-    def __post_init__(self) -> None:
-        names = [chain.name for chain in self.chains]
-        if len(set(names)) != len(names):
-            raise ValueError("two chains have the same name")
 
 
 # Measured on photographs (docs/restoration.md): the strongest training-free chains at a few milliseconds. Three kinds
@@ -108,12 +95,3 @@ class ChainChoice:
         draw = Draw(key)
         chain = self.chains[draw.integer((0, len(self.chains) - 1))]
         return Restored(chain.apply(pixels, draw), chain.name, key)
-
-
-def read_chains(path: Path) -> tuple[ImageChain, ...]:
-    """Read a TOML file of chains.
-
-    Raises:
-        ConfigError: EG-C001 unreadable, EG-C002 not TOML, EG-C003 unknown key, EG-C004 an unknown step or a bad value.
-    """
-    return read_toml(path, ChainFile).chains

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from edgeguard.errors import ConfigError
+from edgeguard.restore.chain_file import read_chain_file
 from edgeguard.restore.draw import Draw, fresh_key
-from edgeguard.restore.image_chain import STANDARD_CHAINS, ChainChoice, ChainFile, ImageChain, read_chains
+from edgeguard.restore.image_chain import STANDARD_CHAINS, ChainChoice, ImageChain
 from edgeguard.restore.image_filters import inpaint, luma_range, upper_median_2x2
 from edgeguard.restore.image_steps import (
     Bilateral,
@@ -155,9 +156,9 @@ def test_chains_are_data(tmp_path: Path) -> None:
         '[[chains]]\nname = "mine"\nsteps = [{ op = "bilateral", diameter_px = 7 }, '
         '{ op = "jpeg", quality = [40, 60] }]\n'
     )
-    (chain,) = read_chains(path)
+    (chain,) = read_chain_file(path)
     assert chain == ImageChain("mine", (Bilateral(diameter_px=7), Jpeg(quality=(40, 60))))
-    assert msgspec.convert(msgspec.to_builtins(ChainFile((chain,))), ChainFile).chains == (chain,)
+    assert msgspec.convert(msgspec.to_builtins(chain), ImageChain) == chain
     other = ImageChain("mine", (Bilateral(diameter_px=7), Jpeg(quality=(40, 61))))
     assert ChainChoice([chain]).digest != ChainChoice([other]).digest
 
@@ -183,7 +184,7 @@ def test_a_wrong_chain_file_is_refused_with_a_reason(tmp_path: Path, text: str) 
     path = tmp_path / "chains.toml"
     path.write_text(text)
     with pytest.raises(ConfigError) as refused:
-        read_chains(path)
+        read_chain_file(path)
     assert refused.value.code in {"EG-C003", "EG-C004"}
 
 

@@ -29,6 +29,7 @@ from edgeguard.kernels.ranges import SEEN_THROUGH, Surroundings, ask_surrounding
 from edgeguard.kernels.sweeps import choose_near
 
 BIRTH_MARGIN_M, BIRTH_MARGIN_RATIO = 0.3, 0.015  # ego-motion error and footprint; nearer to a surface it is of it
+SMOOTH_POINTS = 60  # of a smooth body, of which only the path speaks: the share of it that is hidden is then known
 LEAST_MOVE_M = 1.2  # per sweep: of smooth bodies nothing slower than 12 m/s is judged, nor a slice of anything slower
 SLICE_M = 0.8  # smaller births may be slices of people, who turn and swing
 ONWARD_MARGIN_M, ONWARD_GROWTH_M = 0.3, 0.2  # the displacements' spacing, and it again for every sweep that follows
@@ -82,7 +83,7 @@ class Arrival:
     def impossible(self) -> bool:
         """No motion explains it although it must have been fast, and it stayed for all sweeps it was followed for."""
         swift = min(self.least_m, self.extent_m) >= LEAST_MOVE_M
-        return self.nowhere and swift and self.stays >= SWEEPS
+        return self.nowhere and swift and self.stays >= SWEEPS and self.points >= SMOOTH_POINTS
 
     @property
     def stuck(self) -> bool:

@@ -33,6 +33,7 @@ MIN_RANGE_M, MAX_RANGE_M = 2.0, 40.0  # nearer is the vehicle itself, farther a 
 MIN_HEIGHT_M, MAX_HEIGHT_M = 0.35, 4.0  # above what pitching does to the ground, below bridges and crowns
 MIN_BIRTH_POINTS = 24  # two thirds of the smallest published ghost that still steers a detector, less what is hidden
 MIN_BIRTH_RANGE_M = 2.5  # nearer things are cut at `MIN_RANGE_M`, and what is cut changes its outline
+MIN_TALL_M = 0.3  # pitching puts a row of beams on a roof's edge
 MIN_BIRTH_SHARE = 0.7  # of the upright returns in its box: what grows out of something else is not a birth
 MIN_ROWS_SHARE = 0.6  # of the image's rows that have returns, between its outer ones: rings up to 0.8 deg apart
 MIN_ROW_RETURNS = 40  # of a row that counts: stray ones fall anywhere
@@ -152,7 +153,7 @@ class GhostCheck:
             points = xyz[members]
             extent_m = _extent(points)
             near_m2 = float((points[:, :2] ** 2).sum(axis=1).min())
-            if near_m2 < MIN_BIRTH_RANGE_M**2 or extent_m > MAX_OBJECT_M:
+            if near_m2 < MIN_BIRTH_RANGE_M**2 or extent_m > MAX_OBJECT_M or _tall_m(points) < MIN_TALL_M:
                 continue
             if _share(points, xyz, is_born) >= MIN_BIRTH_SHARE:
                 fresh.append((roughness(points, frame.range_m[upright[members]]), upright[members], extent_m))
@@ -179,6 +180,11 @@ def _outline(points: NDArray[np.float32], share: float) -> tuple[NDArray[np.floa
 def _extent(points: NDArray[np.float32]) -> float:
     low, high = _outline(points[:, :2], 0.02)
     return float(np.hypot(*(high - low)))
+
+
+def _tall_m(points: NDArray[np.float32]) -> float:
+    low, high = _outline(points[:, 2:], 0.05)
+    return float(high[0] - low[0])
 
 
 def _share(points: NDArray[np.float32], xyz: NDArray[np.float32], born: NDArray[np.bool_]) -> float:

@@ -57,9 +57,11 @@ def spinning_bounds(
     out = np.empty((values.shape[0], 5))
     for n in range(values.shape[0]):
         p = values[n]
-        lag = -atan2(p[Y], p[X]) / (2 * pi) * period_s
         drift_x, drift_y = velocity[n, 0] - motion[0], velocity[n, 1] - motion[1]
-        x, y = p[X] + drift_x * lag, p[Y] + drift_y * lag
+        x, y, lag = p[X], p[Y], 0.0
+        for _ in range(2):  # where it stands then is itself a matter of when: near ones move by a tenth of a radian
+            lag = -atan2(y, x) / (2 * pi) * period_s
+            x, y = p[X] + drift_x * lag, p[Y] + drift_y * lag
         centre = atan2(y, x)
         lean = max(-min(p[TAPER_FRONT], p[TAPER_BACK]), 0.0)
         half = p[HALF_LENGTH] + lean * (p[Z1] - p[Z0])
@@ -76,7 +78,7 @@ def spinning_bounds(
             far = max(far, sqrt(cx * cx + cy * cy))
         # At the seam, behind, the guess of the lag may be wrong by a whole turn.
         seam = abs(centre) + max(-low, high) > pi - 0.2
-        slack_s = period_s if seam else 0.5 * (high - low) / (2 * pi) * period_s
+        slack_s = period_s if seam else max(-low, high) / (2 * pi) * period_s
         creep = sqrt(drift_x * drift_x + drift_y * drift_y) * slack_s
         closest = max(near - creep, 0.05)
         if near - creep < 1e-6:

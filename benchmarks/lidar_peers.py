@@ -90,7 +90,8 @@ def clusters(sweeps: list[Cloud], rounds: int) -> None:
 
 def planes(sweeps: list[Cloud], rounds: int) -> None:
     rng = np.random.default_rng(0)
-    triples = [rng.integers(0, len(s), (100, 3)).astype(np.int32) for s in sweeps]
+    # a third of a sweep is ground: of 100 triples, none lies on it once in some hundred sweeps; 200 cost an eighth more
+    triples = [rng.integers(0, len(s), (200, 3)).astype(np.int32) for s in sweeps]
     clouds = [cloud_of(s) for s in sweeps]
     shares = []
     for s, t, cloud in zip(sweeps, triples, clouds, strict=True):

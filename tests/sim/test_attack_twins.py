@@ -21,7 +21,6 @@ WITHOUT_TWIN: Mapping[str, str] = {
     "bit_flips": DAMAGE, "truncate": DAMAGE, "loss": DAMAGE,
     "silence": GONE, "unplug": GONE,
     "rogue_source": FORGED, "source_swap": FORGED,
-    "stale_data": "every clean drive with that sensor is one: only its age differs",
 }  # fmt: skip
 
 

@@ -18,6 +18,12 @@ Labels = NDArray[np.intp]
 Outputs = Sequence[NDArray[np.float32]]
 
 
+class Asked(Protocol):
+    """What answers questions: a model, or a device that has one."""
+
+    def run(self, images: NDArray[np.uint8]) -> Outputs: ...
+
+
 class Goal(Protocol):
     """What counts as success. `labels`: (N,), what the goal needs to know of each image."""
 

@@ -13,23 +13,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeguard.sim.attacks.goals import Goal, Labels, Outputs
+from edgeguard.sim.attacks.goals import Asked, Goal, Labels
 from edgeguard.sim.attacks.gradient import Defence, Pixels
 
 FULL_SCALE: Final = 255
 NOT_REACHED: Final = 256  # a radius that no 8-bit image has
 STEPS: Final = 4  # per level
-
-
-class Asked(Protocol):
-    """What answers questions: a model, or a device that has one."""
-
-    def run(self, images: Pixels) -> Outputs: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,24 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import sqrt
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeguard.sim.attacks.goals import Goal, Labels, Outputs
+from edgeguard.sim.attacks.goals import Asked, Goal, Labels
 from edgeguard.sim.attacks.gradient import Defence, Pixels
 
 FIRST_SHARE: Final = 0.05  # of the image that the first square covers; the paper's default
 # The share is halved at these queries of 10,000, stretched to the budget at hand; the paper's schedule.
 HALVED_AT: Final = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 MAX_BATCH: Final = 64  # images asked about at once: bounds memory
-
-
-class Asked(Protocol):
-    """What answers questions: a model, or a device that has one."""
-
-    def run(self, images: Pixels) -> Outputs: ...
 
 
 def square_attack(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from edgeguard.checks.imu_gravity import GravityCheck
 from edgeguard.checks.imu_pair import ImuPairCheck
 from edgeguard.checks.imu_self import NoiseCheck, RailsCheck
 from edgeguard.types import CAMERA, IMU, WHEELS, ImuSample
@@ -21,12 +22,12 @@ SCAN2D = "scan2d"
 def build_inertial_checks(
     infos: Sequence[SourceInfo], calibration: RigCalibration | None, fits: SensorFits | None = None
 ) -> list[Check]:
-    """Every I check, X5 and the planar X12 that a rig's streams can feed."""
+    """Every I check, X7.gravity, X5 and the planar X12 that a rig's streams can feed."""
     sensors = {info.sensor for info in infos}
     units = [info.sensor for info in infos if info.kind is ImuSample]
     checks: list[Check] = []
     for unit in units:
-        checks += [NoiseCheck(fits, unit), RailsCheck(unit)]
+        checks += [NoiseCheck(fits, unit), RailsCheck(unit), GravityCheck(fits, unit)]
     checks += [ImuPairCheck(one, other, fits) for one, other in combinations(units, 2)]
     if {IMU, CAMERA} <= sensors and calibration is not None:
         from edgeguard.checks.camera_rotation import RotationCheck  # loads cv2 and numba, for rigs with a camera only

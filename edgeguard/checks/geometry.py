@@ -17,6 +17,7 @@ from edgeguard.checks.camera_light import RoadLightCheck
 from edgeguard.checks.camera_overlay import OverlayCheck
 from edgeguard.checks.camera_replay import CutCheck, ReplayCheck
 from edgeguard.checks.lidar_evidence import LidarEvidence
+from edgeguard.checks.lidar_firings import FiringsCheck
 from edgeguard.checks.lidar_ghost import GhostCheck
 from edgeguard.checks.lidar_health import JammingCheck, RemovalCheck
 from edgeguard.checks.lidar_motion import SpeedCheck, YawCheck
@@ -47,7 +48,7 @@ def build_geometry_checks(
     if LIDAR in sensors:
         shared = evidence or LidarEvidence(calibration or RigCalibration(np.eye(3), np.eye(4), (1, 1)))
         checks += [PayloadFreezeCheck(LIDAR), RemovalCheck(shared), JammingCheck(shared), GhostCheck(shared)]
-        checks += build_vanished_checks(shared)
+        checks += [*build_vanished_checks(shared), FiringsCheck(shared)]
         if IMU in sensors:
             checks.append(YawCheck(shared))
         if WHEELS in sensors:

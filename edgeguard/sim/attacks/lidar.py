@@ -1,6 +1,7 @@
 """Attacks and faults of lidar: what a laser, a mirror or dirt does to the returns of each beam.
 
-A pulse that is spoofed, reflected or blocked displaces the genuine return of its beam: no beam ever gives both.
+A pulse that is spoofed, reflected or blocked displaces the genuine return of its beam: no beam ever gives both (what
+adds returns on the way to the host is in `insertion`).
 """
 
 from __future__ import annotations
@@ -54,6 +55,24 @@ def _moved(
     return replace(cloud, xyz=xyz, intensity=strength)
 
 
+def beams_through_plate(
+    cloud: PointCloud, plate_m: tuple[float, float, float], azimuth_deg: float, sensor_height_m: float
+) -> NDArray[np.int64]:
+    """Return indices of the returns whose beams cross an upright plate that stands on the ground and faces the lidar.
+
+    plate_m: its distance, width and height.
+    """
+    distance, width_m, height_m = plate_m
+    x, y, z = cloud.xyz.T.astype(np.float64)
+    c, s = np.cos(np.deg2rad(azimuth_deg)), np.sin(np.deg2rad(azimuth_deg))
+    ahead, left = c * x + s * y, c * y - s * x
+    safe = np.maximum(ahead, 1e-3)
+    height = z / safe * distance + sensor_height_m
+    crosses = (ahead > 0.5) & (np.abs(left / safe * distance) <= width_m / 2)
+    crosses &= (height >= 0.05) & (height <= height_m)
+    return np.flatnonzero(crosses)
+
+
 class GhostPoints(AttackBase, frozen=True, tag="ghost_points"):
     """A laser makes an obstacle appear that is not there.
 
@@ -103,14 +122,8 @@ class GhostPoints(AttackBase, frozen=True, tag="ghost_points"):
 
     def _beams(self, cloud: PointCloud, distance: float, rng: np.random.Generator) -> NDArray[np.int64]:
         """Return indices of at most `points` returns whose beams cross the plate."""
-        x, y, z = cloud.xyz.T.astype(np.float64)
-        c, s = np.cos(np.deg2rad(self.azimuth_deg)), np.sin(np.deg2rad(self.azimuth_deg))
-        ahead, left = c * x + s * y, c * y - s * x
-        safe = np.maximum(ahead, 1e-3)
-        height = z / safe * distance + self.sensor_height_m
-        crosses = (ahead > 0.5) & (np.abs(left / safe * distance) <= self.width_m / 2)
-        crosses &= (height >= 0.05) & (height <= self.height_m)
-        found = np.flatnonzero(crosses)
+        plate = (distance, self.width_m, self.height_m)
+        found = beams_through_plate(cloud, plate, self.azimuth_deg, self.sensor_height_m)
         found = found[rng.random(len(found)) < self.survival]
         if len(found) > self.points:
             found = np.sort(rng.choice(found, self.points, replace=False))

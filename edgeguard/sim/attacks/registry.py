@@ -24,6 +24,7 @@ from edgeguard.sim.attacks.camera import (
 )
 from edgeguard.sim.attacks.faults import CameraBlind, CameraFreeze, Silence, Unplug
 from edgeguard.sim.attacks.gnss import GnssDrift, GnssJam, GnssJump, GnssMeacon, GnssTwoStage
+from edgeguard.sim.attacks.insertion import LidarInsertion
 from edgeguard.sim.attacks.lidar import (
     GhostFrustum,
     GhostPoints,
@@ -64,7 +65,7 @@ from edgeguard.sim.attacks.system import (
 )
 
 _CLASSES: Final[tuple[type[AttackBase], ...]] = (
-    GhostPoints, GhostFrustum, LidarRemoval, LidarHfr, LidarBlockage, LidarMirror,
+    GhostPoints, GhostFrustum, LidarRemoval, LidarHfr, LidarBlockage, LidarMirror, LidarInsertion,
     CameraBlind, CameraDazzle, CameraDark, CameraFreeze, CameraBanding, CameraDefocus, CameraDirt, CameraPatch,
     CameraPhantom, CameraPgd, CameraSquare, CameraLabels,
     GnssDrift, GnssJump, GnssTwoStage, GnssMeacon, GnssJam,

@@ -26,7 +26,7 @@ from edgeguard.checks.lidar_sightings import roughness, roughness_llr
 from edgeguard.kernels.clusters import cluster_points
 from edgeguard.kernels.ranges import HIT, ROWS, ask_surroundings, find_seen_through
 from edgeguard.kernels.regions import count_in_box
-from edgeguard.kernels.sweeps import choose_points
+from edgeguard.kernels.sweeps import choose_points, take_points
 from edgeguard.types import LIDAR, CheckResult, Level, SyncedSet
 
 MIN_RANGE_M, MAX_RANGE_M = 2.0, 40.0  # nearer is the vehicle itself, farther a car has too few returns to judge
@@ -77,7 +77,7 @@ class GhostCheck:
             return self._result(Level.NOT_OBSERVABLE, 0.0, "the rings are too far apart to know what is empty")
         upright = choose_points(frame.height_m, frame.range_m, (MIN_HEIGHT_M, MAX_HEIGHT_M, MIN_RANGE_M, MAX_RANGE_M))
         upright = upright.copy()  # scratch memory of the chooser's
-        xyz = frame.xyz.take(upright, axis=0)
+        xyz = take_points(frame.xyz, upright)  # scratch too, and of this call alone
         born = self._born(xyz, past)
         if xyz.shape[0] == 0 or born.size > MAX_BORN_SHARE * xyz.shape[0]:
             self._arrivals, self._hold = [], 0

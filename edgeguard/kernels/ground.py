@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from edgeguard.kernels.angles import fast_atan2
+from edgeguard.kernels.angles import fast_atan2_single
 from edgeguard.kernels.scratch import Scratch
 
 SECTORS = 120  # 3 deg: a car at 20 m covers about five, so gaps beside it keep the ground alive
@@ -26,16 +26,14 @@ _scratch = Scratch()
 @njit("void(f4[::1], i4[::1])", cache=True, nogil=True, error_model="numpy")
 def _cells(flat: NDArray[np.float32], cell: NDArray[np.int32]) -> None:
     """Sector and bin of each point as one number; -1 for points that are not finite or farther than the grid."""
-    scale = SECTORS / (2.0 * np.pi)
+    scale = np.float32(SECTORS / (2.0 * np.pi))
     for i in range(np.uint64(cell.shape[0])):
         j = i * _THREE
-        x = np.float64(flat[j])
-        y = np.float64(flat[j + _ONE])
-        z = np.float64(flat[j + _TWO])
+        x, y, z = flat[j], flat[j + _ONE], flat[j + _TWO]
         rho = np.sqrt(x * x + y * y)
-        s = np.int32((fast_atan2(y, x) + np.pi) * scale)
+        s = np.int32((fast_atan2_single(y, x) + np.float32(np.pi)) * scale)
         s = np.int32(0) if s >= SECTORS else s  # exactly behind
-        inside = (rho < BINS) & (abs(z) < np.inf)
+        inside = (rho < np.float32(BINS)) & (abs(z) < np.float32(np.inf))
         cell[i] = s * np.int32(BINS) + np.int32(rho) if inside else np.int32(-1)
 
 

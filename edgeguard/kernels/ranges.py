@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from edgeguard.kernels.angles import fast_atan2
+from edgeguard.kernels.angles import fast_atan2_single
 from edgeguard.kernels.scratch import Scratch
 
 COLUMNS = 900  # 0.4 deg
@@ -32,6 +32,9 @@ MANY_POINTS = 8_000  # more are worth a look at every cell of the image first
 AZ_SCALE = COLUMNS / (2.0 * np.pi)
 EL_SCALE = 180.0 / np.pi / EL_STEP_DEG
 EL_OFFSET = -EL_MIN_DEG / EL_STEP_DEG
+_PI, _AZ_SCALE = np.float32(np.pi), np.float32(AZ_SCALE)
+_EL_SCALE, _EL_OFFSET, _EL_ABOVE = np.float32(EL_SCALE), np.float32(EL_OFFSET), np.float32(EL_OFFSET + 1.0)
+_NEAREST, _FARTHEST = np.float32(MIN_RANGE_M), np.float32(MAX_RANGE_M)
 _ONE = np.uint64(1)
 _TWO = np.uint64(2)
 _THREE = np.uint64(3)
@@ -44,16 +47,14 @@ def _spherical(
 ) -> None:
     for i in range(np.uint64(range_m.shape[0])):
         j = i * _THREE
-        x = np.float64(flat[j])
-        y = np.float64(flat[j + _ONE])
-        z = np.float64(flat[j + _TWO])
+        x, y, z = flat[j], flat[j + _ONE], flat[j + _TWO]
         rho2 = x * x + y * y
         r = np.sqrt(rho2 + z * z)
-        k = fast_atan2(z, np.sqrt(rho2)) * EL_SCALE + EL_OFFSET
-        c = np.int32((fast_atan2(y, x) + np.pi) * AZ_SCALE)
+        k = fast_atan2_single(z, np.sqrt(rho2)) * _EL_SCALE + _EL_OFFSET
+        c = np.int32((fast_atan2_single(y, x) + _PI) * _AZ_SCALE)
         c = np.int32(0) if c >= COLUMNS else c  # exactly behind
-        inside = (r >= MIN_RANGE_M) & (r <= MAX_RANGE_M) & (k >= 0.0) & (k < ROWS)
-        range_m[i] = np.float32(r) if inside else np.float32(0.0)
+        inside = (r >= _NEAREST) & (r <= _FARTHEST) & (k >= np.float32(0.0)) & (k < np.float32(ROWS))
+        range_m[i] = r if inside else np.float32(0.0)
         row[i] = np.int16(np.int32(k)) if inside else np.int16(-1)
         col[i] = np.int16(c) if inside else np.int16(0)
 
@@ -115,28 +116,26 @@ def _around(
                     total[k, c] += np.float64(d) if here else 0.0
 
 
-@njit("void(f4[::1], f8[:,::1], f8[::1], i4[::1])", cache=True, nogil=True, error_model="numpy")
+@njit("void(f4[::1], f8[:,::1], f4[::1], i4[::1])", cache=True, nogil=True, error_model="numpy")
 def look(
-    flat: NDArray[np.float32], T: NDArray[np.float64], range_m: NDArray[np.float64], cell: NDArray[np.int32]
+    flat: NDArray[np.float32], T: NDArray[np.float64], range_m: NDArray[np.float32], cell: NDArray[np.int32]
 ) -> None:
     """Range and cell of each point as the earlier sweep would see it; cell -1 where no neighbour can have a return."""
-    t00, t01, t02, t03 = T[0, 0], T[0, 1], T[0, 2], T[0, 3]
-    t10, t11, t12, t13 = T[1, 0], T[1, 1], T[1, 2], T[1, 3]
-    t20, t21, t22, t23 = T[2, 0], T[2, 1], T[2, 2], T[2, 3]
+    t00, t01, t02, t03 = np.float32(T[0, 0]), np.float32(T[0, 1]), np.float32(T[0, 2]), np.float32(T[0, 3])
+    t10, t11, t12, t13 = np.float32(T[1, 0]), np.float32(T[1, 1]), np.float32(T[1, 2]), np.float32(T[1, 3])
+    t20, t21, t22, t23 = np.float32(T[2, 0]), np.float32(T[2, 1]), np.float32(T[2, 2]), np.float32(T[2, 3])
     for i in range(np.uint64(cell.shape[0])):
         j = i * _THREE
-        x0 = np.float64(flat[j])
-        y0 = np.float64(flat[j + _ONE])
-        z0 = np.float64(flat[j + _TWO])
+        x0, y0, z0 = flat[j], flat[j + _ONE], flat[j + _TWO]
         x = t00 * x0 + t01 * y0 + t02 * z0 + t03
         y = t10 * x0 + t11 * y0 + t12 * z0 + t13
         z = t20 * x0 + t21 * y0 + t22 * z0 + t23
         rho2 = x * x + y * y
         r = np.sqrt(rho2 + z * z)
-        k = fast_atan2(z, np.sqrt(rho2)) * EL_SCALE + EL_OFFSET + 1.0  # one row below the image has neighbours too
-        c = np.int32((fast_atan2(y, x) + np.pi) * AZ_SCALE)
+        k = fast_atan2_single(z, np.sqrt(rho2)) * _EL_SCALE + _EL_ABOVE  # one row below the image has neighbours too
+        c = np.int32((fast_atan2_single(y, x) + _PI) * _AZ_SCALE)
         c = np.int32(0) if c >= COLUMNS else c  # exactly behind
-        inside = (r >= MIN_RANGE_M) & (r <= MAX_RANGE_M) & (k >= 0.0) & (k < ROWS + 2)
+        inside = (r >= _NEAREST) & (r <= _FARTHEST) & (k >= np.float32(0.0)) & (k < np.float32(ROWS + 2))
         range_m[i] = r
         cell[i] = np.int32(k) * np.int32(COLUMNS) + c if inside else np.int32(-1)
 
@@ -160,13 +159,13 @@ def _edge(image: NDArray[np.float32], row: int, column: int) -> tuple[int, float
 
 
 @njit(
-    "void(f8[::1], i4[::1], f4[:,::1], f4[:,::1], f4[:,::1], i4[:,::1], f8[:,::1], b1, f8, f8, i1[::1], f4[::1])",
+    "void(f4[::1], i4[::1], f4[:,::1], f4[:,::1], f4[:,::1], i4[:,::1], f8[:,::1], b1, f8, f8, i1[::1], f4[::1])",
     cache=True,
     nogil=True,
     error_model="numpy",
 )
 def _ask(
-    range_m: NDArray[np.float64],
+    range_m: NDArray[np.float32],
     cell: NDArray[np.int32],
     image: NDArray[np.float32],
     low: NDArray[np.float32],
@@ -186,7 +185,7 @@ def _ask(
             continue
         row = np.int64(cell[i]) // COLUMNS - 1
         column = np.int64(cell[i]) % COLUMNS
-        r = range_m[i]
+        r = np.float64(range_m[i])
         margin = margin_m + margin_ratio * r
         if not known or row < 0 or row >= ROWS:
             seen, nearest, farthest, sum_ = _edge(image, row, column)
@@ -238,7 +237,7 @@ def ask_sweep(
     For many points the nearest and the farthest of the nine are worked out for every cell first; they answer for most.
     """
     n = xyz.shape[0]
-    range_m = _scratch.array("range", n, np.float64)
+    range_m = _scratch.array("range", n, np.float32)
     cell = _scratch.array("cell", n, np.int32)
     look(xyz.reshape(-1), np.ascontiguousarray(T_ref_cur, dtype=np.float64), range_m, cell)
     shape = (ROWS, COLUMNS)
@@ -320,9 +319,9 @@ def look_around(image: NDArray[np.float32]) -> Surroundings:
     return Surroundings(image, low, high, count)
 
 
-@njit("i8(f8[::1], i4[::1], f4[:,::1], i1[:,::1], f8, f8, i4[::1])", cache=True, nogil=True)
+@njit("i8(f4[::1], i4[::1], f4[:,::1], i1[:,::1], f8, f8, i4[::1])", cache=True, nogil=True)
 def _through(
-    range_m: NDArray[np.float64],
+    range_m: NDArray[np.float32],
     cell: NDArray[np.int32],
     low: NDArray[np.float32],
     count: NDArray[np.int8],
@@ -337,7 +336,7 @@ def _through(
         if at < 0 or at >= ROWS * COLUMNS:
             continue
         k, c = np.uint64(at // COLUMNS), np.uint64(at % COLUMNS)
-        r = range_m[i]
+        r = np.float64(range_m[i])
         m += np.uint64((count[k, c] >= MIN_SOLID_CELLS) & (np.float64(low[k, c]) > r + margin_m + margin_ratio * r))
     return np.int64(m)  # type: ignore[return-value]  # numba hands Python an int
 
@@ -355,7 +354,7 @@ def find_seen_through(
     xyz: (N, 3) float32, C-contiguous, metres, current sensor frame. T_ref_cur, margins: as of `ask_sweep`.
     """
     n = xyz.shape[0]
-    range_m = _scratch.array("range", n, np.float64)
+    range_m = _scratch.array("range", n, np.float32)
     cell = _scratch.array("cell", n, np.int32)
     look(xyz.reshape(-1), np.ascontiguousarray(T_ref_cur, dtype=np.float64), range_m, cell)
     out = np.empty(n + 1, np.int32)
@@ -363,12 +362,12 @@ def find_seen_through(
 
 
 @njit(
-    "void(f8[::1], i4[::1], f4[:,::1], f4[:,::1], f4[:,::1], i1[:,::1], f8, f8, b1, i1[::1])",
+    "void(f4[::1], i4[::1], f4[:,::1], f4[:,::1], f4[:,::1], i1[:,::1], f8, f8, b1, i1[::1])",
     cache=True,
     nogil=True,
 )
 def _status(
-    range_m: NDArray[np.float64],
+    range_m: NDArray[np.float32],
     cell: NDArray[np.int32],
     image: NDArray[np.float32],
     low: NDArray[np.float32],
@@ -387,7 +386,7 @@ def _status(
         row, column = int(at // COLUMNS), int(at % COLUMNS)
         k, c = np.uint64(row), np.uint64(column)
         seen, nearest, farthest = count[k, c], np.float64(low[k, c]), np.float64(high[k, c])
-        r = range_m[i]
+        r = np.float64(range_m[i])
         margin = margin_m + margin_ratio * r
         if seen == 0:
             continue
@@ -424,7 +423,7 @@ def ask_surroundings(
     whole: it is a HIT only where all returns around lie at the place; along a surface at a flat angle some always do.
     """
     n = xyz.shape[0]
-    range_m = _scratch.array("range", n, np.float64)
+    range_m = _scratch.array("range", n, np.float32)
     cell = _scratch.array("cell", n, np.int32)
     look(xyz.reshape(-1), np.ascontiguousarray(T_ref_cur, dtype=np.float64), range_m, cell)
     out = np.empty(n, np.int8)

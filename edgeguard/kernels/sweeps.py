@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from edgeguard.kernels.angles import fast_atan2
+from edgeguard.kernels.angles import fast_atan2_single
 from edgeguard.kernels.ground import BINS, SECTORS, walk_ground
 from edgeguard.kernels.ranges import (
     AZ_SCALE,
@@ -31,7 +31,9 @@ _TWO = np.uint64(2)
 _THREE = np.uint64(3)
 _EIGHT = np.uint64(8)
 _RUN = np.uint64(64)
-_SECTOR_SCALE = SECTORS / (2.0 * np.pi)
+_PI, _AZ_SCALE, _SECTOR_SCALE = np.float32(np.pi), np.float32(AZ_SCALE), np.float32(SECTORS / (2.0 * np.pi))
+_EL_SCALE, _EL_OFFSET = np.float32(EL_SCALE), np.float32(EL_OFFSET)
+_NEAREST, _FARTHEST = np.float32(MIN_RANGE_M), np.float32(MAX_RANGE_M)
 _scratch = Scratch()
 
 
@@ -74,23 +76,21 @@ def _look(
     count = 0
     for i in range(np.uint64(range_m.shape[0])):
         j = i * _THREE
-        x = np.float64(flat[j])
-        y = np.float64(flat[j + _ONE])
-        z = np.float64(flat[j + _TWO])
+        x, y, z = flat[j], flat[j + _ONE], flat[j + _TWO]
         rho2 = x * x + y * y
         rho = np.sqrt(rho2)
         r = np.sqrt(rho2 + z * z)
-        k = fast_atan2(z, rho) * EL_SCALE + EL_OFFSET
-        azimuth = fast_atan2(y, x) + np.pi
-        c = np.int32(azimuth * AZ_SCALE)
+        k = fast_atan2_single(z, rho) * _EL_SCALE + _EL_OFFSET
+        azimuth = fast_atan2_single(y, x) + _PI
+        c = np.int32(azimuth * _AZ_SCALE)
         c = np.int32(0) if c >= COLUMNS else c  # exactly behind
         s = np.int32(azimuth * _SECTOR_SCALE)
         s = np.int32(0) if s >= SECTORS else s
-        inside = (r >= MIN_RANGE_M) & (r <= MAX_RANGE_M) & (k >= 0.0) & (k < ROWS)
-        range_m[i] = np.float32(r)
+        inside = (r >= _NEAREST) & (r <= _FARTHEST) & (k >= np.float32(0.0)) & (k < np.float32(ROWS))
+        range_m[i] = r
         row[i] = np.int16(np.int32(k)) if inside else np.int16(-1)
         col[i] = np.int16(c)
-        cell[i] = s * np.int32(BINS) + np.int32(rho) if rho < BINS else np.int32(-1)
+        cell[i] = s * np.int32(BINS) + np.int32(rho) if rho < np.float32(BINS) else np.int32(-1)
         count += inside
     return count
 

@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from edgeguard.kernels.angles import fast_atan2_single
 from edgeguard.kernels.ranges import (
     AZ_SCALE,
     COLUMNS,
@@ -37,36 +38,12 @@ BETWEEN_SHARE = 0.1  # rows between its rings
 _HASH, _SHIFT, _MASK, _WHOLE = np.uint64(2_654_435_761), np.uint64(16), np.uint64(0xFFF), 4096.0
 _PI, _AZ_SCALE = np.float32(np.pi), np.float32(AZ_SCALE)
 _EL_SCALE, _EL_OFFSET = np.float32(EL_SCALE), np.float32(EL_OFFSET)
-_HALF, _QUARTER, _BEND = np.float32(0.5 * np.pi), np.float32(0.25 * np.pi), np.float32(0.41421356)
-_C3, _C5, _C7, _C9 = (
-    np.float32(-0.333329491539),
-    np.float32(0.199777106478),
-    np.float32(-0.138776856032),
-    np.float32(0.0805374449538),
-)
 _NONE = np.float32(0.0)
 _MOST = np.uint8(255)  # returns that a cell counts
 _ONE = np.uint64(1)
 _TWO = np.uint64(2)
 _THREE = np.uint64(3)
 _scratch = Scratch()
-
-
-@njit("f4(f4, f4)", cache=True, nogil=True, error_model="numpy", inline="always")
-def _atan2(y: float, x: float) -> float:
-    """As `angles.fast_atan2`, in float32 within 1e-6: a 7000th of a cell. Polynomial: Cephes, atanf."""
-    ax = abs(x)
-    ay = abs(y)
-    high = ax if ax > ay else ay
-    low = ay if ax > ay else ax
-    bent = np.float32(1.0) if low > _BEND * high else _NONE
-    below = high + bent * low
-    t = (low - bent * high) / (below if below != _NONE else np.float32(1.0))
-    u = t * t
-    a = bent * _QUARTER + t + t * u * (_C3 + u * (_C5 + u * (_C7 + u * _C9)))
-    a = a if ax > ay else _HALF - a
-    a = _PI - a if x < _NONE else a
-    return -a if y < _NONE else a  # type: ignore[return-value]  # float32 is a float to numba
 
 
 class CellPoints(Protocol):
@@ -246,8 +223,8 @@ def _carry(
         z = t20 * x0 + t21 * y0 + t22 * z0 + t23
         rho2 = x * x + y * y
         range_m[i] = np.sqrt(rho2 + z * z)
-        row[i] = _atan2(z, np.sqrt(rho2)) * _EL_SCALE + _EL_OFFSET
-        col[i] = (_atan2(y, x) + _PI) * _AZ_SCALE
+        row[i] = fast_atan2_single(z, np.sqrt(rho2)) * _EL_SCALE + _EL_OFFSET
+        col[i] = (fast_atan2_single(y, x) + _PI) * _AZ_SCALE
 
 
 @njit(

@@ -16,6 +16,7 @@ from edgeguard.checks.camera_lidar_freeze import PayloadFreezeCheck
 from edgeguard.checks.camera_light import RoadLightCheck
 from edgeguard.checks.camera_overlay import OverlayCheck
 from edgeguard.checks.camera_replay import CutCheck, ReplayCheck
+from edgeguard.checks.lidar_density import DensityCheck
 from edgeguard.checks.lidar_evidence import LidarEvidence
 from edgeguard.checks.lidar_firings import FiringsCheck
 from edgeguard.checks.lidar_ghost import GhostCheck
@@ -48,7 +49,7 @@ def build_geometry_checks(
     if LIDAR in sensors:
         shared = evidence or LidarEvidence(calibration or RigCalibration(np.eye(3), np.eye(4), (1, 1)))
         checks += [PayloadFreezeCheck(LIDAR), RemovalCheck(shared), JammingCheck(shared), GhostCheck(shared)]
-        checks += [*build_vanished_checks(shared), FiringsCheck(shared)]
+        checks += [*build_vanished_checks(shared), FiringsCheck(shared), DensityCheck(shared)]
         if IMU in sensors:
             checks.append(YawCheck(shared))
         if WHEELS in sensors:

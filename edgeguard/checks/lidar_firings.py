@@ -90,7 +90,7 @@ class FiringsCheck:
         """Collect edges and pairs until it is clear whether firings give one return."""
         self._learned += 1
         self._blind |= windows > MIN_PAIRS
-        self._edges += _edges(image)
+        self._edges += count_edges(image)
         self._pairs += float(np.sort(windows)[: -2 * SEAM].sum()) / 2.0  # each pair is in two windows
         if self._learned >= MIN_LEARNED and self._edges >= MIN_EDGES:
             few = self._pairs <= MAX_PAIRS_PER_EDGE * self._edges
@@ -131,7 +131,7 @@ def firing_step(xyz: NDArray[np.float32], ring: NDArray[np.int16]) -> float | No
     return step if MIN_STEP_RAD <= step <= MAX_STEP_RAD else None
 
 
-def _edges(image: NDArray[np.float32]) -> int:
+def count_edges(image: NDArray[np.float32]) -> int:
     """Neighbouring cells of the range image of which one is a jump behind the other."""
     near, far = np.minimum(image[:, 1:], image[:, :-1]), np.maximum(image[:, 1:], image[:, :-1])
     return int(np.count_nonzero((far < np.inf) & (far - EDGE_M > (1.0 + EDGE_RATIO) * near)))

@@ -52,3 +52,20 @@ def count_alone(image: NDArray[np.float32], margin_m: float, margin_ratio: float
         unlike = judged & (np.abs(beside[0] - image) > margin) & (np.abs(beside[1] - image) > margin)
         alone = unlike & (np.abs(padded[2:] - image) > margin) & (np.abs(padded[:-2] - image) > margin)
     return np.stack([each.sum(axis=0) for each in (judged, unlike, alone)])
+
+
+def count_returns(
+    row: NDArray[np.int16],
+    col: NDArray[np.int16],
+    range_m: NDArray[np.float32],
+    rows: int,
+    columns: int,
+    together: int,
+    least_m: float,
+) -> NDArray[np.int32]:
+    """As `regions.count_returns`."""
+    out = np.zeros((rows, columns // together), np.int32)
+    group = col.astype(np.int64) // together
+    good = (range_m >= np.float32(least_m)) & (row >= 0) & (group < out.shape[1])
+    np.add.at(out, (row[good].astype(np.int64), group[good]), 1)
+    return out

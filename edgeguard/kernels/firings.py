@@ -51,7 +51,7 @@ def _count(
         t = y / side
         d = np.float32(2.0) - t if x < np.float32(0.0) else (t if t >= np.float32(0.0) else np.float32(4.0) + t)
         close = limit * rho2 / (side * side)
-        c = min(np.int64(d * scale), cells - 1)
+        c = min(int(d * scale), cells - 1)
         q = np.uint64(k * width + 1 + c)
         before, here, after = held[q - _ONE], held[q], held[q + _ONE]
         if (abs(here - d) < close) | (abs(before - d) < close) | (abs(after - d) < close):
@@ -60,7 +60,7 @@ def _count(
             pair = (abs(here - d) < close) & (abs(reach[q] - r) > other)
             pair |= (abs(before - d) < close) & (abs(reach[q - _ONE] - r) > other)
             pair |= (abs(after - d) < close) & (abs(reach[q + _ONE] - r) > other)
-            out[np.uint64(min(np.int64(d * sector), SECTORS - 1))] += pair
+            out[np.uint64(min(int(d * sector), SECTORS - 1))] += pair
         held[q], reach[q] = d, np.sqrt(rho2)
         if c == 0:
             held[q + np.uint64(cells)], reach[q + np.uint64(cells)] = d + np.float32(4.0), reach[q]
@@ -90,4 +90,5 @@ def count_pairs(xyz: NDArray[np.float32], ring: NDArray[np.int16], step_rad: flo
     size = rings * (cells + 2)
     held, reach = _scratch.array("held", size, np.float32), _scratch.array("reach", size, np.float32)
     step = min(max(step_rad, MIN_STEP_RAD), MAX_STEP_RAD)
-    return _count(xyz.reshape(-1), ring, CLOSE_SHARE * step, rings, cells, held, reach)
+    pairs: NDArray[np.int64] = _count(xyz.reshape(-1), ring, CLOSE_SHARE * step, rings, cells, held, reach)
+    return pairs

@@ -108,3 +108,27 @@ def count_alone(image: NDArray[np.float32], margin_m: float, margin_ratio: float
                 below = image[k - 1, c] if k > 0 else np.float32(np.inf)
                 out[2, c] += (abs(above - r) > margin) & (abs(below - r) > margin)
     return out
+
+
+@njit("i4[:,::1](i2[::1], i2[::1], f4[::1], i8, i8, i8, f8)", cache=True, nogil=True)
+def count_returns(
+    row: NDArray[np.int16],
+    col: NDArray[np.int16],
+    range_m: NDArray[np.float32],
+    rows: int,
+    columns: int,
+    together: int,
+    least_m: float,
+) -> NDArray[np.int32]:
+    """Returns of each row and each `together` columns, (rows, columns // together) int32, from `least_m` on.
+
+    row, col: (N,) int16, row in 0..rows - 1, col in 0..columns - 1; range_m: (N,) float32. Columns left over at the end
+    are not counted.
+    """
+    out = np.zeros((rows, columns // together), np.int32)
+    least, group, groups = np.float32(least_m), np.uint64(together), np.uint64(columns // together)
+    for i in range(np.uint64(row.shape[0])):
+        c = np.uint64(col[i]) // group
+        if (range_m[i] >= least) & (row[i] >= 0) & (c < groups):
+            out[np.uint64(row[i]), c] += np.int32(1)
+    return out

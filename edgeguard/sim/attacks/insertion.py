@@ -84,7 +84,8 @@ class LidarInsertion(AttackBase, frozen=True, tag="lidar_insertion"):
         ahead, left = self._axes()
         across = self.width_m * (rng.random(self.points) - 0.5)
         height = 0.05 + (self.height_m - 0.05) * rng.random(self.points) - self.sensor_height_m
-        return distance * ahead + across[:, None] * left + height[:, None] * np.array([0.0, 0.0, 1.0])
+        up = np.array([0.0, 0.0, 1.0])
+        return np.asarray(distance * ahead + across[:, None] * left + height[:, None] * up)
 
 
 def _nearest(beams: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from edgeguard.clock import NS_PER_S
+from edgeguard.fusion.contact_check import ContactCheck
 from edgeguard.fusion.decision import Attribution, Attributor
 from edgeguard.fusion.deskew import deskew
 from edgeguard.fusion.ego import EgoFilter
@@ -57,7 +58,7 @@ def names_of_checks(sensors: Collection[str]) -> tuple[str, ...]:
     """Names of the checks that fusion itself runs on a rig with these sensors; they can be left out like all others."""
     names = list(TrackCheck.names_for(sensors))
     if CAMERA in sensors and LIDAR in sensors:
-        names += ObjectChecks.names
+        names += [*ObjectChecks.names, ContactCheck.name]
     return tuple(names)
 
 
@@ -91,6 +92,7 @@ class Fusion:
         self._objects = ObjectFusion(calibration)
         wanted = set(ObjectChecks.names) & set(self.checks)
         self._bodies = ObjectChecks(calibration) if wanted else None
+        self._contact = ContactCheck(calibration) if ContactCheck.name in self.checks else None
         self._found: tuple[CheckResult, ...] = ()
         self._confirmed_ns: int | None = None
         self._moved = (0.0, 0.0, 0.0)
@@ -131,6 +133,8 @@ class Fusion:
             self._confirmed_ns = None
             if self._bodies is not None:
                 self._bodies.reset()
+            if self._contact is not None:
+                self._contact.reset()
         fused = self._check_bodies(synced, fused, detections)
         frame = None
         if self._evidence is not None and self._trust.state(LIDAR) is TrustState.TRUSTED:
@@ -148,13 +152,16 @@ class Fusion:
         return replace(fused, objects=objects)
 
     def _check_bodies(self, synced: SyncedSet, fused: FusedState, detections: Sequence[Detection] | None) -> FusedState:
-        """The state with what C5.body and X3.object say. A suspect sensor is still asked: it must be able to clear
-        itself; a rejected lidar is not, and a rejected camera's frame the model never saw."""
-        if self._bodies is None:
+        """The state with what C5.body, X3.object and X4.contact say. A suspect sensor is still asked: it must be
+        able to clear itself; a rejected lidar is not, and a rejected camera's frame the model never saw."""
+        if self._bodies is None and self._contact is None:
             return fused
         rejected = self._trust.state(LIDAR) is TrustState.REJECTED
         frame = None if rejected or self._evidence is None else self._evidence.frame(synced)
-        self._found = self._enabled(self._bodies.update(synced, frame, detections))
+        found = () if self._bodies is None else self._bodies.update(synced, frame, detections)
+        if self._contact is not None:
+            found = (*found, self._contact.update(synced, frame, detections))
+        self._found = self._enabled(found)
         return replace(fused, results=(*fused.results, *self._found))
 
     def _enabled(self, results: Sequence[CheckResult]) -> tuple[CheckResult, ...]:

@@ -58,7 +58,7 @@ def test_a_name_that_the_rig_cannot_have_is_refused(name: str, sensors: tuple[st
 
 def test_the_names_follow_the_sensors() -> None:
     """Every result that fusion can give has a name, and no rig has one that it cannot give."""
-    assert names_of_checks((CAMERA, LIDAR)) == ("C5.body", "X3.object")
+    assert names_of_checks((CAMERA, LIDAR)) == ("C5.body", "X3.object", "X4.contact")
     assert names_of_checks((IMU, WHEELS, LIDAR)) == ("F2.along", "F2.across")
     assert names_of_checks((IMU, GNSS, LIDAR)) == ()
-    assert np.unique(names_of_checks((CAMERA, LIDAR, IMU, WHEELS, GNSS))).size == 6
+    assert np.unique(names_of_checks((CAMERA, LIDAR, IMU, WHEELS, GNSS))).size == 7

@@ -26,7 +26,9 @@ PIXEL_SHARE = (
 )
 RAY_SHARE = 1e-3  # of a sweep whose beams may hit something else
 RANGE_M = 1e-4  # elsewhere; a float32 at 100 m has 8e-6
+INTENSITY = 1e-4  # sensors give 8 bits of it
 SERIAL = 1e-6  # relative; the wire rounds to its own last digit, and most often to the same one
+EGO = 1e-3  # metres, radians, metres per second; a tenth of what the fusion claims to know
 STATISTIC = 1e-2  # of the threshold: what a check says moves by less than its own noise does within a tick
 
 
@@ -42,16 +44,24 @@ class Row:
     @property
     def met(self) -> bool:
         """Whether the difference is allowed; a NaN is not."""
-        return self.measured <= self.limit
+        return bool(self.measured <= self.limit)
 
     def record(self) -> dict[str, Any]:
         """Return the row as plain JSON values."""
-        return {"what": self.what, "measured": self.measured, "limit": self.limit, "met": self.met, "note": self.note}
+        return {
+            "what": self.what,
+            "measured": float(self.measured),
+            "limit": self.limit,
+            "met": self.met,
+            "note": self.note,
+        }
 
 
 def compare(part: str, here: Path, there: Path) -> list[Row]:
     """Return the rows of one part; `here` and `there` are the folders in which both runs left their files."""
-    return list({"model": _model, "restoration": _restoration, "second": _second}[part](here, there))
+    return list(
+        {"model": _model, "restoration": _restoration, "sensors": _sensors, "second": _decisions}[part](here, there)
+    )
 
 
 def _load(folder: Path, name: str) -> dict[str, NDArray[Any]]:
@@ -86,8 +96,8 @@ def _restoration(here: Path, there: Path) -> Iterator[Row]:
         yield Row(f"{name}: mean difference (levels)", float(apart.mean()), MENDED_LEVELS, note)
 
 
-def _second(here: Path, there: Path) -> Iterator[Row]:
-    x, y = _load(here, "second"), _load(there, "second")
+def _sensors(here: Path, there: Path) -> Iterator[Row]:
+    x, y = _load(here, "sensors"), _load(there, "sensors")
     yield _unequal("samples", sorted(x), sorted(y), f"{len(x)} arrays")
     common = sorted(x.keys() & y.keys())
     yield from _cameras([(x[name], y[name]) for name in common if name.endswith("/pixels")])
@@ -96,8 +106,6 @@ def _second(here: Path, there: Path) -> Iterator[Row]:
         pairs = [(x[name], y[name]) for name in common if name.startswith(f"{sensor}/")]
         worst = max((_relative(a, b) for a, b in pairs), default=math.nan)
         yield Row(f"{sensor}: largest relative difference", worst, SERIAL, f"{len(pairs)} samples")
-    a, b = (json.loads((folder / "second.json").read_text()) for folder in (here, there))
-    yield from _decisions(a, b)
 
 
 def _cameras(pairs: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> Iterator[Row]:
@@ -109,7 +117,7 @@ def _cameras(pairs: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> Iterat
 
 
 def _by_beam(arrays: dict[str, NDArray[Any]], name: str) -> dict[tuple[int, int], tuple[float, float]]:
-    """Return (range in metres, intensity) by (ring, azimuth column) of a sweep of 1024 columns."""
+    """Return (range in metres, intensity) by (ring, azimuth); 4096 columns hold the sweep's 1024 at even numbers."""
     xyz = arrays[name].astype(float)
     ring, intensity = arrays[name.replace("/xyz", "/ring")], arrays[name.replace("/xyz", "/intensity")]
     column = np.round(np.arctan2(xyz[:, 1], xyz[:, 0]) / (2 * math.pi) * 4096).astype(int)
@@ -134,42 +142,35 @@ def _sweeps(pairs: list[tuple[dict[Any, tuple[float, float]], dict[Any, tuple[fl
         "lidar: share of beams that hit something else, worst sweep", max(shares, default=math.nan), RAY_SHARE, note
     )
     yield Row("lidar: range of the others (m)", ranges, RANGE_M)
-    yield Row("lidar: intensity of the others", intensities, 1e-4)
+    yield Row("lidar: intensity of the others", intensities, INTENSITY)
 
 
-def _decisions(here: list[dict[str, Any]], there: list[dict[str, Any]]) -> Iterator[Row]:
-    verdicts = [tick["verdict"] for tick in here]
-    yield _unequal("verdicts, tick by tick", verdicts, [tick["verdict"] for tick in there])
-    yield _unequal("trust, tick by tick", [t["trust"] for t in here], [t["trust"] for t in there], f"{len(here)} ticks")
-    named = {r[0] for tick in there for r in tick["results"] if r[2] == "ANOMALY"}
-    yield Row(
-        "attack not found",
-        float(not any("lidar" in r[1] for t in there for r in t["results"] if r[2] == "ANOMALY")),
-        0.0,
-        ", ".join(sorted(named)),
-    )
+def _decisions(folder_here: Path, folder_there: Path) -> Iterator[Row]:
+    here, there = (json.loads((folder / "second.json").read_text()) for folder in (folder_here, folder_there))
+    yield _unequal("verdicts", [t["verdict"] for t in here], [t["verdict"] for t in there])
+    yield _unequal("trust", [t["trust"] for t in here], [t["trust"] for t in there], f"{len(here)} ticks")
+    found = {r[0] for tick in there for r in tick["results"] if r[2] == "ANOMALY" and "lidar" in r[1]}
+    yield Row("attack missed", float(not found), 0.0, f"found by {', '.join(sorted(found))}")
     pairs = [(r, s) for t, u in zip(here, there, strict=True) for r, s in zip(t["results"], u["results"], strict=True)]
-    yield _unequal(
-        "levels of all results", [r[:3] for r, _ in pairs], [s[:3] for _, s in pairs], f"{len(pairs)} results"
-    )
-    worst, name = max(((_of_threshold(r, s), r[0]) for r, s in pairs), default=(math.nan, ""))
-    equal = sum(r[3] == s[3] for r, s in pairs)
-    yield Row("statistics, share of the threshold", worst, STATISTIC, f"{equal} of {len(pairs)} equal; worst: {name}")
-    ego = max(
-        (_apart(np.array(t["ego"]), np.array(u["ego"])) for t, u in zip(here, there, strict=True)), default=math.nan
-    )
-    yield Row("ego state (m, rad, m/s)", ego, 1e-3)
+    yield _unequal("levels", [r[:3] for r, _ in pairs], [s[:3] for _, s in pairs], f"{len(pairs)} results")
+    for what, of, place in (("statistics", "share of the threshold", 3), ("powers", "share", 5)):
+        worst, name = max(((_of_scale(r, s, place), r[0]) for r, s in pairs), default=(math.nan, ""))
+        equal = sum(r[place] == s[place] for r, s in pairs)
+        note = f"{equal} of {len(pairs)} equal" + (f"; worst: {name}" if worst else "")
+        yield Row(f"{what}, {of}", worst, STATISTIC, note)
+    egos = [(np.array(t["ego"]), np.array(u["ego"])) for t, u in zip(here, there, strict=True)]
+    yield Row("ego state (m, rad, m/s)", max((_apart(a, b) for a, b in egos), default=math.nan), EGO)
 
 
-def _of_threshold(a: list[Any], b: list[Any]) -> float:
-    """How far two statistics are apart as a share of the threshold; where that is none, of the larger statistic."""
-    x, y, threshold = a[3], b[3], a[4]
+def _of_scale(a: list[Any], b: list[Any], place: int) -> float:
+    """How far apart one number of two results is: a statistic as a share of the threshold, a power of itself."""
+    x, y, threshold = a[place], b[place], a[4]
     if x == y or (math.isnan(x) and math.isnan(y)):
         return 0.0
     if not (math.isfinite(x) and math.isfinite(y)):
         return math.inf
-    scale = threshold if math.isfinite(threshold) and threshold > 0.0 else max(abs(x), abs(y))
-    return float(abs(x - y) / scale)
+    counts = place == 3 and math.isfinite(threshold) and threshold > 0.0
+    return float(abs(x - y) / (threshold if counts else max(abs(x), abs(y))))
 
 
 def _apart(a: NDArray[Any], b: NDArray[Any]) -> float:

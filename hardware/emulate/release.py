@@ -63,4 +63,5 @@ def _draw_frames(path: Path) -> None:
     damaged = np.clip(camera + rng.normal(0.0, 6.0, camera.shape), 0, 255).astype(np.uint8)
     hit = rng.random(camera.shape) < IMPULSES
     damaged[hit] = np.where(rng.random(camera.shape) < 0.5, 0, 255).astype(np.uint8)[hit]
-    np.savez(path, camera=camera, damaged=damaged, xyz=cloud.xyz, intensity=cloud.intensity, ring=cloud.ring)
+    rings = np.zeros(len(cloud.xyz), np.int16) if cloud.ring is None else cloud.ring
+    np.savez(path, camera=camera, damaged=damaged, xyz=cloud.xyz, intensity=cloud.intensity, ring=rings)

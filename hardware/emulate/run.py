@@ -33,7 +33,7 @@ from boards import (
     run,
 )
 
-COMPARED = ("model", "restoration", "second")  # run on both; in the order of how long they take
+COMPARED = ("model", "restoration", "sensors", "second")  # run on both; in the order of how long they take
 KERNELS = "kernels"  # held against their NumPy twins on the board alone
 PARTS = (*COMPARED, KERNELS)
 NATIVE_LIMIT_S = 900.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ def main(given: Path, made: Path) -> None:
     frames = np.load(given / "frames.npz")
     noisy = np.ascontiguousarray(frames["damaged"])
     chains = (*STANDARD_CHAINS, *(ImageChain(_tag(step), (step,)) for step in SINGLE_STEPS))
-    mended = {chain.name: chain.apply(noisy, Draw(KEY)) for chain in chains}
+    mended: dict[str, Any] = {chain.name: chain.apply(noisy, Draw(KEY)) for chain in chains}
     for restorer in (ImpulseMedian(), DiagnosedFrames()):
         image, _ = restorer.apply(Image(noisy, 0), KEY)
         assert isinstance(image, Image)  # noqa: S101 - restorers keep a sample's kind

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.checks.lidar_evidence import LidarEvidence, LidarFrame
-from edgeguard.checks.lidar_firings import EDGE_M, MIN_EDGES, MIN_LEARNED, count_edges
+from edgeguard.checks.lidar_firings import EDGE_M, LEARNING, MIN_EDGES, MIN_LEARNED, count_edges, moves
 from edgeguard.kernels.ranges import COLUMNS, ROWS
 from edgeguard.kernels.regions import count_returns
 from edgeguard.types import LIDAR, CheckResult, Level, SyncedSet
@@ -26,13 +26,12 @@ from edgeguard.types import LIDAR, CheckResult, Level, SyncedSet
 LEAST_M = 4.0  # nearer, the lasers of one head, some 0.2 m apart, look past each other by several rings
 TOGETHER = 4  # columns of the range image: 1.6 degrees
 WIDTH, HEIGHT = 3, 8  # of a window, in those and in rows: 4.8 by 4 degrees, the size of a car at 20 m
-# A window that holds four rings may hold a fifth (1.25). Clouds turned to one instant bunch: 40 m/s at 4 m is 10 rad/s
-# of the head's 63 (1.16).
-MAX_RATIO = 1.5
+# A window that holds four rings may hold a fifth. What a driver turns to one instant bunches in proportion to speed: it
+# has at most doubled where the speed has at most doubled.
+LEARN_RATIO, MAX_RATIO, MAX_FASTER = 1.25, 1.5, 2.0
 MIN_BUDGET = 40  # with fewer, half as many again are twenty
 FULL_SHARE = 0.75  # median of a band's windows of their upper decile: only where nearly all return is a budget known
-LEARN_RATIO = 1.25  # what is above that from the first is a turn's seam
-MAX_BLIND = 0.25  # of the azimuth
+MAX_BLIND = 6  # windows of 1.6 degrees that exceed the ratio from the first: a turn's seam
 MAX_DOUBLES_PER_EDGE = 0.05  # a sensor of two returns has a fifth; lasers of one head cross by chance in a thirtieth
 CONFIRM = 2  # sweeps in a row
 ASKED_SHARE = 0.1  # of all columns, in which doubles are looked for
@@ -44,7 +43,8 @@ class DensityCheck:
 
     statistic: how far the ratio lies above 1, as a share of what is tolerated; threshold 1. power: returns that would
     have to be added to the window of the smallest budget. Not observable where no band of elevations returns all
-    round, where rings are a degree apart or more, and for sensors that give several returns per firing.
+    round, where rings are a degree apart or more, for sensors that give several returns per firing and clouds turned
+    to one instant, and at more than twice the speed at which either was seen not to be.
     """
 
     name = "L8.density"
@@ -55,6 +55,7 @@ class DensityCheck:
         self._single: bool | None = None  # None until it is known
         self._blind = np.zeros(COLUMNS // TOGETHER, np.bool_)
         self._learned = self._edges = self._doubles = self._run = 0
+        self._known_m = 0.0  # between two sweeps, at which no ratio exceeded what was learned
 
     def evaluate(self, synced: SyncedSet) -> CheckResult:
         if synced.tick.discontinuity:
@@ -66,17 +67,24 @@ class DensityCheck:
         if seen is None:
             return self._blank("nowhere do all beams return")
         if self._single is None:
-            self._learn(frame, seen)
-            return self._blank("learning how many returns a firing gives")
+            if frame.motion is not None and moves(frame):
+                self._known_m = max(self._known_m, abs(frame.motion.dx_m))
+                self._learn(frame, seen)
+            return self._blank(LEARNING)
         if not self._single:
-            return self._blank("the sensor gives several returns per firing")
-        return self._judge(seen)
+            return self._blank("returns are uneven: several per firing, or turned to one instant")
+        motion_m = abs(frame.motion.dx_m) if frame.motion is not None else self._known_m
+        if motion_m > MAX_FASTER * self._known_m:
+            return self._blank("the vehicle is much faster than where it was learned")
+        return self._judge(seen, motion_m)
 
-    def _judge(self, seen: _Densities) -> CheckResult:
+    def _judge(self, seen: _Densities, motion_m: float) -> CheckResult:
         ratio = np.where(self._blind, 0.0, seen.ratio)
         worst = int(np.argmax(ratio))
         share = max(0.0, float(ratio[worst]) - 1.0) / (MAX_RATIO - 1.0)
         power = (MAX_RATIO - 1.0) * seen.budget
+        if ratio[worst] <= LEARN_RATIO:
+            self._known_m = max(self._known_m, motion_m)
         self._run = self._run + 1 if share > 1.0 else 0
         if self._run < CONFIRM:
             return self._result(Level.OK, min(share, 1.0), power, "")
@@ -92,7 +100,7 @@ class DensityCheck:
         self._doubles += _doubles(frame)
         if self._learned >= MIN_LEARNED and self._edges >= MIN_EDGES / ASKED_SHARE:
             few = self._doubles <= MAX_DOUBLES_PER_EDGE * ASKED_SHARE * self._edges
-            self._single = bool(few and self._blind.mean() <= MAX_BLIND)
+            self._single = bool(few and np.count_nonzero(self._blind) <= MAX_BLIND)
 
     def _blank(self, reason: str) -> CheckResult:
         self._run = 0

@@ -5,9 +5,11 @@ is written into a sweep by somebody else (a second publisher, a man in the middl
 genuine returns where they were, and then two stand in one direction at two ranges.
 
 Whether the sensor gives one return is learned: a beam is wider than nothing, so that a sensor which reports two gives
-pairs at depth edges. Where edges were many and pairs none, firings give one return. Of the catalogue's other beam
-tests, a budget of returns per ring is this one with less power, and range-compensated intensity has no law without a
-class: paint and glass span all of it.
+pairs at depth edges. Where edges were many and pairs none, firings give one return. It is learned while the vehicle
+drives: clouds that a driver has turned to one instant have pairs at edges then, and none at rest.
+
+Of the catalogue's other beam tests, a budget of returns per ring is this one with less power, and range-compensated
+intensity has no law without a class: paint and glass span all of it.
 """
 
 from __future__ import annotations
@@ -17,11 +19,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeguard.checks.lidar_evidence import MAX_POINTS, LidarEvidence
+from edgeguard.checks.lidar_evidence import MAX_POINTS, LidarEvidence, LidarFrame
 from edgeguard.kernels.firings import MAX_REACH_M, MAX_STEP_RAD, MIN_REACH_M, MIN_STEP_RAD, SECTORS, count_pairs
 from edgeguard.types import LIDAR, CheckResult, Level, PointCloud, SyncedSet
 
 MIN_LEARNED = 3  # sweeps
+MOVING_M = 0.1  # between two sweeps; half of it shifts what a driver turns to one instant by three firings at 6 m
 MIN_EDGES = 500  # of a percent, five pairs are then expected of the least dual sensor; chance gives none of it
 MAX_PAIRS_PER_EDGE = 0.01  # a second return needs a beam that an edge splits: beams of 1.5 to 6 mrad, edges 3 apart
 MIN_PAIRS = 24  # in two sectors: what a body needs to be a detector's object, and as many as L2 takes for one
@@ -29,6 +32,7 @@ SPREAD = 3.0  # times what a quarter of the other windows have: clouds turned to
 MAX_BLIND = 0.25  # of the windows: a turn's seam takes one or two
 CONFIRM = 2  # sweeps in a row
 SEAM = 2  # windows with the most pairs are not what says how many returns a firing gives
+LEARNING = "learning from a moving vehicle how many returns a firing gives"
 RINGS_ASKED = 4  # for the step between firings, the fullest
 EDGE_M, EDGE_RATIO = 1.0, 0.1  # between cells of 0.4 degrees, a jump that no road has at this range
 
@@ -37,7 +41,8 @@ class FiringsCheck:
     """L6.firings: pairs of returns in one ring and direction, in the worst two sectors of 7 to 14 deg.
 
     statistic: share of the limit, threshold 1. power: returns that would have to be added. Not observable without
-    rings, while it is not known whether the sensor gives one return per firing, and for sensors that give more.
+    rings, until the vehicle has driven and it is known whether the sensor gives one return per firing, and for sensors
+    that give more.
     """
 
     name = "L6.firings"
@@ -65,11 +70,13 @@ class FiringsCheck:
             self._step_rad = firing_step(xyz, rings)
             if self._step_rad is None:
                 return self._blank("no ring is full enough to tell its firings")
-        pairs = count_pairs(xyz, rings, self._step_rad)
+        other, same = count_pairs(xyz, rings, self._step_rad)
+        pairs = np.maximum(other - same, 0)  # the seam of a turn: mostly the same surface again
         windows = pairs + np.roll(pairs, -1)
         if self._single is None:
-            self._learn(windows, frame.image)
-            return self._blank("learning how many returns a firing gives")
+            if moves(frame):
+                self._learn(windows, frame.image)
+            return self._blank(LEARNING)
         if not self._single:
             return self._blank("the sensor gives several returns per firing")
         return self._judge(windows)
@@ -129,6 +136,11 @@ def firing_step(xyz: NDArray[np.float32], ring: NDArray[np.int16]) -> float | No
         steps.append(float(np.median(gaps[gaps >= np.percentile(gaps, 75) / 3.0])))
     step = float(np.median(steps)) if steps else 0.0
     return step if MIN_STEP_RAD <= step <= MAX_STEP_RAD else None
+
+
+def moves(frame: LidarFrame) -> bool:
+    """Whether the vehicle is known to have moved since the sweep before."""
+    return frame.motion is not None and abs(frame.motion.dx_m) >= MOVING_M
 
 
 def count_edges(image: NDArray[np.float32]) -> int:

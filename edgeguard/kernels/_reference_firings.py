@@ -23,7 +23,7 @@ def count_pairs(xyz: NDArray[np.float32], ring: NDArray[np.int16], step_rad: flo
 
     Equal where no three returns of a ring lie in one place and none is within a rounding of a limit.
     """
-    out = np.zeros(SECTORS, np.int64)
+    out = np.zeros((2, SECTORS), np.int64)
     with np.errstate(invalid="ignore", over="ignore"):
         rho = np.hypot(xyz[:, 0].astype(np.float64), xyz[:, 1].astype(np.float64))
         good = (rho >= MIN_REACH_M) & (rho <= MAX_REACH_M) & (ring >= 0) & (ring < MAX_RINGS)
@@ -38,10 +38,12 @@ def count_pairs(xyz: NDArray[np.float32], ring: NDArray[np.int16], step_rad: flo
         gap = (np.roll(azimuth, -1) - azimuth) % (2 * np.pi)
         after = np.roll(which, -1)
         later = np.maximum(which, after)
-        pair = gap < CLOSE_SHARE * step
-        pair &= np.abs(rho[which] - rho[after]) > OTHER_M + OTHER_RATIO * rho[later]
-        x, y = xyz[later[pair], 0].astype(np.float64), xyz[later[pair], 1].astype(np.float64)
+        close = gap < CLOSE_SHARE * step
+        other = np.abs(rho[which] - rho[after]) > OTHER_M + OTHER_RATIO * rho[later]
+        x, y = xyz[later, 0].astype(np.float64), xyz[later, 1].astype(np.float64)
         t = y / (np.abs(x) + np.abs(y))
         d = np.where(x < 0, 2.0 - t, np.where(t >= 0, t, 4.0 + t))
-        out += np.bincount(np.minimum((d * SECTORS / 4.0).astype(np.int64), SECTORS - 1), minlength=SECTORS)
+        sector = np.minimum((d * SECTORS / 4.0).astype(np.int64), SECTORS - 1)
+        for kind, which_kind in enumerate((close & other, close & ~other)):
+            out[kind] += np.bincount(sector[which_kind], minlength=SECTORS)
     return out

@@ -25,7 +25,7 @@ _ONE = np.uint64(1)
 _scratch = Scratch()
 
 
-@njit("i8[::1](f4[::1], i2[::1], f8, i8, i8, f4[::1], f4[::1])", cache=True, nogil=True, error_model="numpy")
+@njit("i8[:,::1](f4[::1], i2[::1], f8, i8, i8, f4[::1], f4[::1])", cache=True, nogil=True, error_model="numpy")
 def _count(
     flat: NDArray[np.float32],
     ring: NDArray[np.int16],
@@ -37,7 +37,7 @@ def _count(
 ) -> NDArray[np.int64]:
     """held, reach: scratch, the last direction and horizontal range of each cell; a ring's ends are kept at both."""
     held[:] = _EMPTY
-    out = np.zeros(SECTORS, np.int64)
+    out = np.zeros((2, SECTORS), np.int64)
     width = cells + 2
     scale, sector, limit = np.float32(cells / 4.0), np.float32(SECTORS / 4.0), np.float32(close_rad)
     near2, far2 = np.float32(MIN_REACH_M * MIN_REACH_M), np.float32(MAX_REACH_M * MAX_REACH_M)
@@ -57,10 +57,10 @@ def _count(
         if (abs(here - d) < close) | (abs(before - d) < close) | (abs(after - d) < close):
             r = np.sqrt(rho2)
             other = np.float32(OTHER_M) + np.float32(OTHER_RATIO) * r
-            pair = (abs(here - d) < close) & (abs(reach[q] - r) > other)
-            pair |= (abs(before - d) < close) & (abs(reach[q - _ONE] - r) > other)
-            pair |= (abs(after - d) < close) & (abs(reach[q + _ONE] - r) > other)
-            out[np.uint64(min(int(d * sector), SECTORS - 1))] += pair
+            far = (abs(here - d) < close) & (abs(reach[q] - r) > other)
+            far |= (abs(before - d) < close) & (abs(reach[q - _ONE] - r) > other)
+            far |= (abs(after - d) < close) & (abs(reach[q + _ONE] - r) > other)
+            out[0 if far else 1, np.uint64(min(int(d * sector), SECTORS - 1))] += 1
         held[q], reach[q] = d, np.sqrt(rho2)
         if c == 0:
             held[q + np.uint64(cells)], reach[q + np.uint64(cells)] = d + np.float32(4.0), reach[q]
@@ -75,8 +75,9 @@ def table_cells(step_rad: float) -> int:
 
 
 def count_pairs(xyz: NDArray[np.float32], ring: NDArray[np.int16], step_rad: float) -> NDArray[np.int64]:
-    """Returns of each sector that follow one of their own ring in the same direction at another range, (36,) int64.
+    """Returns of each sector that follow one of their own ring in the same direction, (2, 36) int64.
 
+    Row 0: at another range, which one firing cannot give; row 1: at the same, as where a turn's end overlaps its start.
     Sectors count counter-clockwise from straight ahead, by diamond angle. A cell remembers the last return only, so
     that of three in one place two pairs are counted at most.
 

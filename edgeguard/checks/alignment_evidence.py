@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeguard.checks.camera_evidence import CameraEvidence
 from edgeguard.checks.lidar_evidence import LidarEvidence, LidarFrame
 from edgeguard.clock import NS_PER_S
 from edgeguard.kernels.edges import depth_edges, edge_field, hide, look_up, moments, sum_in_view
@@ -54,8 +55,17 @@ class Alignment:
 class AlignmentEvidence:
     """The shared computation. `pair` is idempotent within a tick."""
 
-    def __init__(self, lidar: LidarEvidence, calibration: RigCalibration, camera: str = CAMERA) -> None:
-        self._lidar, self._camera = lidar, camera
+    def __init__(
+        self,
+        lidar: LidarEvidence,
+        calibration: RigCalibration,
+        camera: str = CAMERA,
+        thinned: CameraEvidence | None = None,
+    ) -> None:
+        """Args:
+        thinned: what other checks have of the same camera; its thinned image is taken where the step is the same.
+        """
+        self._lidar, self._camera, self._thinned = lidar, camera, thinned
         K, self._T = calibration.camera_matrix, calibration.T_cam_lidar[:3]
         self._P = np.ascontiguousarray(K @ self._T, dtype=np.float64)
         d = (*getattr(calibration, "distortion", ()), 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -96,7 +106,7 @@ class AlignmentEvidence:
             self._fields.clear()
             self._edges.clear()
         per_px = 1.0 / self._step
-        grey = np.ascontiguousarray(image.pixels[:: self._step, :: self._step, 1])
+        grey = self._grey(image, synced)
         field, seen = edge_field(grey, FADE), _seen(grey)
         shown, edges = field, self._find(frame)
         if seen is not None:  # an edge within is there, and not in the picture: it would find the next one beside it
@@ -115,6 +125,12 @@ class AlignmentEvidence:
         motion = frame.motion
         moved = None if motion is None else float(np.hypot(motion.dx_m, motion.dy_m))
         return Alignment(turned, count, shifted, noise, period_s, moved, synced.tick.stamp_ns), ""
+
+    def _grey(self, image: Image, synced: SyncedSet) -> NDArray[np.uint8]:
+        shared = None if self._thinned is None else self._thinned.frame(synced)
+        if shared is not None and shared.image is image and shared.step == self._step:
+            return shared.grey
+        return np.ascontiguousarray(image.pixels[:: self._step, :: self._step, 1])
 
     def _find(self, frame: LidarFrame) -> NDArray[np.float32]:
         ink = np.ascontiguousarray(frame.cloud.intensity, dtype=np.float32)

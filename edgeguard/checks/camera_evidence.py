@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeguard.checks.quantiles import quantile_of
 from edgeguard.clock import NS_PER_S
 from edgeguard.kernels.blocks import block_changes, brightness_steps
 from edgeguard.types import CAMERA, Image, SyncedSet, WheelOdometry
@@ -83,7 +85,7 @@ class CameraEvidence:
         mean, change = block_changes(grey, last.grey if bridged and last is not None else grey)
         steps = brightness_steps(pixels, max(1, pixels.shape[0] // STEP_ROWS))
         # Half of the squared difference of two pixels that show the same is the noise of one.
-        noise = float(np.sqrt(0.5 * np.percentile(np.minimum(steps[:, 0], steps[:, 2]), 10)))
+        noise = math.sqrt(0.5 * quantile_of(np.minimum(steps[:, 0], steps[:, 2]), 0.1))
         return CameraFrame(
             image, step, grey, mean, change if bridged else None, steps, max(MIN_NOISE_DN, noise), dt_s, _speed(synced),
             _scene(mean),

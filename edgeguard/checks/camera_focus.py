@@ -12,6 +12,7 @@ from collections import deque
 import numpy as np
 
 from edgeguard.checks.camera_evidence import CameraEvidence, CameraFrame
+from edgeguard.checks.quantiles import quantile_of
 from edgeguard.checks.scores import Prior, ScoreMonitor, SensorFits
 from edgeguard.types import CheckResult, Level, SyncedSet
 
@@ -48,7 +49,7 @@ class FocusCheck:
         if len(self._past) < MIN_PAST:
             self._past.append(sharp)
             return self._result("too few frames yet")
-        fall = float(np.median(self._past)) - sharp
+        fall = quantile_of(self._past, 0.5) - sharp
         self._monitor.push(now_s, fall, None if frame is None else frame.speed_m_s)
         if fall < 3.0 * SIGMA or self._lost >= HOLD_FRAMES:
             self._past.append(sharp)

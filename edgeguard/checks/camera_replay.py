@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.checks.camera_evidence import SCENE, CameraEvidence, CameraFrame
+from edgeguard.checks.quantiles import quantile_of
 from edgeguard.kernels.blocks import mean_distances
 from edgeguard.types import CheckResult, Level, SyncedSet
 
@@ -74,7 +75,7 @@ class ReplayCheck:
         newest = (self._count - 1) % MAX_RING
         quiet = MIN_STEP_SIGMA * _noise_step(frame)
         steps = np.array(self._steps)
-        usual = float(np.median(steps[-PAST_FRAMES:]))
+        usual = quantile_of(steps[-PAST_FRAMES:], 0.5)
         steps = np.roll(steps, newest + 1) if known == MAX_RING else steps
         ages = frame.time_s - np.array(self._times)
         ages = np.roll(ages, newest + 1) if known == MAX_RING else ages
@@ -88,7 +89,7 @@ class ReplayCheck:
 
     @staticmethod
     def _typical(steps: NDArray[np.float64]) -> float:
-        return float(np.percentile(steps, 75)) if steps.size else 0.0
+        return quantile_of(steps, 0.75) if steps.size else 0.0
 
     def _remember(self, look: NDArray[np.float32], frame: CameraFrame) -> None:
         last = (self._count - 1) % MAX_RING
@@ -130,7 +131,7 @@ class CutCheck:
             self._past.clear()
             return self._result(Level.NOT_OBSERVABLE, 0.0, "no frame just before")
         alike = _correlation(last, look)
-        usual = float(np.percentile(self._past, 20)) if len(self._past) >= 5 else 0.0
+        usual = quantile_of(self._past, 0.2) if len(self._past) >= 5 else 0.0
         self._past.append(alike)
         share = CUT_SHARE * usual / max(alike, 0.05)
         if share > 1.0 and usual > ALIKE:

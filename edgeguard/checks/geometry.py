@@ -56,7 +56,7 @@ def build_geometry_checks(
             checks.append(SpeedCheck(shared))
         if CAMERA in sensors and calibration is not None:
             checks.append(RoadLightCheck(seen, shared, calibration))
-            pairs = AlignmentEvidence(shared, calibration)
+            pairs = AlignmentEvidence(shared, calibration, thinned=seen)
             late = TimeOffsetCheck(pairs, fits)
             checks += [late, ExtrinsicCheck(pairs, late, fits)]
     return checks

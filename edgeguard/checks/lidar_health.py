@@ -64,7 +64,9 @@ class RemovalCheck:
             if frame is not None:
                 self._past.append(counts)
             return self._result(Level.NOT_OBSERVABLE, 0.0, "not enough earlier sweeps")
-        statistic, reason = _loss(counts, np.median(np.array(self._past), axis=0))
+        ordered = np.sort(self._past, axis=0)
+        usual = 0.5 * (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2])
+        statistic, reason = _loss(counts, usual)
         if statistic <= 1.0 or self._held >= HOLD_SWEEPS:
             self._past.append(counts)
             self._held = 0 if statistic <= 1.0 else self._held
@@ -100,10 +102,9 @@ def _loss(counts: NDArray[np.int64], reference: NDArray[np.float64]) -> tuple[fl
 
 def _windows(counts: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.float64]:
     """Sums over `WINDOW` sectors from each on, around the circle."""
-    total = np.zeros(counts.shape[0])
-    for shift in range(WINDOW):
-        total += np.roll(counts, -shift)
-    return total
+    total = np.cumsum(np.concatenate(([0.0], counts, counts[: WINDOW - 1])))
+    sums: NDArray[np.float64] = total[WINDOW:] - total[:-WINDOW]
+    return sums
 
 
 class JammingCheck:

@@ -1,4 +1,4 @@
-"""Quantiles that calibration states its uncertainty with: chi-square, Poisson bounds, normal tolerance limits.
+"""Quantiles: chi-square, Poisson bounds and normal tolerance limits for what calibration is unsure of; of a few values.
 
 Howe, "Two-sided tolerance limits for normal populations" (JASA 64, 1969); Garwood, "Fiducial limits for the Poisson
 distribution" (Biometrika 28, 1936).
@@ -7,6 +7,9 @@ distribution" (Biometrika 28, 1936).
 from __future__ import annotations
 
 import math
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 _TINY = 1e-300
 _TERMS = 10_000
@@ -44,6 +47,16 @@ def tolerance_widening(samples: float, confidence: float = 0.95) -> float:
     """
     n = max(2.0, samples)
     return math.sqrt((n - 1.0) * (1.0 + 1.0 / n) / chi_square_quantile(1.0 - confidence, n - 1.0))
+
+
+def quantile_of(values: ArrayLike, share: float) -> float:
+    """What a share of some values, at least one, lie below; between the two next to it, as `numpy.quantile`, whose way
+    to this is twenty times as long for the few values of a frame."""
+    ordered = np.sort(np.asarray(values, np.float64))
+    at = share * (ordered.size - 1)
+    low = int(at)
+    below, above = float(ordered[low]), float(ordered[min(low + 1, ordered.size - 1)])
+    return below + (at - low) * (above - below)
 
 
 def _lower_gamma(a: float, x: float) -> float:

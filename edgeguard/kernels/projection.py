@@ -238,7 +238,7 @@ def depth_image(
 
     Arguments as there. out: (height, width) float32, C-contiguous, written and returned instead of a new array.
     """
-    depth = np.empty((height, width), dtype=np.float32) if out is None else out
+    depth = _scratch.lend("depth", (height, width), np.float32) if out is None else out
     place, near, _ = _inside(xyz, P, width, height)
     return depth, int(_depths(place, near, depth.reshape(-1)))
 

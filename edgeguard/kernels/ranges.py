@@ -38,6 +38,7 @@ _NEAREST, _FARTHEST = np.float32(MIN_RANGE_M), np.float32(MAX_RANGE_M)
 _ONE = np.uint64(1)
 _TWO = np.uint64(2)
 _THREE = np.uint64(3)
+_EIGHT = np.uint64(8)
 _scratch = Scratch()
 
 
@@ -314,12 +315,13 @@ def look_around(image: NDArray[np.float32]) -> Surroundings:
         _scratch.array("row high", ROWS * (COLUMNS + 2), np.float32).reshape(wide),
         _scratch.array("row count", ROWS * (COLUMNS + 2), np.int8).reshape(wide),
     )
-    low, high, count = np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty(shape, np.int8)
+    low, high = _scratch.lend("lowest", shape, np.float32), _scratch.lend("highest", shape, np.float32)
+    count = _scratch.lend("seen", shape, np.int8)
     _look_around(image, low, high, count, *rows)
     return Surroundings(image, low, high, count)
 
 
-@njit("i8(f4[::1], i4[::1], f4[:,::1], i1[:,::1], f8, f8, i4[::1])", cache=True, nogil=True)
+@njit("i8(f4[::1], i4[::1], f4[::1], i1[::1], f4, f4, b1[::1], u8[::1], i4[::1])", cache=True, nogil=True)
 def _through(
     range_m: NDArray[np.float32],
     cell: NDArray[np.int32],
@@ -327,17 +329,26 @@ def _through(
     count: NDArray[np.int8],
     margin_m: float,
     margin_ratio: float,
+    maybe: NDArray[np.bool_],
+    eights: NDArray[np.uint64],
     out: NDArray[np.int32],
 ) -> int:
-    m = np.uint64(0)
-    for i in range(np.uint64(cell.shape[0])):
+    """maybe, eights: scratch, the same flags twice; they are read eight at a time, as hardly any is set."""
+    n = np.uint64(cell.shape[0])
+    for i in range(n):
         at = cell[i] - np.int32(COLUMNS)
-        out[m] = np.int32(i)
-        if at < 0 or at >= ROWS * COLUMNS:
+        inside = (at >= 0) & (at < np.int32(ROWS * COLUMNS))
+        q = np.uint64(at if inside else np.int32(0))
+        r = range_m[i]
+        maybe[i] = inside & (count[q] >= np.int8(MIN_SOLID_CELLS)) & (low[q] > r + margin_m + margin_ratio * r)
+    maybe[n:] = False
+    m = np.uint64(0)
+    for e in range(np.uint64(eights.shape[0])):
+        if eights[e] == np.uint64(0):
             continue
-        k, c = np.uint64(at // COLUMNS), np.uint64(at % COLUMNS)
-        r = np.float64(range_m[i])
-        m += np.uint64((count[k, c] >= MIN_SOLID_CELLS) & (np.float64(low[k, c]) > r + margin_m + margin_ratio * r))
+        for i in range(e * _EIGHT, e * _EIGHT + _EIGHT):
+            out[m] = np.int32(i)
+            m += np.uint64(maybe[i])
     return np.int64(m)  # type: ignore[return-value]  # numba hands Python an int
 
 
@@ -357,8 +368,11 @@ def find_seen_through(
     range_m = _scratch.array("range", n, np.float32)
     cell = _scratch.array("cell", n, np.int32)
     look(xyz.reshape(-1), np.ascontiguousarray(T_ref_cur, dtype=np.float64), range_m, cell)
-    out = np.empty(n + 1, np.int32)
-    return out[: _through(range_m, cell, reference.low, reference.count, margin_m, margin_ratio, out)]
+    out = np.empty(n + 8, np.int32)
+    maybe = _scratch.array("maybe", -(-n // 8) * 8, np.bool_)
+    low, count = reference.low.reshape(-1), reference.count.reshape(-1)
+    found = _through(range_m, cell, low, count, margin_m, margin_ratio, maybe, maybe.view(np.uint64), out)
+    return out[:found]
 
 
 @njit(

@@ -168,7 +168,8 @@ def prepare_sweep(xyz: NDArray[np.float32], lidar_height_m: float) -> PreparedSw
         lidar_height_m: of the sensor above the ground it stands on.
     """
     n = xyz.shape[0]
-    range_m, row, col = np.empty(n, np.float32), np.empty(n, np.int16), np.empty(n, np.int16)
+    range_m = _scratch.lend("range", (n,), np.float32)
+    row, col = _scratch.lend("row", (n,), np.int16), _scratch.lend("col", (n,), np.int16)
     cell = _scratch.array("cell", n, np.int32)
     count = _look(xyz.reshape(-1), range_m, row, col, cell)
     kept = xyz
@@ -176,11 +177,12 @@ def prepare_sweep(xyz: NDArray[np.float32], lidar_height_m: float) -> PreparedSw
         kept = xyz.copy()
         _compact(kept.reshape(-1), range_m, row, col, cell)
         kept, range_m, row, col, cell = kept[:count], range_m[:count], row[:count], col[:count], cell[:count]
-    ground, image = _scratch.array("ground", SECTORS * BINS, np.float64), np.empty((ROWS, COLUMNS), np.float32)
+    ground = _scratch.array("ground", SECTORS * BINS, np.float64)
+    image = _scratch.lend("image", (ROWS, COLUMNS), np.float32)
     flat = kept.reshape(-1)
     _nearest_and_lowest(flat, range_m, row, col, cell, image, ground)
     walk_ground(ground, lidar_height_m)
-    height = np.empty(count, np.float32)
+    height = _scratch.lend("height", (count,), np.float32)
     _subtract(flat, cell, ground, height)
     return PreparedSweep(kept, range_m, row, col, height, image)
 

@@ -35,14 +35,14 @@ SPARSE_SHARE = 0.6  # of the fullest row: rows that a coarse scanner's rings mee
 BETWEEN_SHARE = 0.1  # rows between its rings
 # Bodies nearby have returns to spare: they are thinned to the density that they would have at `thin_m`, by a hash of
 # their number (Knuth's multiplier), which no pattern of rings and columns is in step with.
-_HASH, _SHIFT, _MASK, _WHOLE = np.uint64(2_654_435_761), np.uint64(16), np.uint64(0xFFF), 4096.0
+_HASH, _SHIFT, _MASK, _WHOLE = np.uint32(2_654_435_761), np.uint32(16), np.uint32(0xFFF), 4096.0
 _PI, _AZ_SCALE = np.float32(np.pi), np.float32(AZ_SCALE)
 _EL_SCALE, _EL_OFFSET = np.float32(EL_SCALE), np.float32(EL_OFFSET)
-_NONE = np.float32(0.0)
 _MOST = np.uint8(255)  # returns that a cell counts
 _ONE = np.uint64(1)
 _TWO = np.uint64(2)
 _THREE = np.uint64(3)
+_EIGHT = np.uint64(8)
 _scratch = Scratch()
 
 
@@ -123,7 +123,7 @@ class Bounds:
 
 
 @njit(
-    "void(f4[::1], i2[::1], i2[::1], f4[::1], f4, f4[:,::1], u1[:,::1], u1[:,::1], i4[::1], i4[::1])",
+    "void(f4[::1], i2[::1], i2[::1], f4[::1], f4, f4[:,::1], f4[:,::1], u1[:,::1], u1[:,::1], i4[::1], i4[::1])",
     cache=True,
     nogil=True,
 )
@@ -133,6 +133,7 @@ def _fill(
     col: NDArray[np.int16],
     height_m: NDArray[np.float32],
     ground_m: float,
+    near: NDArray[np.float32],
     far: NDArray[np.float32],
     count: NDArray[np.uint8],
     level: NDArray[np.uint8],
@@ -143,16 +144,21 @@ def _fill(
     count[:] = 0
     level[:] = 0
     filled[:] = 0
-    rows[:] = 0
+    farthest, counted, lies = far.reshape(-1), count.reshape(-1), level.reshape(-1)
     for i in range(np.uint64(range_m.shape[0])):
         if row[i] >= 0:
-            k, c = np.uint64(row[i]), np.uint64(col[i])
-            fresh = count[k, c] == 0
+            q = np.uint64(np.int64(row[i]) * COLUMNS + np.int64(col[i]))
+            farthest[q] = max(farthest[q], range_m[i])
+            counted[q] += np.uint8(counted[q] < _MOST)
+            lies[q] |= np.uint8(abs(height_m[i]) < ground_m)
+    for k in range(np.uint64(ROWS)):
+        cells = near[k]
+        own = np.int32(0)
+        for c in range(np.uint64(COLUMNS)):
+            fresh = np.int32(cells[c] < np.float32(np.inf))
             filled[c] += fresh
-            rows[k] += fresh
-            far[k, c] = max(far[k, c], range_m[i])
-            count[k, c] += np.uint8(count[k, c] < _MOST)
-            level[k, c] |= np.uint8(abs(height_m[i]) < ground_m)
+            own += fresh
+        rows[k] = own
 
 
 def cells_of_sweep(sweep: CellPoints, ground_m: float) -> SweepCells:
@@ -167,137 +173,156 @@ def cells_of_sweep(sweep: CellPoints, ground_m: float) -> SweepCells:
         _scratch.array("rows", ROWS, np.int32),
     )
     points = (sweep.range_m, sweep.row, sweep.col, sweep.height_m)
-    _fill(*points, ground_m, out.far, out.count, out.level, out.filled, out.rows)
+    _fill(*points, ground_m, out.near, out.far, out.count, out.level, out.filled, out.rows)
     return out
 
 
-@njit("i8(f4[::1], f4[::1], f4[::1], f8[::1], i4[::1], i1[::1], f4[:,::1])", cache=True, nogil=True)
+@njit("i8(f4[::1], f4[::1], f4[::1], f8[::1], b1[::1], u8[::1], i4[::1], i1[::1], f4[:,::1])", cache=True, nogil=True)
 def _gather(
     flat: NDArray[np.float32],
     range_m: NDArray[np.float32],
     height_m: NDArray[np.float32],
     bounds: NDArray[np.float64],
+    maybe: NDArray[np.bool_],
+    eights: NDArray[np.uint64],
     index: NDArray[np.int32],
     kind: NDArray[np.int8],
     at: NDArray[np.float32],
 ) -> int:
-    """Choose and thin the returns; at: (3, N) their coordinates."""
+    """Choose and thin the returns; at: (3, N) their coordinates. maybe, eights: scratch, the same flags twice."""
     nearest, farthest = np.float32(bounds[0]), np.float32(bounds[1])
     upright, top, level = np.float32(bounds[2]), np.float32(bounds[3]), np.float32(bounds[4])
     scale, scale_ground = np.float32(_WHOLE / bounds[9] ** 2), np.float32(_WHOLE / bounds[10] ** 2)
-    m = np.uint64(0)
     for i in range(np.uint64(range_m.shape[0])):
         h, r = height_m[i], range_m[i]
         lies = abs(h) < level
         stands = (h > upright) & (h < top)
-        ticket = np.float32(((i * _HASH) >> _SHIFT) & _MASK)
-        index[m] = np.int32(i)
-        kind[m] = np.int8(lies)
-        j = i * _THREE
-        at[0, m] = flat[j]
-        at[1, m] = flat[j + _ONE]
-        at[2, m] = flat[j + _TWO]
-        m += np.uint64(
+        ticket = np.float32(np.int32((np.uint32(np.uint32(i) * _HASH) >> _SHIFT) & _MASK))
+        maybe[i] = (
             (stands | lies) & (r > nearest) & (r < farthest) & (ticket < (scale_ground if lies else scale) * r * r)
         )
+    maybe[range_m.shape[0] :] = False
+    m = np.uint64(0)
+    for e in range(np.uint64(eights.shape[0])):
+        if eights[e] == np.uint64(0):
+            continue
+        for i in range(e * _EIGHT, e * _EIGHT + _EIGHT):
+            index[m] = np.int32(i)
+            m += np.uint64(maybe[i])
+    for t in range(m):
+        of = np.uint64(index[t])
+        j = of * _THREE
+        kind[t] = np.int8(abs(height_m[of]) < level)
+        at[0, t] = flat[j]
+        at[1, t] = flat[j + _ONE]
+        at[2, t] = flat[j + _TWO]
     return np.int64(m)  # type: ignore[return-value]  # numba hands Python an int
 
 
-@njit("void(f4[:,::1], i8, f8[:,::1], f4[::1], f4[::1], f4[::1])", cache=True, nogil=True, error_model="numpy")
+@njit(
+    "void(f4[:,::1], i8, f8[:,::1], f8[::1], i8, i8, f4[::1], i4[::1], i4[::1], i4[::1])",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
 def _carry(
     at: NDArray[np.float32],
     m: int,
     T: NDArray[np.float64],
+    bounds: NDArray[np.float64],
+    lowest: int,
+    highest: int,
     range_m: NDArray[np.float32],
-    row: NDArray[np.float32],
-    col: NDArray[np.float32],
+    row: NDArray[np.int32],
+    col: NDArray[np.int32],
+    place: NDArray[np.int32],
 ) -> None:
-    """Range, row and column (with fractions) of each place as the sensor sees it now."""
+    """Range, row (-1 where the sensor does not look) and column of each place as the sensor sees it now, and the piece
+    of the grid it was in."""
     t00, t01, t02, t03 = np.float32(T[0, 0]), np.float32(T[0, 1]), np.float32(T[0, 2]), np.float32(T[0, 3])
     t10, t11, t12, t13 = np.float32(T[1, 0]), np.float32(T[1, 1]), np.float32(T[1, 2]), np.float32(T[1, 3])
     t20, t21, t22, t23 = np.float32(T[2, 0]), np.float32(T[2, 1]), np.float32(T[2, 2]), np.float32(T[2, 3])
+    first, last = np.float32(lowest + 1), np.float32(highest)
+    side, piece, half = np.int32(bounds[11]), np.float32(bounds[12]), np.float32(0.5 * bounds[11] * bounds[12])
+    xs, ys, zs = at[0], at[1], at[2]
     for i in range(np.uint64(m)):
-        x0, y0, z0 = at[0, i], at[1, i], at[2, i]
+        x0, y0, z0 = xs[i], ys[i], zs[i]
         x = t00 * x0 + t01 * y0 + t02 * z0 + t03
         y = t10 * x0 + t11 * y0 + t12 * z0 + t13
         z = t20 * x0 + t21 * y0 + t22 * z0 + t23
         rho2 = x * x + y * y
-        range_m[i] = np.sqrt(rho2 + z * z)
-        row[i] = fast_atan2_single(z, np.sqrt(rho2)) * _EL_SCALE + _EL_OFFSET
-        col[i] = (fast_atan2_single(y, x) + _PI) * _AZ_SCALE
+        r = np.sqrt(rho2 + z * z)
+        e = fast_atan2_single(z, np.sqrt(rho2)) * _EL_SCALE + _EL_OFFSET
+        c = np.int32((fast_atan2_single(y, x) + _PI) * _AZ_SCALE)
+        inside = (r >= np.float32(MIN_RANGE_M)) & (r <= np.float32(MAX_RANGE_M)) & (e >= first) & (e < last)
+        range_m[i] = r
+        row[i] = np.int32(e) if inside else np.int32(-1)
+        col[i] = np.int32(0) if c >= COLUMNS else c  # exactly behind
+        place[i] = np.int32((x0 + half) / piece) * side + np.int32((y0 + half) / piece)
 
 
 @njit(
-    "void(f4[:,::1], f4[::1], f4[::1], f4[::1], i1[::1], i8, f8[::1], f4[:,::1], f4[:,::1], b1[::1], b1[::1], b1[::1],"
-    " i8, i8, i1[::1], i4[::1], i4[::1], i4[:,::1], i4[:,::1])",
+    "void(f4[::1], i4[::1], i4[::1], i1[::1], i4[::1], f8[::1], f4[:,::1], f4[:,::1], b1[::1], b1[::1], b1[::1],"
+    " i8, i1[::1], i4[::1], i4[::1])",
     cache=True,
     nogil=True,
     error_model="numpy",
 )
 def _judge(
-    at: NDArray[np.float32],
     range_m: NDArray[np.float32],
-    rows: NDArray[np.float32],
-    columns: NDArray[np.float32],
+    row: NDArray[np.int32],
+    col: NDArray[np.int32],
     kind: NDArray[np.int8],
-    m: int,
+    place: NDArray[np.int32],
     bounds: NDArray[np.float64],
     near: NDArray[np.float32],
     far: NDArray[np.float32],
     looks: NDArray[np.bool_],
     sparse: NDArray[np.bool_],
     between: NDArray[np.bool_],
-    lowest: int,
-    highest: int,
+    pieces: int,
     fate: NDArray[np.int8],
     cell: NDArray[np.int32],
-    place: NDArray[np.int32],
-    there: NDArray[np.int32],
-    gone: NDArray[np.int32],
+    tally: NDArray[np.int32],
 ) -> None:
+    """tally: (4 * pieces + 1,), present of both kinds, gone of both kinds, and neither. What is usual, a return at the
+    place, takes no branch that depends on it: neighbours fare too differently for those to be foreseen."""
     margin_m, margin_ratio = np.float32(bounds[5]), np.float32(bounds[6])
-    side, piece = np.int64(bounds[11]), np.float32(bounds[12])
-    half = np.float32(0.5 * bounds[11] * bounds[12])
     below = np.empty(ROWS, np.float32)
     for ring in range(ROWS):
         # what lies `depth` below the ground lies so much farther along a beam that falls at this angle
         fall = np.sin(np.radians(-(EL_MIN_DEG + (ring + 0.5) * EL_STEP_DEG)))
         below[ring] = np.float32(1.0 / fall if fall > 0.0 else np.inf)
     depth_m, depth_ratio = np.float32(bounds[7]), np.float32(bounds[8])
-    there[:] = 0
-    gone[:] = 0
-    for i in range(np.uint64(m)):
+    nearest, farthest = near.reshape(-1), far.reshape(-1)
+    wide = np.uint64(COLUMNS)
+    tally[:] = 0
+    for i in range(np.uint64(row.shape[0])):
+        k, u = np.uint64(max(row[i], np.int32(0))), np.uint64(col[i])
+        if (row[i] < 0) | (not looks[u]) | between[k]:
+            fate[i] = np.int8(OUTSIDE)
+            cell[i] = np.int32(-1)
+            continue
+        q = k * wide + u
+        cell[i] = np.int32(q)
         r = range_m[i]
         lies = kind[i] == GROUND
-        q = np.int64((at[0, i] + half) / piece) * side + np.int64((at[1, i] + half) / piece)
-        place[i] = np.int32(q)
-        fate[i] = OUTSIDE
-        cell[i] = np.int32(-1)
-        e = rows[i]
-        c = np.int64(columns[i])
-        c = c - COLUMNS if c >= COLUMNS else c  # exactly behind
-        inside = (r >= MIN_RANGE_M) & (r <= MAX_RANGE_M) & (e >= lowest + 1) & (e < highest)
-        k, u = np.uint64(max(e, _NONE)), np.uint64(c)
-        if not inside or not looks[u] or between[k]:
-            continue
-        cell[i] = np.int32(np.int64(k) * COLUMNS + c)
         margin = margin_m + margin_ratio * r
-        beyond = max(margin, (depth_m + depth_ratio * r) * below[k]) if lies else margin
-        low, high = near[k, u], far[k, u]
-        if low == np.inf:
+        deep = max(margin, (depth_m + depth_ratio * r) * below[k])
+        beyond = deep if lies else margin
+        low, high = nearest[q], farthest[q]
+        covered = (low < r - margin) & ((high < r - margin) | (high > r + beyond))
+        answer = np.int64(BEYOND) if low > r + beyond else np.int64(PRESENT)
+        answer = np.int64(COVERED) if covered else answer
+        if low == np.float32(np.inf):
             # a ring that wanders between two rows leaves holes in both
-            seen = sparse[k] & ((near[k - _ONE, u] < np.inf) | (near[k + _ONE, u] < np.inf))
-            answer = OUTSIDE if seen else EMPTY
-        elif low < r - margin and (high < r - margin or high > r + beyond):
-            answer = COVERED
-        elif low > r + beyond:
-            answer = BEYOND
-        else:
-            answer = PRESENT
+            beside = (nearest[q - wide] < np.float32(np.inf)) | (nearest[q + wide] < np.float32(np.inf))
+            answer = np.int64(OUTSIDE) if sparse[k] & beside else np.int64(EMPTY)
         fate[i] = np.int8(answer)
-        w, p = np.uint64(kind[i]), np.uint64(q)
-        there[w, p] += answer == PRESENT
-        gone[w, p] += (answer == BEYOND) | ((answer == EMPTY) & (not lies))
+        gone = (answer == BEYOND) | ((answer == EMPTY) & (not lies))
+        at = np.int64(place[i]) + (np.int64(pieces) if lies else np.int64(0))
+        at = at + 2 * pieces if gone else at
+        tally[np.uint64(at if gone | (answer == PRESENT) else 4 * pieces)] += 1
 
 
 def follow_returns(
@@ -324,9 +349,10 @@ def follow_returns(
     if bounds.farthest_m >= 0.5 * bounds.side * bounds.piece_m:
         raise ValueError("the grid does not hold the farthest return")
     n = xyz.shape[0]
-    index, kind = _scratch.array("index", n + 1, np.int32), _scratch.array("kind", n + 1, np.int8)
-    at = _scratch.array("at", 3 * (n + 1), np.float32).reshape(3, n + 1)
-    m = _gather(xyz.reshape(-1), range_m, height_m, _packed(bounds), index, kind, at)
+    index, kind = _scratch.array("index", n + 8, np.int32), _scratch.array("kind", n, np.int8)
+    at = _scratch.array("at", 3 * n, np.float32).reshape(3, n)
+    maybe = _scratch.array("maybe", -(-n // 8) * 8, np.bool_)
+    m = _gather(xyz.reshape(-1), range_m, height_m, _packed(bounds), maybe, maybe.view(np.uint64), index, kind, at)
     return _answer(at, m, index, kind, T_cur_prev, now, looks, bounds)
 
 
@@ -365,17 +391,16 @@ def _answer(
     lowest, highest = (int(used[0]), int(used[-1])) if used.size else (0, 0)
     most = now.rows.max(initial=0)
     sparse, between = now.rows < SPARSE_SHARE * most, now.rows < BETWEEN_SHARE * most
-    cell, place = (_scratch.array(name, m, np.int32) for name in ("cell", "place"))
-    fate = _scratch.array("fate", m, np.int8)
-    reach, row, column = (_scratch.array(name, m, np.float32) for name in ("reach", "row", "column"))
-    there = _scratch.array("there", 2 * pieces, np.int32).reshape(2, pieces)
-    gone = _scratch.array("gone", 2 * pieces, np.int32).reshape(2, pieces)
-    _carry(at, m, np.ascontiguousarray(T_cur_prev, dtype=np.float64), reach, row, column)
+    cell, place, row, col = (_scratch.array(name, m, np.int32) for name in ("cell", "place", "row", "column"))
+    fate, reach = _scratch.array("fate", m, np.int8), _scratch.array("reach", m, np.float32)
+    tally = _scratch.array("tally", 4 * pieces + 1, np.int32)
+    packed = _packed(bounds)
+    _carry(at, m, np.ascontiguousarray(T_cur_prev, np.float64), packed, lowest, highest, reach, row, col, place)
     _judge(
-        at, reach, row, column, kind, m, _packed(bounds), now.near, now.far, looks, sparse, between, lowest, highest,
-        fate, cell, place, there, gone,
-    )  # fmt: skip
-    return Whereabouts(index[:m], fate[:m], kind[:m], cell[:m], place[:m], there, gone)
+        reach, row, col, kind[:m], place, packed, now.near, now.far, looks, sparse, between, pieces, fate, cell, tally
+    )
+    there, gone = tally[: 2 * pieces].reshape(2, pieces), tally[2 * pieces : 4 * pieces].reshape(2, pieces)
+    return Whereabouts(index[:m], fate, kind[:m], cell, place, there, gone)
 
 
 @njit("i8(i1[::1], i1[::1], i4[::1], i4[:,::1], i4[:,::1], i8, i8, i8, f8, b1[::1], i4[::1])", cache=True, nogil=True)
@@ -407,11 +432,12 @@ def _choose(
                     stays += present[da * side + db]
                     goes += lost[da * side + db]
             empty[at] = (stays + goes >= least) & (stays <= left * (stays + goes))
+    other = np.int8(EMPTY if wanted == UPRIGHT else BEYOND)
     m = np.uint64(0)
     for i in range(np.uint64(fate.shape[0])):
         f = fate[i]
         out[m] = np.int32(i)
-        here = (kind[i] == wanted) & ((f == BEYOND) | ((f == EMPTY) & (wanted == UPRIGHT))) & empty[place[i]]
+        here = (kind[i] == wanted) & ((f == np.int8(BEYOND)) | (f == other)) & empty[np.uint64(place[i])]
         m += np.uint64(here)
     return np.int64(m)  # type: ignore[return-value]  # as above
 

@@ -27,6 +27,7 @@ CPU part\t: {part}
 CPU revision\t: {revision}
 """
 _CORES = 4  # of both boards
+START_LIMIT_S = 300.0  # of an emulated Python on a machine that has much else to do
 
 
 class MissingError(Exception):
@@ -146,6 +147,18 @@ def require_ready(cache: Cache, board: Board) -> None:
             raise MissingError(f"{needed} is missing; run: {PREPARE} --cache {cache.folder}")
 
 
+def require_arm(cache: Cache, board: Board) -> None:
+    """Start Python once as on `board` and ask it where it runs; a comparison with oneself would prove nothing.
+
+    Raises:
+        MissingError: it does not start, or is no arm64.
+    """
+    asked = run(emulated(cache, board, ["-c", "import platform; print(platform.machine())"]), START_LIMIT_S)
+    if asked.stdout.strip() != "aarch64":
+        said = (asked.stdout + asked.stderr).strip()[-200:]
+        raise MissingError(f"no arm64 Python starts ({said}); empty {cache.folder} and run: {PREPARE}")
+
+
 def emulated(cache: Cache, board: Board, arguments: list[str], code_of: Board | None = None) -> list[str]:
     """Return the command that runs Python as on `board`.
 
@@ -173,8 +186,8 @@ def native(arguments: list[str]) -> list[str]:
     return [sys.executable, *arguments]
 
 
-def run(command: list[str], limit_s: float, quiet: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run a command, politely and for a bounded time; what it prints is kept, or shown when not `quiet`.
+def run(command: list[str], limit_s: float) -> subprocess.CompletedProcess[str]:
+    """Run a command, politely and for a bounded time; what it prints is kept.
 
     Raises:
         subprocess.TimeoutExpired: it took longer than `limit_s`; it has been killed.
@@ -182,7 +195,7 @@ def run(command: list[str], limit_s: float, quiet: bool = True) -> subprocess.Co
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     return subprocess.run(  # noqa: S603 - built above
         ["nice", "-n", "10", *command],  # noqa: S607 - wherever it is
-        capture_output=quiet,
+        capture_output=True,
         text=True,
         check=False,
         timeout=limit_s,

@@ -17,19 +17,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Limits, each well above what rounding in the last bit explains and well below what any check looks at.
-MODEL_OUTPUT = 1e-3  # of the output's largest value; float32 through some twenty layers leaves 1e-5
-MODEL_BOX_PX = 0.1
-MENDED_LEVELS = 2.0  # mean over the frame: a filter that rounds differently differs by one level here and there
-PIXEL_SHARE = (
-    1e-3  # of a frame whose pixels may differ: those on edges, 0.2 % of a frame being edges of one bit's width
-)
-RAY_SHARE = 1e-3  # of a sweep whose beams may hit something else
-RANGE_M = 1e-4  # elsewhere; a float32 at 100 m has 8e-6
+# Limits: what rounding explains, with room, and below what any check looks at. Of the 245760 pixels of a frame and the
+# 64000 returns of a sweep hardly one lies within a last bit of an edge; a hundred in a million leaves room for others.
+MODEL_OUTPUT = 1e-4  # of the largest value: float32 has 6e-8, and sums of a thousand terms are taken in another order
+MODEL_BOX_PX = 0.01
+MENDED_LEVELS = 1.0  # mean over the frame: filters of another vector width round to the next level here and there
+PIXEL_SHARE = 1e-4  # of a frame, at silhouettes
+RAY_SHARE = 1e-4  # of a sweep, likewise
+RANGE_M = 1e-4  # of all other beams; a float32 at 100 m has 8e-6
 INTENSITY = 1e-4  # sensors give 8 bits of it
 SERIAL = 1e-6  # relative; the wire rounds to its own last digit, and most often to the same one
 EGO = 1e-3  # metres, radians, metres per second; a tenth of what the fusion claims to know
-STATISTIC = 1e-2  # of the threshold: what a check says moves by less than its own noise does within a tick
+STATISTIC = 1e-3  # of the threshold
 
 
 @dataclass(frozen=True, slots=True)

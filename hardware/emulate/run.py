@@ -29,6 +29,7 @@ from boards import (
     MissingError,
     emulated,
     native,
+    require_arm,
     require_ready,
     run,
 )
@@ -148,6 +149,7 @@ def main() -> int:
     board = BOARDS[options.board]
     try:
         require_ready(cache, board)
+        require_arm(cache, board)
         given = _given(cache)
         parts = []
         for name in PARTS:

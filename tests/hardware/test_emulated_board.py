@@ -64,7 +64,7 @@ def unmet(compare: ModuleType, tmp_path: Path, here: dict[str, Any], there: dict
 
 def test_equal_seconds_are_equal_and_rounding_is_allowed(compare: ModuleType, tmp_path: Path) -> None:
     """The last bit of a range, of an angle that lies on a column, and one pixel on an edge."""
-    pixels, xyz = np.zeros((40, 60, 3), np.uint8), sweep()
+    pixels, xyz = np.zeros((200, 300, 3), np.uint8), sweep()
     other = pixels.copy()
     other[3, 4] = 200
     assert unmet(compare, tmp_path, sensors(pixels, xyz), sensors(pixels, xyz)) == []
@@ -73,7 +73,7 @@ def test_equal_seconds_are_equal_and_rounding_is_allowed(compare: ModuleType, tm
 
 def test_another_second_is_found_whatever_differs(compare: ModuleType, tmp_path: Path) -> None:
     """Pixels, ranges, lost returns, numbers of a serial sensor, and samples that are not there."""
-    pixels, xyz = np.zeros((40, 60, 3), np.uint8), sweep()
+    pixels, xyz = np.zeros((200, 300, 3), np.uint8), sweep()
     good, other = sensors(pixels, xyz), pixels.copy()
     other[:3] = 1
     assert unmet(compare, tmp_path, good, sensors(other, xyz)) == ["camera"]
@@ -112,6 +112,31 @@ def test_decisions_have_to_be_equal(compare: ModuleType, tmp_path: Path, there: 
     assert [row.what for row in rows if not row.met] == complaints
 
 
+def test_a_model_has_to_answer_alike_and_refuse_alike(compare: ModuleType, tmp_path: Path) -> None:
+    """Another output, another box, another label, and a forgery that opens on either processor."""
+    good = {"labels": ["car"], "refused": {"tampered": "EG-S004"}}
+    output, boxes = np.ones((2, 3), np.float32), np.array([[0.9, 1.0, 2.0, 3.0, 4.0]])
+
+    def complaints(facts: Any = good, output0: Any = output, found: Any = boxes) -> list[str]:
+        for name, said, arrays in (
+            ("here", good, {"output0": output, "boxes": boxes}),
+            ("there", facts, {"output0": output0, "boxes": found}),
+        ):
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / "model.json").write_text(json.dumps(said))
+            np.savez(tmp_path / name / "model.npz", **arrays)
+        rows = compare.compare("model", tmp_path / "here", tmp_path / "there")
+        return [row.what for row in rows if not row.met]
+
+    assert complaints() == complaints(output0=output + np.float32(1e-6)) == []
+    assert complaints(output0=output * 1.01) == ["model output0, share of its largest value"]
+    assert complaints(output0=output * np.nan) == ["model output0, share of its largest value"]
+    assert complaints(found=boxes + 0.1) == complaints(found=boxes[:0]) == ["boxes and scores of the frame (px, 1)"]
+    assert complaints(facts=good | {"labels": ["truck"]}) == ["labels of the frame"]
+    opened = good | {"refused": {"tampered": "opened"}}
+    assert complaints(facts=opened) == ["forgeries refused alike", "forgeries that opened"]
+
+
 def test_what_is_missing_is_said_with_the_next_command(tmp_path: Path) -> None:
     """Without qemu, without its folder, without a network: exit 3 and what to type."""
     without_tools = call("run.py", "--cache", tmp_path, PATH=str(tmp_path))
@@ -144,6 +169,7 @@ def test_a_protected_model_opens_and_sees_the_same_on_an_emulated_raspberry_pi()
     prepared = call("prepare.py")
     if prepared.returncode == 3:
         pytest.skip(prepared.stderr.strip())
+    assert "nothing to do" in call("prepare.py").stdout
     found = call("run.py", "--only", "model", "--limit-s", "1200")
     assert found.returncode == 0, found.stdout + found.stderr
     assert "Raspberry Pi 4: as on this machine" in found.stdout

@@ -6,8 +6,8 @@ picture needs no range for its half and the sweep no picture, so a range that so
 grows, does not fit the other sensor. Objects are the model's boxes; the corners in them are followed by optical flow,
 and the depth is that of the returns around these very corners.
 
-Only heights are compared: a vehicle that turns grows or shrinks in width at any distance. A body whose returns lie at
-several depths, or whose corners do not move as one, is not compared.
+Heights are compared, where widths grow alike: a vehicle that turns grows or shrinks in width at any distance. A body
+whose returns lie at several depths, or whose corners do not move as one, is not compared.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ if TYPE_CHECKING:
     from edgeguard.checks.lidar_evidence import LidarFrame
 
 WORK_WIDTH_PX = 640.0
-MAX_OBJECTS, MAX_CORNERS, MIN_CORNERS = 4, 32, 8
+MAX_OBJECTS, MAX_CORNERS, MIN_CORNERS = 4, 48, 8
 MIN_HEIGHT_PX, EDGE_PX = 24.0, 6.0  # of the reduced picture
-QUALITY, SPACING_PX = 0.005, 3
+# A corner has to be one both ways: what lies on an edge slides along it.
+QUALITY, SPACING_PX = 0.01, 3
 # There and back, px of the reduced picture: three sigma of a good track (0.1 px each way) on either axis.
 MAX_ASTRAY_PX = 0.4
 WINDOW_PX = (15, 15)
@@ -50,6 +51,7 @@ WINDOW_PX = (15, 15)
 CORNER_PX = 0.12
 MAX_MISFIT_PX, MIN_KEPT = 0.6, 0.75
 STEPS, STRIPS = 6, 4
+ALIKE_SIGMA = 3.0
 RIDGE = 1e-6 * np.eye(3)  # keeps corners in one line solvable; their growth is then known to nobody
 # The inner part of a box: beside and below it is what stands around.
 CORE = (0.15, 0.08, 0.85, 0.85)
@@ -57,6 +59,9 @@ CORE = (0.15, 0.08, 0.85, 0.85)
 SPAN_S, MIN_SPAN_S, MIN_SWEEPS = 0.6, 0.35, 4
 # Returns around the corners: so many, and three quarters of them in one layer as deep as a car's rear is not flat.
 MIN_RETURNS, LAYER_M, MIN_LAYER = 6, 1.0, 0.75
+# A corner is the body's where it has returns of that layer on its left and on its right, so near: at an outline it may
+# be what is behind, and beside a pole or in a tree's crown it mostly is.
+BESIDE_M, ABOVE_M = 0.3, 0.4
 # The middle of some ten returns: 2 cm range noise each, and other returns of a curved rear at every sweep.
 DEPTH_M = 0.06
 # Both rates scale with what nobody knows exactly: focal length, stamps, and where on the body a corner sits. One that
@@ -159,6 +164,7 @@ class ContactCheck:
             beams = gather_beams(frame, self._calibration)
             for one in self._followed:
                 self._judge(one, beams, frame.stamp_ns / NS_PER_S, image_s)
+            self._followed = [f for f in self._followed if len(f.points) >= MIN_CORNERS]
         return self._result(now_s, "nothing that both see comes nearer")
 
     # ---- the picture ------------------------------------------------------------------------------------------
@@ -277,7 +283,8 @@ class ContactCheck:
         left, top, right, bottom = (v * self._scale for v in one.box())
         inside = (beams.u > left) & (beams.u < right) & (beams.v > top) & (beams.v < bottom)
         up = beams.height_m[inside]
-        depth = beams.depth_m[inside][~((up < UPRIGHT_M) | (up > TOP_M))]
+        upright = ~((up < UPRIGHT_M) | (up > TOP_M))
+        depth = beams.depth_m[inside][upright]
         # Where the road shows among the corners the box holds more than its body.
         if len(depth) < MIN_RETURNS or np.count_nonzero(np.abs(up) < GROUND_M) > len(depth):
             return None
@@ -285,7 +292,22 @@ class ContactCheck:
         layer = np.abs(depth - middle) < 0.5 * LAYER_M
         if np.count_nonzero(layer) < max(MIN_RETURNS, MIN_LAYER * len(depth)) or middle > MAX_RANGE_M:
             return None
+        one.keep(self._covered(one.points * np.float32(self._scale), beams, middle))
+        if len(one.points) < MIN_CORNERS:
+            return None
         return float(np.mean(depth[layer])), max(RELIEF_M, float(np.std(depth[layer])))
+
+    def _covered(self, corners: NDArray[np.float32], beams: Beams, depth_m: float) -> NDArray[np.bool_]:
+        """(N,) which corners (N, 2) px lie between returns of the layer at this depth."""
+        assert self._calibration is not None  # noqa: S101 - `update` has asked
+        px_per_m = float(self._calibration.camera_matrix[0, 0]) / depth_m
+        low, high = corners.min(axis=0) - ABOVE_M * px_per_m, corners.max(axis=0) + ABOVE_M * px_per_m
+        near = (beams.u > low[0]) & (beams.u < high[0]) & (beams.v > low[1]) & (beams.v < high[1])
+        near &= (np.abs(beams.depth_m - depth_m) < 0.5 * LAYER_M) & ~(beams.height_m < UPRIGHT_M)
+        aside = beams.u[near][None] - corners[:, :1]
+        beside = np.abs(beams.v[near][None] - corners[:, 1:]) < ABOVE_M * px_per_m
+        beside &= np.abs(aside) < BESIDE_M * px_per_m
+        return np.asarray((beside & (aside <= 0)).any(axis=1) & (beside & (aside >= 0)).any(axis=1))
 
     def _compare(self, one: _Followed) -> Closing | None:
         begun_s, before = one.places[0]
@@ -331,7 +353,7 @@ class ContactCheck:
 
 
 def growth(before: NDArray[np.float64], after: NDArray[np.float64]) -> tuple[float, float] | None:
-    """By what factor heights grew, and its standard deviation; None where the corners do not move as one.
+    """By what factor a body grew, and its standard deviation; None where the corners do not move as one.
 
     before, after: (N, 2) px of the same corners. ``y' = s y + r x + c``: c is the way of the whole, r a roll. Weighted
     least squares with Geman-McClure weights (as `kernels.tracks`). What parts of the body do not share is noise: solved
@@ -339,16 +361,25 @@ def growth(before: NDArray[np.float64], after: NDArray[np.float64]) -> tuple[flo
     """
     if len(before) < MIN_CORNERS:
         return None
+    tall, wide = _along(before, after, 1), _along(before, after, 0)
+    if tall is None or wide is None:
+        return None
+    # A vehicle that turns grows in one direction only, and so does what slides along an edge: neither tells a distance.
+    return tall if abs(tall[0] - wide[0]) < ALIKE_SIGMA * math.hypot(tall[1], wide[1]) else None
+
+
+def _along(before: NDArray[np.float64], after: NDArray[np.float64], axis: int) -> tuple[float, float] | None:
+    """Growth along one axis of the picture and its standard deviation."""
     middle = before.mean(axis=0)
-    A = np.column_stack((before[:, 1] - middle[1], before[:, 0] - middle[0], np.ones(len(before))))
-    y = after[:, 1] - middle[1]
+    A = np.column_stack((before[:, axis] - middle[axis], before[:, 1 - axis] - middle[1 - axis], np.ones(len(before))))
+    y = after[:, axis] - middle[axis]
     solved, weight = _fit(A, y)
     left = np.abs(y - A @ solved)
     if np.count_nonzero(left < MAX_MISFIT_PX) < max(MIN_CORNERS, MIN_KEPT * len(y)) or not 0.3 < solved[0] < 3.0:
         return None
     misfit = max(CORNER_PX * math.sqrt(2.0), 1.4826 * float(np.median(left)))
     covariance = np.linalg.inv((A * weight[:, None]).T @ A + RIDGE)
-    apart = max(_apart(A, y, before[:, axis]) for axis in (0, 1))
+    apart = max(_apart(A, y, before[:, k]) for k in (0, 1))
     return float(solved[0]), max(misfit * math.sqrt(float(covariance[0, 0])), apart)
 
 
@@ -358,7 +389,7 @@ def _fit(A: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.flo
     solved: NDArray[np.float64] = np.zeros(3)
     for _ in range(STEPS):
         weighted = (A * weight[:, None]).T
-        solved = np.linalg.solve(weighted @ A + RIDGE, weighted @ y)
+        solved = np.asarray(np.linalg.solve(weighted @ A + RIDGE, weighted @ y), np.float64)
         left = np.abs(y - A @ solved)
         scale = max(3.0 * CORNER_PX, 2.0 * 1.4826 * float(np.median(left)))
         weight = 1.0 / (1.0 + (left / scale) ** 2) ** 2

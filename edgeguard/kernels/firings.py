@@ -78,8 +78,8 @@ def count_pairs(xyz: NDArray[np.float32], ring: NDArray[np.int16], step_rad: flo
     """Returns of each sector that follow one of their own ring in the same direction, (2, 36) int64.
 
     Row 0: at another range, which one firing cannot give; row 1: at the same, as where a turn's end overlaps its start.
-    Sectors count counter-clockwise from straight ahead, by diamond angle. A cell remembers the last return only, so
-    that of three in one place two pairs are counted at most.
+    Sectors count counter-clockwise from straight ahead, by diamond angle. A cell of half a step to
+    a whole one remembers its last return only: of three in two cells a pair may be missed, and none is made up.
 
     Args:
         xyz: (N, 3) float32, C-contiguous, metres, sensor frame; points that are not finite are left out.

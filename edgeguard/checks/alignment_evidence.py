@@ -17,7 +17,17 @@ from numpy.typing import NDArray
 from edgeguard.checks.camera_evidence import CameraEvidence
 from edgeguard.checks.lidar_evidence import LidarEvidence, LidarFrame
 from edgeguard.clock import NS_PER_S
-from edgeguard.kernels.edges import depth_edges, edge_field, hide, look_up, moments, sum_in_view
+from edgeguard.kernels.edges import (
+    Places,
+    depth_edges,
+    edge_field,
+    hide,
+    locate,
+    look_up,
+    look_up_located,
+    moments,
+    sum_in_view,
+)
 from edgeguard.types import CAMERA, Image, RigCalibration, SyncedSet
 
 PIXEL_DEG = 0.25  # of the edge field: finer shows texture, coarser hides half a degree
@@ -73,13 +83,13 @@ class AlignmentEvidence:
         self._step = max(1, round(float(K[0, 0]) * np.radians(PIXEL_DEG)))
         self._size = calibration.image_size_px
         self._poses = np.array([_turn(axis, deg) @ self._T for axis in range(3) for deg in ANGLES_DEG])
-        self._here = np.ascontiguousarray(self._T[None], dtype=np.float64)
+        self._here = np.ascontiguousarray(self._T, dtype=np.float64)
         self._tick: tuple[int, int] | None = None
         self._pair: Alignment | None = None
         self.why_not = ""
         self._image_ns: int | None = None
         self._fields: deque[tuple[int, NDArray[np.float32]]] = deque(maxlen=LOOK_BACK + 1)
-        self._edges: deque[tuple[int, NDArray[np.float32]]] = deque(maxlen=LOOK_BACK + 1)
+        self._places: deque[Places] = deque(maxlen=LOOK_BACK + 1)  # of each frame's edges, as the camera is mounted
 
     def pair(self, synced: SyncedSet) -> Alignment | None:
         """What this tick's pair says, or None and `why_not`."""
@@ -88,7 +98,7 @@ class AlignmentEvidence:
             self._tick = key
             if synced.tick.discontinuity:
                 self._fields.clear()
-                self._edges.clear()
+                self._places.clear()
             self._pair, self.why_not = self._look(synced)
         return self._pair
 
@@ -104,22 +114,23 @@ class AlignmentEvidence:
         self._image_ns = image.stamp_ns
         if self._fields and not 0 < synced.tick.stamp_ns - self._fields[-1][0] <= MAX_GAP_NS:
             self._fields.clear()
-            self._edges.clear()
+            self._places.clear()
         per_px = 1.0 / self._step
         grey = self._grey(image, synced)
         field, seen = edge_field(grey, FADE), _seen(grey)
         shown, edges = field, self._find(frame)
         if seen is not None:  # an edge within is there, and not in the picture: it would find the next one beside it
             shown = hide(field, seen)
-            edges = edges[~np.isnan(look_up(edges, shown, self._here, self._lens, per_px)[0])]
+            found = locate(edges, self._here, self._lens, per_px, grey.shape)
+            edges = edges[~np.isnan(look_up_located(found, shown))]
         self._fields.append((synced.tick.stamp_ns, shown))
-        self._edges.append((synced.tick.stamp_ns, edges))
+        self._places.append(locate(edges, self._here, self._lens, per_px, grey.shape))
         if edges.shape[0] < MIN_EDGES:
             return None, "too few depth edges in view"
         turned, count = self._turned(edges, field, per_px)
         if count < MIN_EDGES:
             return None, "too few depth edges in view"
-        shifted, noise = self._shifted(per_px)
+        shifted, noise = self._shifted()
         stamps = [at for at, _ in self._fields]
         period_s = (stamps[-1] - stamps[0]) / NS_PER_S / max(1, len(stamps) - 1)
         motion = frame.motion
@@ -147,29 +158,28 @@ class AlignmentEvidence:
         sums, count = sum_in_view(look_up(edges, field, self._poses, self._lens, per_px))
         return sums.reshape(3, len(ANGLES_DEG)), count
 
-    def _shifted(self, per_px: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _shifted(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         shifted = np.full(2 * LOOK_BACK + 1, np.nan)
         noise = np.full(2 * LOOK_BACK + 1, np.nan)
         shifted[LOOK_BACK] = noise[LOOK_BACK] = 0.0
-        now = self._values(-1, -1, per_px)
+        now = self._values(-1, -1)
         count, mean, square = moments(now, now, False)
         for back in range(1, len(self._fields)):
             # the same edges in both fields: their differences are what scatters
-            there, change, scatter = moments(self._values(-1, -1 - back, per_px), now, True)
+            there, change, scatter = moments(self._values(-1, -1 - back), now, True)
             if there:
                 shifted[LOOK_BACK + back] = change
                 noise[LOOK_BACK + back] = np.sqrt(scatter / there)
-            known, before, before2 = moments(self._values(-1 - back, -1, per_px), now, False)
+            known, before, before2 = moments(self._values(-1 - back, -1), now, False)
             if known >= MIN_EDGES and count:
                 shifted[LOOK_BACK - back] = before - mean
                 variance = (before2 - before * before) / known + (square - mean * mean) / count
                 noise[LOOK_BACK - back] = np.sqrt(max(variance, 0.0))
         return shifted, noise
 
-    def _values(self, edges: int, field: int, per_px: float) -> NDArray[np.float32]:
+    def _values(self, edges: int, field: int) -> NDArray[np.float32]:
         """What one frame's edges find in one frame's field, as the camera is mounted."""
-        values = look_up(self._edges[edges][1], self._fields[field][1], self._here, self._lens, per_px)
-        return values.reshape(-1)
+        return look_up_located(self._places[edges], self._fields[field][1])
 
 
 def _seen(grey: NDArray[np.uint8]) -> NDArray[np.uint8] | None:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.kernels.ranges import COLUMNS, ROWS
-from edgeguard.kernels.whereabouts import MIN_COLUMN, SweepCells
+from edgeguard.kernels.whereabouts import MIN_COLUMN, SweepCells, least_returns
 
 AROUND = 75  # columns either way, 30 deg: the same road
 BESIDE = 12  # columns either way, 5 deg
@@ -85,7 +85,7 @@ def look_for_hole(cell: NDArray[np.int32], now: SweepCells, looks: NDArray[np.bo
     looked = looks[columns] & ((aside < across.min()) | (aside > across.max()))
     best = NO_HOLE
     for share, density, sure in _expectations(count, level, looked, aside, (int(across.min()), int(across.max()))):
-        found = _judge(body, count, share * density, share, reach, sure=sure)
+        found = _judge(body, now.count, (first, middle - wide), share * density, share, reach, sure=sure)
         if found.empty:
             alive = np.count_nonzero(now.filled[np.unique(column)] >= MIN_COLUMN) / np.unique(column).size
             return replace(found, alive=float(alive))
@@ -135,21 +135,22 @@ def _stacked(cells: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _judge(
     body: NDArray[np.bool_],
-    count: NDArray[np.int32],
+    count: NDArray[np.uint8],
+    corner: tuple[int, int],
     expected: NDArray[np.float64],
     share: NDArray[np.float64],
     reach: int,
     *,
     sure: bool,
 ) -> Hole:
+    """corner: row and column of the sweep that the first of `body`, `expected` and `share` are of."""
     rare = (share < SURE_SHARE)[:, None] & body
     piece = body.copy()
     piece[1:] |= rare[:-1]
     piece[:-1] |= rare[1:]
     piece &= (share >= MIN_SHARE)[:, None]
-    at = np.argwhere(piece)
-    if at.size == 0:
+    row, column = np.nonzero(piece)
+    if row.size == 0:
         return NO_HOLE
-    due = float(expected[at[:, 0]].sum())
-    found = min(int(count[at[:, 0], at[:, 1] + shift].sum()) for shift in range(-reach, reach + 1))
-    return Hole(due, float(found), sure)
+    found = least_returns(count, row + corner[0], column + corner[1], reach)
+    return Hole(float(expected[row].sum()), float(found), sure)

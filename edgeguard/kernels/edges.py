@@ -7,6 +7,8 @@ scan lines lie flat and are held against flat ones.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -453,6 +455,35 @@ def look_up(
     place = _scratch.array("place", n, np.int32)
     share = _scratch.array("share", 2 * n, np.float32).reshape(2, n)
     _look_up(edges, field, poses, lens, per_px, place, share, out)
+    return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Places:
+    """Where depth edges lie in a field: place (M,) int32, -1 outside; share (2, M) float32 of the way to the next."""
+
+    place: NDArray[np.int32]
+    share: NDArray[np.float32]
+
+
+def locate(
+    edges: NDArray[np.float32],
+    pose: NDArray[np.float64],
+    lens: NDArray[np.float64],
+    per_px: float,
+    shape: tuple[int, int],
+) -> Places:
+    """Where `edges` lie in fields of `shape` (rows, columns), for one pose; arguments as of `look_up`."""
+    n = edges.shape[0]
+    found = Places(np.empty(n, np.int32), np.empty((2, n), np.float32))
+    _project(edges, pose, lens, per_px, *shape, found.place, found.share)
+    return found
+
+
+def look_up_located(found: Places, field: NDArray[np.float32]) -> NDArray[np.float32]:
+    """As `look_up`, (M,) float32, for edges whose places are known."""
+    out = np.empty(found.place.shape[0], np.float32)
+    _mix(found.place, found.share, field.reshape(-1), field.shape[2], out)
     return out
 
 

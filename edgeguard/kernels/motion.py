@@ -220,16 +220,16 @@ def _weigh_single(
     square: NDArray[np.int32], index: NDArray[np.int32], cells: NDArray[np.float32], block: NDArray[np.float32]
 ) -> float:
     """Sum of the weights of a block's points, as of `_weigh`, to a millionth."""
-    mx, my, xx, xy, yy, live = block[0], block[1], block[2], block[3], block[4], block[5]
-    n = np.uint64(square.shape[0])
-    for t in range(n):
+    mx, my, xx, xy, yy = block[0], block[1], block[2], block[3], block[4]
+    n = np.uint64(0)
+    for t in range(np.uint64(square.shape[0])):  # those without a cell are overwritten by the next
         c = np.uint64(index[np.uint64(square[t])])
-        mx[t] -= cells[c, 0]
-        my[t] -= cells[c, 1]
-        xx[t] = cells[c, 2]
-        xy[t] = cells[c, 3]
-        yy[t] = cells[c, 4]
-        live[t] = cells[c, 5]
+        mx[n] = mx[t] - cells[c, 0]
+        my[n] = my[t] - cells[c, 1]
+        xx[n] = cells[c, 2]
+        xy[n] = cells[c, 3]
+        yy[n] = cells[c, 4]
+        n += np.uint64(c > np.uint64(0))
     total = np.float32(0.0)
     tail, per_tail, one, two = np.float32(_TAIL), np.float32(1.0 / _TAIL), np.float32(1.0), np.float32(2.0)
     for t in range(n):
@@ -249,7 +249,7 @@ def _weigh_single(
         p *= p
         p *= p
         p *= p
-        total += live[t] * p
+        total += p
     return total  # type: ignore[return-value]  # float32 is a float to numba
 
 
@@ -357,7 +357,7 @@ def score_poses(xy: NDArray[np.float32], poses: NDArray[np.float64], normals: No
     Single precision is enough to choose starts by.
     """
     out = np.empty(poses.shape[0], np.float64)
-    block = _scratch.array("single", 6 * _BLOCK, np.float32).reshape(6, _BLOCK)
+    block = _scratch.array("single", 5 * _BLOCK, np.float32).reshape(5, _BLOCK)
     square, cells = _scratch.array("square", _BLOCK, np.int32), normals.cells.astype(np.float32)
     _scores(xy.reshape(-1), poses, normals.index, cells, normals.side, normals.cell_m, block, square, out)
     return out

@@ -31,15 +31,15 @@ class Scratch(threading.local):
     """Named arrays of one thread. What `array` returns is overwritten by the next call with the same name."""
 
     def __init__(self) -> None:
-        self._arrays: dict[str, NDArray[Any]] = {}
-        self._lent: dict[str, list[NDArray[Any]]] = {}
+        self._arrays: dict[tuple[str, DTypeLike], NDArray[Any]] = {}
+        self._lent: dict[tuple[str, DTypeLike], list[NDArray[Any]]] = {}
 
     def array(self, name: str, size: int, dtype: DTypeLike) -> NDArray[Any]:
         """A (size,) array of whatever values were there last."""
-        held = self._arrays.get(name)
-        if held is None or held.size < size or held.dtype != dtype:
+        held = self._arrays.get((name, dtype))  # one of each type: comparing types takes longer than finding an array
+        if held is None or held.size < size:
             held = np.empty(int(size * _GROWTH), dtype=dtype)
-            self._arrays[name] = held
+            self._arrays[name, dtype] = held
         return held[:size]
 
     def lend(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
@@ -51,9 +51,9 @@ class Scratch(threading.local):
         size = 1
         for side in shape:
             size *= side
-        held = self._lent.setdefault(name, [])
+        held = self._lent.setdefault((name, dtype), [])
         for at in range(len(held)):
-            if _references(held, at) == _ALONE and held[at].size >= size and held[at].dtype == dtype:
+            if _references(held, at) == _ALONE and held[at].size >= size:
                 return held[at][:size].reshape(shape)
         array = np.empty(int(size * _GROWTH), dtype=dtype)
         if len(held) >= _LENT:  # the oldest are kept by others, or too small

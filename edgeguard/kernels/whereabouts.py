@@ -38,7 +38,7 @@ BETWEEN_SHARE = 0.1  # rows between its rings
 _HASH, _SHIFT, _MASK, _WHOLE = np.uint32(2_654_435_761), np.uint32(16), np.uint32(0xFFF), 4096.0
 _PI, _AZ_SCALE = np.float32(np.pi), np.float32(AZ_SCALE)
 _EL_SCALE, _EL_OFFSET = np.float32(EL_SCALE), np.float32(EL_OFFSET)
-_MOST = np.uint8(255)  # returns that a cell counts
+_MOST = np.uint32(2 * 255)  # twice the returns that a cell counts
 _ONE = np.uint64(1)
 _TWO = np.uint64(2)
 _THREE = np.uint64(3)
@@ -123,7 +123,8 @@ class Bounds:
 
 
 @njit(
-    "void(f4[::1], i2[::1], i2[::1], f4[::1], f4, f4[:,::1], f4[:,::1], u1[:,::1], u1[:,::1], i4[::1], i4[::1])",
+    "void(f4[::1], i2[::1], i2[::1], f4[::1], f4, f4[:,::1], u2[::1], f4[:,::1], u1[:,::1], u1[:,::1], i4[::1],"
+    " i4[::1])",
     cache=True,
     nogil=True,
 )
@@ -134,23 +135,28 @@ def _fill(
     height_m: NDArray[np.float32],
     ground_m: float,
     near: NDArray[np.float32],
+    both: NDArray[np.uint16],
     far: NDArray[np.float32],
     count: NDArray[np.uint8],
     level: NDArray[np.uint8],
     filled: NDArray[np.int32],
     rows: NDArray[np.int32],
 ) -> None:
+    """both: scratch, twice the count, and the level: a cell that is changed is waited for by the next return in it."""
     far[:] = 0.0
-    count[:] = 0
-    level[:] = 0
+    both[:] = 0
     filled[:] = 0
     farthest, counted, lies = far.reshape(-1), count.reshape(-1), level.reshape(-1)
     for i in range(np.uint64(range_m.shape[0])):
         if row[i] >= 0:
             q = np.uint64(np.int64(row[i]) * COLUMNS + np.int64(col[i]))
             farthest[q] = max(farthest[q], range_m[i])
-            counted[q] += np.uint8(counted[q] < _MOST)
-            lies[q] |= np.uint8(abs(height_m[i]) < ground_m)
+            held = np.uint32(both[q])
+            held += np.uint32(2) * np.uint32(held < _MOST)
+            both[q] = np.uint16(held | np.uint32(abs(height_m[i]) < ground_m))
+    for q in range(np.uint64(both.shape[0])):
+        counted[q] = np.uint8(both[q] >> np.uint16(1))
+        lies[q] = np.uint8(both[q] & np.uint16(1))
     for k in range(np.uint64(ROWS)):
         cells = near[k]
         own = np.int32(0)
@@ -172,8 +178,8 @@ def cells_of_sweep(sweep: CellPoints, ground_m: float) -> SweepCells:
         np.empty(COLUMNS, np.int32),
         _scratch.array("rows", ROWS, np.int32),
     )
-    points = (sweep.range_m, sweep.row, sweep.col, sweep.height_m)
-    _fill(*points, ground_m, out.near, out.far, out.count, out.level, out.filled, out.rows)
+    points, both = (sweep.range_m, sweep.row, sweep.col, sweep.height_m), _scratch.array("both", size, np.uint16)
+    _fill(*points, ground_m, out.near, both, out.far, out.count, out.level, out.filled, out.rows)
     return out
 
 
@@ -323,6 +329,24 @@ def _judge(
         at = np.int64(place[i]) + (np.int64(pieces) if lies else np.int64(0))
         at = at + 2 * pieces if gone else at
         tally[np.uint64(at if gone | (answer == PRESENT) else 4 * pieces)] += 1
+
+
+@njit("i8(u1[:,::1], i8[::1], i8[::1], i8)", cache=True, nogil=True)
+def least_returns(count: NDArray[np.uint8], row: NDArray[np.int64], column: NDArray[np.int64], reach: int) -> int:
+    """Returns in a piece of a sweep, moved by up to `reach` columns either way, where there are fewest.
+
+    count: of `SweepCells`; row, column: (N,) int64 cells of the piece, columns from any side of the seam.
+    """
+    least = np.int64(-1)
+    for shift in range(-reach, reach + 1):
+        found = np.int64(0)
+        for i in range(np.uint64(row.shape[0])):
+            c = (column[i] + shift) % COLUMNS
+            found += np.int64(count[np.uint64(row[i]), np.uint64(c)])
+            if least >= 0 and found >= least:
+                break
+        least = found if least < 0 else min(least, found)
+    return max(least, np.int64(0))  # type: ignore[return-value]  # numba hands Python an int
 
 
 def follow_returns(

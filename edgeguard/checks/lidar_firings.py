@@ -20,7 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeguard.checks.lidar_evidence import MAX_POINTS, LidarEvidence, LidarFrame
-from edgeguard.kernels.firings import MAX_REACH_M, MAX_STEP_RAD, MIN_REACH_M, MIN_STEP_RAD, SECTORS, count_pairs
+from edgeguard.kernels.firings import (
+    MAX_REACH_M,
+    MAX_RINGS,
+    MAX_STEP_RAD,
+    MIN_REACH_M,
+    MIN_STEP_RAD,
+    SECTORS,
+    count_pairs,
+)
 from edgeguard.types import LIDAR, CheckResult, Level, PointCloud, SyncedSet
 
 MIN_LEARNED = 3  # sweeps
@@ -123,7 +131,7 @@ def firing_step(xyz: NDArray[np.float32], ring: NDArray[np.int16]) -> float | No
 
     Gaps of less than a third of the upper quartile are second returns, and left out. xyz (N, 3), ring (N,) int16.
     """
-    counts = np.bincount(ring[ring >= 0])
+    counts = np.bincount(ring[(ring >= 0) & (ring < MAX_RINGS)])
     steps = []
     for one in np.argsort(counts)[::-1][:RINGS_ASKED]:
         x, y = xyz[ring == one, 0].astype(np.float64), xyz[ring == one, 1].astype(np.float64)

@@ -86,7 +86,7 @@ def count_pairs(xyz: NDArray[np.float32], ring: NDArray[np.int16], step_rad: flo
         ring: (N,) int16; numbers outside 0..255 are left out.
         step_rad: between two firings of a ring, clipped to 0.03 to 1.1 degrees.
     """
-    rings = int(np.clip(ring.max(initial=-1) + 1, 0, MAX_RINGS))
+    rings = min(max(int(ring.max(initial=-1)) + 1, 0), MAX_RINGS)
     cells = table_cells(step_rad)
     size = rings * (cells + 2)
     held, reach = _scratch.array("held", size, np.float32), _scratch.array("reach", size, np.float32)

@@ -175,10 +175,10 @@ def emulated(cache: Cache, board: Board, arguments: list[str], code_of: Board | 
     }
     if code_of is not None and code_of.name != board.name:
         told |= {"NUMBA_CPU_NAME": code_of.cpu, "NUMBA_CPU_FEATURES": code_of.llvm_features}
-    words = [tool(QEMU, "qemu-user-static"), "-cpu", board.cpu, "-L", str(root)]
-    for name, value in told.items():
-        words += ["-E", f"{name}={value}"]
-    return [*words, str(root / "usr" / "bin" / "python3.11"), *arguments]
+    # qemu's own -E takes a comma, of which LLVM's features have many, as the end of a variable.
+    words = [tool("env", "coreutils"), *(f"{name}={value}" for name, value in told.items())]
+    qemu = [tool(QEMU, "qemu-user-static"), "-cpu", board.cpu, "-L", str(root)]
+    return [*words, *qemu, str(root / "usr" / "bin" / "python3.11"), *arguments]
 
 
 def native(arguments: list[str]) -> list[str]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 # 64000 returns of a sweep hardly one lies within a last bit of an edge; a hundred in a million leaves room for others.
 MODEL_OUTPUT = 1e-4  # of the largest value: float32 has 6e-8, and sums of a thousand terms are taken in another order
 MODEL_BOX_PX = 0.01
-MENDED_LEVELS = 1.0  # mean over the frame: filters of another vector width round to the next level here and there
+MENDED_LEVELS = 1.0  # mean over the frame: filters round to the next level, and dehazing passes that on, enlarged
 PIXEL_SHARE = 1e-4  # of a frame, at silhouettes
 RAY_SHARE = 1e-4  # of a sweep, likewise
 RANGE_M = 1e-4  # of all other beams; a float32 at 100 m has 8e-6

@@ -259,10 +259,10 @@ class ContactCheck:
         if found is None:
             return
         power = GATE_SIGMA * found.sigma_per_s
-        self._power = power if one.judged_s < image_s and self._power == math.inf else min(self._power, power)
-        excited = max(abs(found.grows_per_s), abs(found.nears_per_s)) > CLOSING_PER_S
-        if power > MAX_POWER_PER_S:
+        if power > MAX_POWER_PER_S or max(abs(found.grows_per_s), abs(found.nears_per_s)) < CLOSING_PER_S:
+            one.scores.clear()
             return
+        self._power = min(self._power, power)
         z = (found.nears_per_s - found.grows_per_s) / found.sigma_per_s
         dt_s = min(max(image_s - one.judged_s, 0.0), SPAN_S)
         clipped = min(max(z, -GATE_SIGMA), GATE_SIGMA)
@@ -271,7 +271,7 @@ class ContactCheck:
         one.scores.append((image_s, z))
         while one.scores[0][0] < image_s - GATE_S - 0.05:
             one.scores.popleft()
-        one.judged_s = image_s if excited else one.judged_s
+        one.judged_s = image_s
         share = max(one.up, one.down, _gate(one.scores))
         if share > 1.0:
             rates = f"nears by {found.nears_per_s:.2f}/s and grows by {found.grows_per_s:.2f}/s"

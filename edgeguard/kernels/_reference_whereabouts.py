@@ -87,3 +87,9 @@ def choose_gone(
     stays, goes = windows
     hollow = (stays + goes >= least) & (stays <= left * (stays + goes))
     return np.flatnonzero(gone & hollow[place])
+
+
+def least_returns(count: NDArray[np.uint8], row: NDArray[np.int64], column: NDArray[np.int64], reach: int) -> int:
+    """As `whereabouts.least_returns`."""
+    shifts = range(-reach, reach + 1)
+    return min(int(count[row, (column + shift) % COLUMNS].sum(dtype=np.int64)) for shift in shifts)

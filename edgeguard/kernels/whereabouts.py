@@ -154,9 +154,9 @@ def _fill(
             held = np.uint32(both[q])
             held += np.uint32(2) * np.uint32(held < _MOST)
             both[q] = np.uint16(held | np.uint32(abs(height_m[i]) < ground_m))
-    for q in range(np.uint64(both.shape[0])):
-        counted[q] = np.uint8(both[q] >> np.uint16(1))
-        lies[q] = np.uint8(both[q] & np.uint16(1))
+    for at in range(np.uint64(both.shape[0])):
+        counted[at] = np.uint8(both[at] >> np.uint16(1))
+        lies[at] = np.uint8(both[at] & np.uint16(1))
     for k in range(np.uint64(ROWS)):
         cells = near[k]
         own = np.int32(0)

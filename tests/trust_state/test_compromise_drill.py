@@ -18,7 +18,7 @@ from edgeguard.infer.adapter import ImageModel
 from edgeguard.runtime.pipeline import Pipeline
 from edgeguard.runtime.ticks import periodic_ticks
 from edgeguard.sim.memory_source import MemorySource
-from edgeguard.types import CAMERA, Image, SourceInfo, Verdict
+from edgeguard.types import CAMERA, Image, ModelAnswer, SourceInfo, Verdict
 from firmware_tools.cli import cli
 from firmware_tools.revoke import identity_of
 
@@ -158,9 +158,9 @@ class Port:
 class Detecting(ImageModel):
     """Runs the session on each frame, as a detector would."""
 
-    def detect(self, image: Image):
+    def ask(self, image: Image):
         self.run(image)
-        return ()
+        return ModelAnswer(detections=())
 
 
 @pytest.fixture

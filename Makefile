@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench clean emulate
 
 $(VENV)/.runtime: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("edgeguard needs Python 3.11 or newer; run: make PYTHON=python3.11 demo") if sys.version_info < (3, 11) else None'
@@ -32,3 +32,7 @@ bench: $(VENV)/.dev
 
 clean:
 	rm -rf $(VENV) demo-out build *.egg-info
+
+emulate: $(VENV)/.dev  ## the runtime on an emulated arm64 board; needs qemu-user-static
+	$(BIN)/python hardware/emulate/prepare.py
+	$(BIN)/python hardware/emulate/run.py

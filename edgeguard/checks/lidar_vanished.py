@@ -61,6 +61,9 @@ JOIN_M = 0.5
 MIN_CELL = 8  # returns in a neighbourhood of 3 x 3 cells to judge it by
 LEFT_SHARE = 0.4  # of the share that other bodies keep: attacks leave a tenth of the points, a fifth of the cells
 MIN_OBJECT = 40  # returns of a body that is worth an alarm: a pedestrian at 20 m in a 64-beam sweep
+# Without a hole, through which what is behind speaks, a departure is read from absence alone, and parts of bodies that
+# are seen past others come and go by forty returns.
+MIN_DEPARTED = 60
 MIN_HOLE = 16  # of them, empty: what `lidar_holes` asks for is more
 MIN_CROSSED = 24
 MIN_RINGS = 3.0  # a body that fewer beams met, one above the other, may have slipped between them
@@ -184,7 +187,7 @@ class _VanishedReturns:
 
     def _departed(self, region: _Region, found: Whereabouts, pair: _Pair) -> bool:
         """Whether a whole body is gone, beams go past it, and it went nowhere."""
-        if region.xyz.shape[0] < MIN_OBJECT or region.contact > MAX_CONTACT or _rings(region.cell, pair) < MIN_RINGS:
+        if region.xyz.shape[0] < MIN_DEPARTED or region.contact > MAX_CONTACT or _rings(region.cell, pair) < MIN_RINGS:
             return False
         xyz = region.xyz
         if float(np.hypot(xyz[:, 0], xyz[:, 1]).min()) < OBJECT_NEAREST_M or not region.tall:

@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
     keys = iter(range(10**9))
     gate = InputGate(
         members, calibration, kind=kind, squeeze=choice.squeeze, fresh_key=lambda: next(keys), chains=choice.digest,
-        restore=lambda pixels, key: (choice.apply(pixels, key).pixels, ""),
+        restore=choice.restore,
     )  # fmt: skip
     test = frames(FIRST_STREET + 5_000, given.attacked, model)
     clean = [model.detect_pixels(pixels) for pixels in test]

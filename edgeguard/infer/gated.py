@@ -72,7 +72,7 @@ class GatedModel:
             [(name, self._counted(ask)) for name, ask in asked],
             calibration,
             kind=kind,
-            restore=self._restore,
+            restore=self._choice.restore,
             squeeze=self._choice.squeeze,
             fresh_key=new_key,
             chains=self._choice.digest,
@@ -122,10 +122,6 @@ class GatedModel:
             return ask(pixels)
 
         return counted
-
-    def _restore(self, pixels: Pixels, key: int) -> tuple[Pixels, str]:
-        done = self._choice.apply(pixels, key)
-        return done.pixels, done.chain
 
 
 def how_asked(

@@ -6,9 +6,9 @@ be held against what was measured.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated
 
 import msgspec
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edgeguard.errors import ConfigError
 from edgeguard.kernels.frame import require_image
+from edgeguard.restore.chain_digest import digest_of
 from edgeguard.restore.draw import Draw
 from edgeguard.restore.image_steps import Bilateral, Crop, ImageStep, Jpeg, Median
 
@@ -73,10 +74,10 @@ class ChainChoice:
             raise ConfigError(f"one to {MAX_CHAINS} chains can be chosen from, not {len(chains)}", code="EG-C141")
         self.chains = tuple(chains)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the chains as canonical JSON, hex: what the evidence names."""
-        return hashlib.sha256(msgspec.json.encode(self.chains, order="deterministic")).hexdigest()
+        return digest_of(self.chains)
 
     def squeeze(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the frame after the first chain without any draw: a fixed second look, (H, W, 3) uint8.
@@ -85,6 +86,11 @@ class ChainChoice:
             ConfigError: EG-C140: not a frame.
         """
         return self.chains[0].apply(pixels, Draw(0))
+
+    def restore(self, pixels: NDArray[np.uint8], key: int) -> tuple[NDArray[np.uint8], str]:
+        """Return the pixels of `apply` and the name of the drawn chain, as a gate asks for them."""
+        done = self.apply(pixels, key)
+        return done.pixels, done.chain
 
     def apply(self, pixels: NDArray[np.uint8], key: int) -> Restored:
         """Restore a frame with a drawn chain. pixels: (H, W, 3) uint8; key: from `draw.fresh_key`.

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from edgeguard.detect.answers import ClassAnswers
 from edgeguard.detect.calibration import InputsSection, fit_inputs
 from edgeguard.detect.gate import InputGate
-from edgeguard.restore.diagnose import Limits, diagnose, fit_limits
-from edgeguard.restore.draw import Draw
-from edgeguard.restore.image_chain import STANDARD_CHAINS, ChainChoice
+from edgeguard.restore.diagnose import Diagnosis, Limits, diagnose, fit_limits
+from edgeguard.restore.image_chain import ChainChoice
 from edgeguard.sim.detection.metrics import auroc, wilson
 from edgeguard.sim.restoration.members import Member
 from edgeguard.sim.restoration.pictures import Pictures
@@ -79,16 +78,17 @@ class CrossFit:
         self.sections: list[InputsSection] = []
         self._gates: list[InputGate[NDArray[np.float64]]] = []
         named = [(member.name, member.classify) for member in self.members]
+        found = [diagnose(frame) for frame in pictures.frames]
         for number in range(folds):
             others = pictures.frames[self.fold != number]
             section = fit_inputs(
                 others,
                 named,
-                self._squeeze,
+                self._chains.squeeze,
                 kind=ClassAnswers(),
                 chains=self._chains.digest,
                 level=level,
-                limits=_limits_of(others),
+                limits=_limits_of([one for one, of in zip(found, self.fold, strict=True) if of != number]),
             )
             self.sections.append(section)
             self._gates.append(
@@ -96,8 +96,8 @@ class CrossFit:
                     named,
                     section,
                     kind=ClassAnswers(),
-                    restore=self._restore,
-                    squeeze=self._squeeze,
+                    restore=self._chains.restore,
+                    squeeze=self._chains.squeeze,
                     fresh_key=self._fresh_key,
                     chains=self._chains.digest,
                 )
@@ -118,28 +118,17 @@ class CrossFit:
         for frame, row in zip(frames, rows, strict=True):
             truth = int(self.pictures.labels[row])
             answer = self.gate(int(row)).judge(frame)
-            alone = answer.answer if not answer.restored else self.members[0].classify(frame)
             right = answer.answer is not None and int(answer.answer.argmax()) == truth
-            undefended = alone is not None and int(alone.argmax()) == truth
+            undefended = answer.first is not None and int(answer.first.argmax()) == truth
             judged.append(Judged(answer.alarm, right, undefended, -float(np.log(answer.p_value))))
             on_frame()
         return judged
 
-    def _restore(self, pixels: Pixels, key: int) -> tuple[Pixels, str]:
-        done = self._chains.apply(pixels, key)
-        return done.pixels, done.chain
-
     def _fresh_key(self) -> int:
         return int(self._keys.integers(0, 2**63))
 
-    @staticmethod
-    def _squeeze(pixels: Pixels) -> Pixels:
-        return STANDARD_CHAINS[0].apply(pixels, Draw(0))
 
-
-def _limits_of(frames: Pixels) -> Callable[[float], dict[str, float]]:
-    found = [diagnose(frame) for frame in frames]
-
+def _limits_of(found: list[Diagnosis]) -> Callable[[float], dict[str, float]]:
     def limits(level: float) -> dict[str, float]:
         fitted: dict[str, float] = msgspec.to_builtins(fit_limits(found, level))
         return fitted

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -285,15 +286,14 @@ def inputs_command(
     config = load_config(config_path)
     settings = model_settings(config.model, bundle, trust_path, key_path, state_path, model_id, board)
     frames = FrameReader(frames_path, every_s)
+    open_once = cache(open_device_key)  # a token asks for its PIN each time
     with ExitStack() as stack:
-        opened = open_models(
-            stack, msgspec.structs.replace(config, model=settings), open_key=open_device_key, gated=False
-        )
+        opened = open_models(stack, msgspec.structs.replace(config, model=settings), open_key=open_once, gated=False)
         bar = stack.enter_context(progress_bar())
         count = frames.count()
         task = bar.add_task("calibrate", total=None if count is None else min(count, MAX_FRAMES))
         found = calibrate_inputs(frames, opened, level=level, on_frame=lambda: bar.advance(task))
-        write_section(out_path, open_device_key(settings.key), inputs=msgspec.to_builtins(found))
+        write_section(out_path, open_once(settings.key), inputs=msgspec.to_builtins(found))
     alarms, judged = found.held_out()
     facts = {
         "models": list(found.models),

@@ -38,6 +38,7 @@ from edgeguard.types import CAMERA, LIDAR, CheckResult, Detection, Image, Level,
 
 if TYPE_CHECKING:
     from edgeguard.checks.lidar_evidence import LidarFrame
+    from edgeguard.fusion.object_checks import Gather
 
 WORK_WIDTH_PX = 640.0
 MAX_OBJECTS, MAX_CORNERS, MIN_CORNERS = 4, 48, 8
@@ -138,13 +139,13 @@ class ContactCheck:
         self._seen_s = -math.inf
 
     def update(
-        self, synced: SyncedSet, frame: LidarFrame | None, detections: Sequence[Detection] | None
+        self,
+        synced: SyncedSet,
+        frame: LidarFrame | None,
+        detections: Sequence[Detection] | None,
+        gather: Gather | None = None,
     ) -> CheckResult:
-        """Take one tick.
-
-        frame: the prepared sweep, None without one. detections: the model's boxes on this tick's image, None when it
-        was not asked.
-        """
+        """Take one tick; the arguments are those of `ObjectChecks.update`."""
         now_s = synced.stamp_ns / NS_PER_S
         image = synced.samples.get(CAMERA)
         if self._calibration is None or not isinstance(image, Image):
@@ -161,7 +162,7 @@ class ContactCheck:
         if frame is None or abs(image.stamp_ns - frame.stamp_ns) > MAX_APART_NS:
             return self._result(now_s, "no sweep at this tick")
         if self._followed:
-            beams = gather_beams(frame, self._calibration)
+            beams = (gather or gather_beams)(frame, self._calibration)
             for one in self._followed:
                 self._judge(one, beams, frame.stamp_ns / NS_PER_S, image_s)
             self._followed = [f for f in self._followed if len(f.points) >= MIN_CORNERS]

@@ -12,7 +12,7 @@ from edgeguard.fusion.contact_check import ContactCheck
 from edgeguard.fusion.decision import Attribution, Attributor
 from edgeguard.fusion.deskew import deskew
 from edgeguard.fusion.ego import EgoFilter
-from edgeguard.fusion.object_checks import ObjectChecks
+from edgeguard.fusion.object_checks import Beams, ObjectChecks, gather_beams
 from edgeguard.fusion.objects import ObjectFusion, find_clusters
 from edgeguard.fusion.track import TrackCheck
 from edgeguard.fusion.trust import TrustLedger
@@ -158,9 +158,17 @@ class Fusion:
             return fused
         rejected = self._trust.state(LIDAR) is TrustState.REJECTED
         frame = None if rejected or self._evidence is None else self._evidence.frame(synced)
-        found = () if self._bodies is None else self._bodies.update(synced, frame, detections)
+        gathered: list[Beams] = []
+
+        def gather(sweep: LidarFrame, calibration: RigCalibration) -> Beams:
+            """The sweep's beams in the picture, worked out once a tick and only where somebody asks."""
+            if not gathered:
+                gathered.append(gather_beams(sweep, calibration))
+            return gathered[0]
+
+        found = () if self._bodies is None else self._bodies.update(synced, frame, detections, gather)
         if self._contact is not None:
-            found = (*found, self._contact.update(synced, frame, detections))
+            found = (*found, self._contact.update(synced, frame, detections, gather))
         self._found = self._enabled(found)
         return replace(fused, results=(*fused.results, *self._found))
 

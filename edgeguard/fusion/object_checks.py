@@ -28,7 +28,11 @@ from edgeguard.fusion.objects import Box, overlap
 from edgeguard.types import CAMERA, LIDAR, CheckResult, Detection, Image, Level, RigCalibration, SyncedSet
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edgeguard.checks.lidar_evidence import LidarFrame
+
+    Gather = Callable[[LidarFrame, RigCalibration], "Beams"]
 
 BODY, NOTHING, GONE = "a body", "nothing", "no returns"
 
@@ -108,12 +112,16 @@ class ObjectChecks:
         self._alarms = {}
 
     def update(
-        self, synced: SyncedSet, frame: LidarFrame | None, detections: Sequence[Detection] | None
+        self,
+        synced: SyncedSet,
+        frame: LidarFrame | None,
+        detections: Sequence[Detection] | None,
+        gather: Gather | None = None,
     ) -> tuple[CheckResult, CheckResult]:
         """Take one tick.
 
         frame: the prepared sweep, None without one. detections: the model's boxes on this tick's image, None when it
-        was not asked.
+        was not asked. gather: in place of `gather_beams`, where another check of this tick asks it too.
         """
         now_s = synced.stamp_ns / NS_PER_S
         self._followed = [f for f in self._followed if now_s - f.seen_s <= MEMORY_S]
@@ -123,7 +131,7 @@ class ObjectChecks:
             calibration = self._calibration
             assert calibration is not None  # noqa: S101 - `_why_not` has asked
             chosen = [d for d in sorted(detections, key=lambda d: -d.score) if self._eligible(d)][:MAX_BOXES]
-            beams = gather_beams(frame, calibration) if chosen else None
+            beams = (gather or gather_beams)(frame, calibration) if chosen else None
             for detection in chosen:
                 assert beams is not None  # noqa: S101 - there is something chosen
                 answer = ask_beams(beams, detection, calibration)
